@@ -1,0 +1,40 @@
+"""Reads the code tables of `mappings/codes` into the values that the translation is handed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+
+from bridge.translate.codes import Code, CodeTables, normal_body_part
+from bridge.translate.rows import RowColumn
+
+
+def _table(name: str) -> Iterator[dict[str, str]]:
+    with (files("mappings") / "codes" / name).open(encoding="utf-8", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+@lru_cache(maxsize=1)
+def code_tables() -> CodeTables:
+    """modality.csv, body_part.csv and coding_scheme.csv."""
+    return CodeTables(
+        modality={row["code"]: (row["display"], row["acquisition"] == "yes") for row in _table("modality.csv")},
+        body_part={
+            normal_body_part(row["body_part_examined"]): Code(row["system"], row["code"], row["display"])
+            for row in _table("body_part.csv")
+        },
+        coding_scheme={row["designator"]: row["system"] for row in _table("coding_scheme.csv")},
+    )
+
+
+@lru_cache(maxsize=1)
+def dicom_columns() -> tuple[RowColumn, ...]:
+    """dicom_columns.csv: the columns of dicom_study, dicom_series and dicom_instance."""
+    return tuple(
+        RowColumn(
+            row["table"], row["column"], row["type"], row["unit"], tuple(filter(None, row["keyword"].split("|"))), row["source"]
+        )
+        for row in _table("dicom_columns.csv")
+    )

@@ -1,0 +1,280 @@
+"""Settings: one TOML file and the environment, read once. The only reader of the environment.
+
+A string value may name environment variables as `${NAME}`; that is how secrets stay out of the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from bridge.errors import ConfigError
+
+NAME = r"^[a-z][a-z0-9_-]{0,39}$"
+AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
+URL = r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Source(_Section):
+    name: str = Field(pattern=NAME, description="Short name, shown in status and in Endpoint.name")
+    poll_s: float = Field(default=2.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
+    sweep_s: float = Field(default=3600.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
+
+
+class FolderSource(_Source):
+    """A folder of DICOM files, with its subfolders. What lies in it is what the archive holds."""
+
+    kind: Literal["folder"]
+    path: Path = Field(description="The folder; relative paths count from the configuration file")
+    settle_s: float = Field(default=1.0, ge=0, le=3600, description="A file is read when unchanged for so long")
+    allow_empty: bool = Field(
+        default=False, description="Believe a folder that became empty all at once (else: taken for unmounted)"
+    )
+
+
+class ReceiverSource(_Source):
+    """A C-STORE receiver. What it has stored is kept in its spool under `data_dir`."""
+
+    kind: Literal["receiver"]
+    ae_title: str = Field(default="BRIDGE", pattern=AE_TITLE, description="Our application entity title")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
+    port: int = Field(default=11112, ge=1, le=65_535, description="TCP port to listen on")
+    maximum_associations: int = Field(default=16, ge=1, le=200)
+    maximum_object_bytes: int = Field(default=2_147_483_648, ge=1_048_576, description="Larger objects are refused")
+    minimum_free_bytes: int = Field(default=1_073_741_824, ge=0, description="Below this free space: status A700")
+
+
+class OrthancSource(_Source):
+    """An Orthanc server with its DICOMweb plugin, followed through /changes."""
+
+    kind: Literal["orthanc"]
+    url: str = Field(pattern=URL, description="Root of the REST API, for example http://pacs.example:8042")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    dicom_web: str = Field(default="/dicom-web", pattern=r"^/[^\s?#]*$", description="Path of the DICOMweb plugin")
+    wado_rs: str = Field(
+        default="", pattern=f"^$|{URL}", description="WADO-RS base that readers of FHIR use, if other than url + dicom_web"
+    )
+    timeout_s: float = Field(default=60.0, ge=1, le=3600)
+
+
+class FhirServerSink(_Section):
+    """A FHIR R4 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
+
+    kind: Literal["fhir_server"]
+    name: str = Field(pattern=NAME)
+    url: str = Field(pattern=URL, description="The FHIR base, for example https://ehr.example/fhir")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    patients: Literal["match", "create"] = Field(
+        default="match",
+        description="match: refer to the one Patient that has the identifier, else by identifier only; "
+        "create: also write the Patient made from DICOM under the bridge's own id",
+    )
+    timeout_s: float = Field(default=30.0, ge=1, le=600)
+
+    @model_validator(mode="after")
+    def _one_way_to_sign_in(self) -> FhirServerSink:
+        if self.username and self.bearer_token.get_secret_value():
+            raise ValueError("give username and password, or bearer_token, not both")
+        return self
+
+
+Source = Annotated[FolderSource | ReceiverSource | OrthancSource, Field(discriminator="kind")]
+Sink = Annotated[FhirServerSink, Field()]
+
+
+class Api(_Section):
+    host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
+    port: int = Field(default=8080, ge=1, le=65_535)
+    base_url: str = Field(default="", pattern=f"^$|{URL}", description="Public address, if other than host and port")
+
+
+class Identity(_Section):
+    """How DICOM patient ids become FHIR identifiers (PS3.3 C.7.1.1; never matched across issuers)."""
+
+    patient_id_system: str = Field(
+        default="", description="Identifier.system for a PatientID without issuer; empty: no system, never linked"
+    )
+    accession_system: str = Field(default="", description="Identifier.system for an AccessionNumber without issuer")
+    issuers: Mapping[str, str] = Field(
+        default_factory=dict, description="IssuerOfPatientID or local namespace = Identifier.system"
+    )
+
+
+class Settings(_Section):
+    """Everything that can be configured. Immutable; built once."""
+
+    data_dir: Path = Field(default=Path("bridge-data"), description="State, spool and lake live here")
+    state_url: str = Field(default="", description="SQLAlchemy URL of the state; empty: SQLite in data_dir")
+    time_zone: str = Field(
+        default="", description="IANA zone of times without TimezoneOffsetFromUTC; empty: such times become dates"
+    )
+    quiet_s: float = Field(default=3.0, ge=0, le=3600, description="A study is read when no change came for so long")
+    max_wait_s: float = Field(default=60.0, ge=0, le=86_400, description="… but after so long at the latest")
+    workers: int = Field(default=2, ge=1, le=64, description="Studies translated side by side")
+    validate_resources: bool = Field(default=False, description="Check every resource with fhir.resources before storing")
+    api: Api = Api()
+    identity: Identity = Identity()
+    sources: tuple[Source, ...] = ()
+    sinks: tuple[Sink, ...] = ()
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value and value not in available_timezones():
+            raise ValueError("an IANA time zone such as Europe/Vienna, or empty")
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        names = [s.name for s in self.sources] + [s.name for s in self.sinks] + ["lake"]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"every source and sink needs a name of its own, and `lake` is taken; twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        return ZoneInfo(self.time_zone) if self.time_zone else None
+
+    @property
+    def database_url(self) -> str:
+        return self.state_url or f"sqlite:///{self.data_dir / 'state.sqlite'}"
+
+    @property
+    def lake_dir(self) -> Path:
+        return self.data_dir / "lake"
+
+    @property
+    def public_url(self) -> str:
+        return self.api.base_url.rstrip("/") or f"http://{self.api.host}:{self.api.port}"
+
+
+def embedded(data_dir: Path = Path("bridge-data")) -> Settings:
+    """The settings of `bridge run` without a file: a watched folder, a loopback receiver, everything in data_dir."""
+    return Settings(
+        data_dir=data_dir,
+        sources=(
+            FolderSource(kind="folder", name="inbox", path=data_dir / "inbox"),
+            ReceiverSource(kind="receiver", name="receiver"),
+        ),
+    )
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a TOML file; relative paths count from the file.
+
+    Raises  ConfigError, naming the key, what was found and what is allowed
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file. `bridge init` writes one.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    expanded = _expand(raw, os.environ if environment is None else environment, path, ())
+    return _rooted(parse(expanded, str(path)), path.parent)
+
+
+def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
+    """Settings from an already loaded mapping. Raises ConfigError as `load` does."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _rooted(settings: Settings, root: Path) -> Settings:
+    sources = tuple(
+        s.model_copy(update={"path": root / s.path}) if isinstance(s, FolderSource) else s for s in settings.sources
+    )
+    return settings.model_copy(update={"data_dir": root / settings.data_dir, "sources": sources})
+
+
+def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[str | int, ...]) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, environment, path, (*at, k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, environment, path, (*at, i)) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in environment:
+            raise ConfigError(f"{path}: {_key(at)}: the environment variable {name} is not set")
+        return environment[name]
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, value)
+
+
+_SECRET = re.compile(r"password|token|secret|state_url")
+_KINDS = {"folder": FolderSource, "receiver": ReceiverSource, "orthanc": OrthancSource}
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as: key: found …; allowed … ."""
+    location = [part for part in error["loc"] if part not in _KINDS]
+    key, kind, context = _key(location), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{key}: unknown setting.{_nearest(error)}"
+    if kind == "missing":
+        return f"{key}: missing. {_allowed(error)}"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        found = f"found {context['tag']!r}; " if "tag" in context else "missing; "
+        return f"{key}.kind: {found}allowed: {', '.join(sorted(_KINDS))}"
+    found = "found a secret" if _SECRET.search(key) else f"found {error['input']!r}"
+    if kind == "value_error" and not isinstance(error["input"], str | int | float):
+        return f"{key}: {context['error']}"
+    return f"{key}: {found}; allowed: {_allowed(error)}"
+
+
+def _allowed(error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        known = {NAME: "a name of lower-case letters, digits, - and _ (at most 40)", AE_TITLE: "an AE title of 1 to 16 characters"}
+        return known.get(context["pattern"], "an http:// or https:// address without query, or a path that starts with /")
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "missing":
+        return "This setting has no default; give it a value."
+    return str(error["msg"]).replace("Input should be ", "")
+
+
+def _nearest(error: Any) -> str:
+    location = error["loc"]
+    section: type[BaseModel] = Settings
+    if "api" in location[:1]:
+        section = Api
+    elif "identity" in location[:1]:
+        section = Identity
+    elif "sinks" in location[:1]:
+        section = FhirServerSink
+    elif len(location) > 2 and location[2] in _KINDS:
+        section = _KINDS[location[2]]
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    meant = f" Did you mean {close[0]}?" if close else ""
+    return f"{meant} Allowed: {', '.join(sorted(section.model_fields))}"
+
+
+def _key(location: Any) -> str:
+    out = ""
+    for part in location:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out or "settings"

@@ -1,0 +1,64 @@
+"""Every error that bridge and cohort raise. The loops decide from the type alone.
+
+Messages name the attribute, the setting or the place, and what to do; never a patient's value.
+"""
+
+from __future__ import annotations
+
+
+class ProjectError(Exception):
+    """The root of all errors of this project."""
+
+
+class ConfigError(ProjectError):
+    """The configuration cannot be used: stop and tell the operator the key, what was found, what is allowed."""
+
+
+class RejectedInput(ProjectError):
+    """This input will never be accepted as it is: park it with its evidence, go on, do not retry."""
+
+
+class InvalidDicomValue(RejectedInput):
+    """An attribute that must be there is absent or malformed.
+
+    Result  `keyword` is the DICOM keyword (PS3.6); the value itself is never part of the message.
+    """
+
+    def __init__(self, keyword: str, problem: str) -> None:
+        super().__init__(f"{keyword} {problem}")
+        self.keyword = keyword
+
+
+class InvalidFile(RejectedInput):
+    """The file is not a readable DICOM file (not DICOM, truncated, damaged)."""
+
+
+class InvalidResource(RejectedInput):
+    """Foreign FHIR that cannot be read (malformed JSON, no resourceType, no id)."""
+
+
+class RefusedByServer(RejectedInput):
+    """A receiving server refused the content (4xx): the same content would be refused again."""
+
+
+class Unavailable(ProjectError):
+    """A peer cannot be reached or cannot answer now: retry with backoff, checkpoint unmoved.
+
+    Result  `retry_after_s` is what the peer asked for (`Retry-After`), in seconds, or None.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SourceUnavailable(Unavailable):
+    """An archive cannot be reached or cannot answer now."""
+
+
+class SinkUnavailable(Unavailable):
+    """A receiver of our output cannot be reached or cannot answer now."""
+
+
+class InvalidQuery(ProjectError):
+    """A query that cannot be answered as asked: HTTP 400."""

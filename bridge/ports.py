@@ -1,0 +1,179 @@
+"""The ports: what a source, a sink and the state must do. The loops know nothing else of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.errors import ProjectError
+from bridge.model import IndexedFile, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
+from bridge.translate.headers import Headers
+
+
+@dataclass(frozen=True)
+class ChangePage:
+    """One page of a source's changes. Its marks, its files and its position become durable together.
+
+    Result  `studies` Study Instance UIDs that may have changed; `position` the opaque cursor for the next call
+            ("" leaves it where it is);
+            `caught_up` False when more can be read at once; `files`/`gone` what a source of files has indexed or
+            no longer finds; `rejected` what it could not read; `accepted` keys that were rejected once and are
+            readable now (their parked entries are removed).
+    """
+
+    studies: frozenset[str]
+    position: str
+    caught_up: bool
+    files: tuple[IndexedFile, ...] = ()
+    gone: tuple[str, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    accepted: tuple[str, ...] = ()
+    resweep: bool = False
+    """The source was reset: every study known of it must be compared with its inventory."""
+
+
+@dataclass(frozen=True)
+class StudyHeaders:
+    """What one archive holds of one study now. No instances = the archive does not have it (any more)."""
+
+    instances: tuple[Headers, ...]
+    held: int = 0
+    """How many instances (or files) the source holds of it, usable or not: what its inventory counts."""
+    rejected: tuple[Rejection, ...] = ()
+
+
+class ImagingSource(Protocol):
+    """An archive, a folder, a receiver: anything studies come from. Raises SourceUnavailable when it cannot answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def endpoint(self) -> WadoEndpoint | None: ...
+
+    @property
+    def poll_s(self) -> float: ...
+
+    @property
+    def sweep_s(self) -> float: ...
+
+    def changes(self, position: str | None) -> ChangePage: ...
+
+    def read(self, study_instance_uid: str) -> StudyHeaders: ...
+
+    def inventory(self) -> Iterator[tuple[str, int]]:
+        """Every study the source holds now, with its number of instances."""
+        ...
+
+
+class FileIndex(Protocol):
+    """What a source of files remembers of them between looks."""
+
+    def known_files(self, source: str) -> dict[str, tuple[int, int]]: ...
+
+    def study_files(self, source: str, study_instance_uid: str) -> tuple[str, ...]: ...
+
+    def file_studies(self, source: str, paths: Sequence[str]) -> dict[str, str]: ...
+
+    def indexed_studies(self, source: str) -> Iterator[tuple[str, int]]: ...
+
+    def replayed_files(self, source: str) -> tuple[str, ...]: ...
+
+
+class Sink(Protocol):
+    """A receiver of what the bridge knows. Idempotent: the same state twice changes nothing.
+
+    `deliver` gives one outcome for each state, in order: None for success, or the error (RejectedInput: park;
+    SinkUnavailable: retry). An error that concerns all of them may be raised.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def wants_rows(self) -> bool: ...
+
+    def deliver(self, states: Sequence[StudyState]) -> list[ProjectError | None]: ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One leased row of the work table."""
+
+    queue: str
+    key: str
+    generation: int
+    attempts: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One row of the work table as people see it. Times are seconds since the epoch."""
+
+    queue: str
+    key: str
+    generation: int
+    due_at: float
+    first_marked_at: float
+    attempts: int
+    leased_until: float | None
+    parked: bool
+    error: str
+    evidence: Mapping[str, str | int]
+
+
+class WorkTable(Protocol):
+    """The one durable mechanism. Times are seconds since the epoch, given by the caller."""
+
+    def mark(self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0) -> None: ...
+
+    def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]: ...
+
+    def renew(self, claim: Claim, now: float, lease_s: float) -> bool: ...
+
+    def done(self, claim: Claim, now: float) -> None: ...
+
+    def retry(self, claim: Claim, now: float, delay_s: float, error: str) -> None: ...
+
+    def reschedule(self, claim: Claim, due_at: float) -> None: ...
+
+    def ensure(self, queue: str, keys: Iterable[str], now: float) -> None: ...
+
+    def park(self, claim: Claim, now: float, error: str, evidence: Mapping[str, str | int]) -> None: ...
+
+
+class PipelineState(WorkTable, Protocol):
+    """What the loops need of the state."""
+
+    def position(self, source: str) -> str | None: ...
+
+    def commit_page(
+        self, source: str, page: ChangePage, now: float, quiet_s: float, max_wait_s: float
+    ) -> None: ...
+
+    def mark_studies(self, source: str, studies: Iterable[str], now: float) -> None: ...
+
+    def hinted(self, study_instance_uid: str) -> dict[str, int]:
+        """source → hint number, for every source with a hint newer than its snapshot."""
+        ...
+
+    def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
+
+    def commit_snapshot(
+        self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float
+    ) -> None: ...
+
+    def rejections(self, study_instance_uid: str) -> tuple[Rejection, ...]: ...
+
+    def commit_study(
+        self, claim: Claim, result: StudyResult, sinks: Sequence[str], row_sinks: Sequence[str], now: float
+    ) -> bool: ...
+
+    def held(self, source: str) -> Iterator[tuple[str, int]]: ...
+
+    def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...

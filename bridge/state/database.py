@@ -1,0 +1,88 @@
+"""Opens the state's database: SQLite by default, PostgreSQL by URL; the same code for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from bridge.errors import ConfigError
+from bridge.state import schema
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+class Database:
+    """One database. `write()` is one transaction that no other writer interleaves; `read()` is one snapshot or less.
+
+    Raises  ConfigError  the URL cannot be opened, or the schema is of another version
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        self.sqlite = self._engine.dialect.name == "sqlite"
+        try:
+            with self.write() as connection:
+                schema.metadata.create_all(connection)
+                _check_version(connection)
+        except OperationalError as error:
+            raise ConfigError(f"state_url: the database cannot be opened: {type(error.orig).__name__}") from None
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction: committed at the end, rolled back on any error."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading; on SQLite it never waits for a writer."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(url, parsed.database)
+        return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigError(
+            "state_url: not a database address; allowed: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+        ) from None
+
+
+def _sqlite(url: str, path: str | None) -> Engine:
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=16, max_overflow=32)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun by the listener below, never by the driver
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_version(connection: Connection) -> None:
+    found = connection.execute(select(schema.setting.c.value).where(schema.setting.c.name == "schema_version")).scalar()
+    if found is None:
+        connection.execute(insert(schema.setting).values(name="schema_version", value=str(schema.SCHEMA_VERSION)))
+    elif found != str(schema.SCHEMA_VERSION):
+        raise ConfigError(
+            f"state_url: the database has schema version {found}, this program needs {schema.SCHEMA_VERSION}"
+        )

@@ -1,0 +1,231 @@
+"""What each source holds: its cursor, its files, and for every study a snapshot of headers with a hint counter.
+
+A hint says "this study may have changed"; a snapshot remembers the hint it was read after. A hint newer than
+the snapshot means the source must be read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, delete, func, select, update
+
+from bridge.model import IndexedFile, Rejection
+from bridge.ports import ChangePage, StudyHeaders
+from bridge.state.database import Database
+from bridge.state.schema import cursor, file, holding, work
+from bridge.state.work import BATCH, Work
+from bridge.translate.headers import Headers
+
+STUDY_QUEUE = "study"
+HELD_PAGE = 2000
+
+
+def file_queue(source: str) -> str:
+    """The queue in which a source's unreadable files and feed entries are parked."""
+    return f"file:{source}"
+
+
+class Holdings(Work):
+    """Cursors, file index and snapshots. Everything one page of changes brings is committed together."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+
+    def position(self, source: str) -> str | None:
+        """The source's durable cursor, or None before the first page."""
+        with self._db.read() as connection:
+            return connection.execute(select(cursor.c.position).where(cursor.c.source == source)).scalar()
+
+    def commit_page(self, source: str, page: ChangePage, now: float, quiet_s: float, max_wait_s: float) -> None:
+        """One page's marks, index rows, rejections and cursor, all or nothing."""
+        with self._db.write() as connection:
+            self._index(connection, source, page.files)
+            self._forget(connection, source, page.gone)
+            self._accept(connection, source, (*page.accepted, *page.gone))
+            self._park_rejections(connection, file_queue(source), page.rejected, now)
+            self._hint(connection, source, page.studies, now, quiet_s, max_wait_s)
+            if not page.position:
+                return
+            statement = self._insert(cursor).values(source=source, position=page.position)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[cursor.c.source], set_={"position": statement.excluded.position}
+                )
+            )
+
+    def mark_studies(self, source: str, studies: Iterable[str], now: float) -> None:
+        """Hint that these studies of a source may have changed; they are due at once (sweeps, people)."""
+        with self._db.write() as connection:
+            self._hint(connection, source, studies, now, 0.0, 0.0)
+
+    def _hint(
+        self, connection: Connection, source: str, studies: Iterable[str], now: float, quiet_s: float, max_wait_s: float
+    ) -> None:
+        uids = sorted(set(studies))
+        rows = [
+            {"source": source, "study_instance_uid": u, "hint": 1, "read_hint": 0, "instances": 0, "digest": ""}
+            for u in uids
+        ]
+        statement = self._insert(holding)
+        statement = statement.on_conflict_do_update(
+            index_elements=[holding.c.source, holding.c.study_instance_uid], set_={"hint": holding.c.hint + 1}
+        )
+        for start in range(0, len(rows), BATCH):
+            connection.execute(statement, rows[start : start + BATCH])
+        if uids:
+            self._mark(connection, STUDY_QUEUE, uids, now, quiet_s, max_wait_s)
+
+    def hinted(self, study_instance_uid: str) -> dict[str, int]:
+        """source → hint number, for every source that must be read again."""
+        statement = (
+            select(holding.c.source, holding.c.hint)
+            .where(holding.c.study_instance_uid == study_instance_uid, holding.c.hint > holding.c.read_hint)
+            .order_by(holding.c.source)
+        )
+        with self._db.read() as connection:
+            return {row.source: row.hint for row in connection.execute(statement)}
+
+    def commit_snapshot(
+        self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float
+    ) -> None:
+        """What the source held when it was read after `hint`."""
+        plain = orjson.dumps([h.as_json() for h in sorted(headers.instances, key=_place)])
+        statement = (
+            update(holding)
+            .where(holding.c.source == source, holding.c.study_instance_uid == study_instance_uid)
+            .values(
+                read_hint=hint,
+                instances=headers.held,
+                headers=zlib.compress(plain, 1) if headers.instances else None,
+                digest=hashlib.sha256(plain).hexdigest() if headers.instances else "",
+                rejected=orjson.dumps([_plain_rejection(r) for r in headers.rejected]) if headers.rejected else None,
+                read_at=now,
+            )
+        )
+        with self._db.write() as connection:
+            connection.execute(statement)
+
+    def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]:
+        """source → headers of every instance, for every source that holds the study; sources by name."""
+        statement = (
+            select(holding.c.source, holding.c.headers)
+            .where(holding.c.study_instance_uid == study_instance_uid, holding.c.headers.is_not(None))
+            .order_by(holding.c.source)
+        )
+        with self._db.read() as connection:
+            found = connection.execute(statement).all()
+        return {
+            row.source: tuple(Headers.from_json(h) for h in orjson.loads(zlib.decompress(row.headers)))
+            for row in found
+        }
+
+    def rejections(self, study_instance_uid: str) -> tuple[Rejection, ...]:
+        """Instances the sources could not hand over when the study was read."""
+        statement = select(holding.c.rejected).where(
+            holding.c.study_instance_uid == study_instance_uid, holding.c.rejected.is_not(None)
+        )
+        with self._db.read() as connection:
+            found = connection.execute(statement.order_by(holding.c.source)).scalars().all()
+        return tuple(Rejection(**plain) for row in found for plain in orjson.loads(row))
+
+    def held(self, source: str) -> Iterator[tuple[str, int]]:
+        """Every study the source held when last read, with its number of instances; in order of UID."""
+        last = ""
+        while True:
+            statement = (
+                select(holding.c.study_instance_uid, holding.c.instances)
+                .where(holding.c.source == source, holding.c.instances > 0, holding.c.study_instance_uid > last)
+                .order_by(holding.c.study_instance_uid)
+                .limit(HELD_PAGE)
+            )
+            with self._db.read() as connection:
+                page = connection.execute(statement).all()
+            yield from ((row.study_instance_uid, row.instances) for row in page)
+            if len(page) < HELD_PAGE:
+                return
+            last = page[-1].study_instance_uid
+
+    def known_files(self, source: str) -> dict[str, tuple[int, int]]:
+        """path → (size, mtime_ns) of every file the source has read, readable or not."""
+        statement = select(file.c.path, file.c.size, file.c.mtime_ns).where(file.c.source == source)
+        with self._db.read() as connection:
+            return {row.path: (row.size, row.mtime_ns) for row in connection.execute(statement)}
+
+    def study_files(self, source: str, study_instance_uid: str) -> tuple[str, ...]:
+        """Paths of the files of one study, first seen first."""
+        statement = (
+            select(file.c.path)
+            .where(file.c.source == source, file.c.study_instance_uid == study_instance_uid)
+            .order_by(file.c.id)
+        )
+        with self._db.read() as connection:
+            return tuple(connection.execute(statement).scalars())
+
+    def file_studies(self, source: str, paths: Sequence[str]) -> dict[str, str]:
+        """path → Study Instance UID ("" = not usable) for those of the paths that are indexed."""
+        found: dict[str, str] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(paths), BATCH):
+                statement = select(file.c.path, file.c.study_instance_uid).where(
+                    file.c.source == source, file.c.path.in_(paths[start : start + BATCH])
+                )
+                found |= {row.path: row.study_instance_uid for row in connection.execute(statement)}
+        return found
+
+    def indexed_studies(self, source: str) -> Iterator[tuple[str, int]]:
+        """Every study in the file index with its number of files, in order of UID."""
+        statement = (
+            select(file.c.study_instance_uid, func.count())
+            .where(file.c.source == source, file.c.study_instance_uid != "")
+            .group_by(file.c.study_instance_uid)
+            .order_by(file.c.study_instance_uid)
+        )
+        with self._db.read() as connection:
+            rows = connection.execute(statement).all()
+        yield from ((row[0], row[1]) for row in rows)
+
+    def replayed_files(self, source: str) -> tuple[str, ...]:
+        """Keys a person asked to try again."""
+        queue = file_queue(source)
+        statement = select(work.c.key).where(work.c.queue == queue, work.c.parked.is_(False))
+        with self._db.read() as connection:
+            return tuple(connection.execute(statement.order_by(work.c.key)).scalars())
+
+    def _index(self, connection: Connection, source: str, files: Sequence[IndexedFile]) -> None:
+        rows = [
+            {
+                "source": source, "path": f.path, "size": f.size, "mtime_ns": f.mtime_ns,
+                "study_instance_uid": f.study_instance_uid, "sop_instance_uid": f.sop_instance_uid,
+            }
+            for f in files
+        ]  # fmt: skip
+        statement = self._insert(file)
+        changed = ("size", "mtime_ns", "study_instance_uid", "sop_instance_uid")
+        statement = statement.on_conflict_do_update(
+            index_elements=[file.c.source, file.c.path], set_={name: statement.excluded[name] for name in changed}
+        )
+        for start in range(0, len(rows), BATCH):
+            connection.execute(statement, rows[start : start + BATCH])
+
+    def _forget(self, connection: Connection, source: str, paths: Sequence[str]) -> None:
+        for start in range(0, len(paths), BATCH):
+            some = paths[start : start + BATCH]
+            connection.execute(delete(file).where(file.c.source == source, file.c.path.in_(some)))
+
+    def _accept(self, connection: Connection, source: str, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), BATCH):
+            some = keys[start : start + BATCH]
+            connection.execute(delete(work).where(work.c.queue == file_queue(source), work.c.key.in_(some)))
+
+
+def _place(headers: Headers) -> tuple[str, str]:
+    return headers.text("SeriesInstanceUID"), headers.text("SOPInstanceUID")
+
+
+def _plain_rejection(rejection: Rejection) -> dict[str, Any]:
+    return {"key": rejection.key, "error": rejection.error, "evidence": dict(rejection.evidence)}

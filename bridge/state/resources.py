@@ -1,0 +1,222 @@
+"""FHIR resources with their history, and what of a study belongs together. Contents are without meta:
+version and time are columns, so the same study always gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, delete, func, insert, select
+
+from bridge.model import Rejection, Resource, StoredResource, StudyResult
+from bridge.ports import Claim
+from bridge.state.holdings import Holdings
+from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
+from bridge.translate.search_parameters import index_entries
+
+INSTANCE_QUEUE = "instance"
+SINK_QUEUE_PREFIX = "sink:"
+
+
+def sink_queue(sink: str) -> str:
+    """The queue of studies a sink must be made to match."""
+    return SINK_QUEUE_PREFIX + sink
+
+
+class Resources(Holdings):
+    """Resources, their versions, and the studies they came from."""
+
+    def commit_study(
+        self, claim: Claim, result: StudyResult, sinks: Sequence[str], row_sinks: Sequence[str], now: float
+    ) -> bool:
+        """Everything one translation made, in one transaction with the end of its claim.
+
+        A resource whose content did not change gets no new version. Sinks are marked when any resource changed,
+        `row_sinks` also when only the headers did. Result: whether any resource changed. Raises LeaseLost.
+        """
+        uid = result.study_instance_uid
+        with self._db.write() as connection:
+            self._done(connection, claim, now)
+            before = connection.execute(select(study).where(study.c.study_instance_uid == uid)).one_or_none()
+            digest = self._holding_digest(connection, uid)
+            if result.patient is not None:
+                self._write_study(connection, result, result.patient, digest, before)
+            keys = {result.patient_key, before.patient_key if before else ""} - {""}
+            changed = [self._write_patient(connection, key, now) for key in sorted(keys)]
+            changed += [self._put(connection, r["resourceType"], r["id"], r, now) for r in result.resources]
+            self._replace_rejections(connection, uid, result.rejected, now)
+            if any(changed):
+                for sink in (*sinks, *row_sinks):
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+            elif before is None or before.digest != digest:
+                for sink in row_sinks:
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+        return any(changed)
+
+    def _holding_digest(self, connection: Connection, uid: str) -> str:
+        rows = connection.execute(
+            select(holding.c.source, holding.c.digest).where(holding.c.study_instance_uid == uid).order_by(holding.c.source)
+        )
+        return hashlib.sha256(orjson.dumps([tuple(row) for row in rows if row.digest])).hexdigest()
+
+    def _write_study(
+        self, connection: Connection, result: StudyResult, patient: Resource, digest: str, before: Any
+    ) -> None:
+        mine = [["Patient", result.patient_key], *([r["resourceType"], r["id"]] for r in result.resources)]
+        old = [ref for ref in orjson.loads(before.resources) if ref not in mine] if before else []
+        statement = self._insert(study).values(
+            study_instance_uid=result.study_instance_uid,
+            patient_key=result.patient_key,
+            patient_rank=result.patient_rank,
+            patient=_dump(patient),
+            resources=orjson.dumps(mine + old),
+            remarks=orjson.dumps([asdict(remark) for remark in result.remarks]),
+            digest=digest,
+        )
+        names = ("patient_key", "patient_rank", "patient", "resources", "remarks", "digest")
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[study.c.study_instance_uid], set_={n: statement.excluded[n] for n in names}
+            )
+        )
+
+    def _write_patient(self, connection: Connection, key: str, now: float) -> bool:
+        """The Patient of all studies with this key: as the highest-ranked study has it; deleted with the last one."""
+        best = (
+            select(study.c.patient)
+            .where(study.c.patient_key == key)
+            .order_by(study.c.patient_rank.desc(), study.c.study_instance_uid.desc())
+            .limit(1)
+        )
+        content = connection.execute(best).scalar()
+        if content is None:
+            return self._put(connection, "Patient", key, None, now)
+        return self._put(connection, "Patient", key, orjson.loads(content), now)
+
+    def _put(self, connection: Connection, kind: str, id_: str, content: Resource | None, now: float) -> bool:
+        body = None if content is None else _dump(content)
+        digest = "" if body is None else hashlib.sha256(body).hexdigest()
+        here = (resource.c.resource_type == kind) & (resource.c.id == id_)
+        current = connection.execute(select(resource.c.version, resource.c.digest).where(here)).one_or_none()
+        if current is not None and current.digest == digest:
+            return False
+        if current is None and body is None:
+            return False
+        version = current.version + 1 if current else 1
+        revision = connection.execute(select(func.coalesce(func.max(resource.c.revision), 0))).scalar_one() + 1
+        statement = self._insert(resource).values(
+            resource_type=kind, id=id_, version=version, last_updated=now, revision=revision,
+            deleted=body is None, digest=digest,
+        )  # fmt: skip
+        names = ("version", "last_updated", "revision", "deleted", "digest")
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[resource.c.resource_type, resource.c.id], set_={n: statement.excluded[n] for n in names}
+            )
+        )
+        connection.execute(
+            insert(resource_version).values(
+                resource_type=kind, id=id_, version=version, last_updated=now, revision=revision, content=body
+            )
+        )
+        self._reindex(connection, kind, id_, content)
+        return True
+
+    def _reindex(self, connection: Connection, kind: str, id_: str, content: Resource | None) -> None:
+        owner = (resource_index.c.resource_type == kind) & (resource_index.c.id == id_)
+        connection.execute(delete(resource_index).where(owner))
+        entries = index_entries(content) if content is not None else ()
+        rows = [
+            {
+                "resource_type": kind, "id": id_, "param": e.param, "system": e.system, "value": e.value,
+                "low": e.low, "high": e.high,
+            }
+            for e in entries
+        ]  # fmt: skip
+        if rows:
+            connection.execute(insert(resource_index), rows)
+
+    def _replace_rejections(
+        self, connection: Connection, uid: str, rejected: Sequence[Rejection], now: float
+    ) -> None:
+        prefix = f"{uid}/"
+        mine = (work.c.queue == INSTANCE_QUEUE) & (work.c.key >= prefix) & (work.c.key < f"{uid}0")
+        connection.execute(delete(work).where(mine))
+        keyed = [Rejection(prefix + r.key, r.error, r.evidence) for r in rejected]
+        self._park_rejections(connection, INSTANCE_QUEUE, keyed, now)
+
+    def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None:
+        """One resource, newest or of one version; content None when that version is a deletion; None if never seen."""
+        wanted = (resource_version.c.resource_type == resource_type) & (resource_version.c.id == id_)
+        statement = select(resource_version).where(wanted)
+        if version is None:
+            statement = statement.order_by(resource_version.c.version.desc()).limit(1)
+        else:
+            statement = statement.where(resource_version.c.version == version)
+        with self._db.read() as connection:
+            row = connection.execute(statement).one_or_none()
+        return stored(row) if row is not None else None
+
+    def resource_history(self, resource_type: str, id_: str, limit: int, offset: int) -> tuple[int, list[StoredResource]]:
+        """(number of versions, some of them newest first)."""
+        wanted = (resource_version.c.resource_type == resource_type) & (resource_version.c.id == id_)
+        statement = select(resource_version).where(wanted).order_by(resource_version.c.version.desc())
+        with self._db.read() as connection:
+            total = connection.execute(select(func.count()).select_from(resource_version).where(wanted)).scalar_one()
+            rows = connection.execute(statement.limit(limit).offset(offset)).all()
+        return total, [stored(row) for row in rows]
+
+    def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]:
+        """The newest versions of everything that belongs to a study, referenced ones first; deletions among them."""
+        with self._db.read() as connection:
+            refs = connection.execute(
+                select(study.c.resources).where(study.c.study_instance_uid == study_instance_uid)
+            ).scalar()
+            if refs is None:
+                return ()
+            found = [self._newest(connection, kind, id_) for kind, id_ in orjson.loads(refs)]
+        order = {"Endpoint": 0, "Patient": 1}
+        known = [r for r in found if r is not None]
+        return tuple(sorted(known, key=lambda r: (order.get(r.resource_type, 2), r.resource_type, r.id)))
+
+    def _newest(self, connection: Connection, kind: str, id_: str) -> StoredResource | None:
+        joined = resource_version.join(
+            resource,
+            (resource.c.resource_type == resource_version.c.resource_type)
+            & (resource.c.id == resource_version.c.id)
+            & (resource.c.version == resource_version.c.version),
+        )
+        wanted = (resource.c.resource_type == kind) & (resource.c.id == id_)
+        row = connection.execute(select(resource_version).select_from(joined).where(wanted)).one_or_none()
+        return stored(row) if row is not None else None
+
+    def study_remarks(self, study_instance_uid: str) -> list[dict[str, Any]] | None:
+        """What was left out of a study, or None when the study is not known."""
+        with self._db.read() as connection:
+            found = connection.execute(
+                select(study.c.remarks).where(study.c.study_instance_uid == study_instance_uid)
+            ).scalar()
+        return None if found is None else orjson.loads(found)
+
+    def counts(self) -> dict[str, int]:
+        """Current resources by type, without deleted ones."""
+        statement = (
+            select(resource.c.resource_type, func.count())
+            .where(resource.c.deleted.is_(False))
+            .group_by(resource.c.resource_type)
+        )
+        with self._db.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement.order_by(resource.c.resource_type))}
+
+
+def stored(row: Any) -> StoredResource:
+    """A row of resource_version as a value."""
+    content = None if row.content is None else orjson.loads(row.content)
+    return StoredResource(row.resource_type, row.id, row.version, row.last_updated, row.revision, content)
+
+
+def _dump(content: Resource) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,136 @@
+"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+work = Table(
+    "work",
+    metadata,
+    Column("queue", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("first_marked_at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("leased_by", String),
+    Column("leased_until", Float),
+    Column("parked", Boolean, nullable=False, server_default=false()),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("evidence", LargeBinary),
+    Index("work_due", "queue", "parked", "due_at"),
+)
+
+cursor = Table(
+    "cursor",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("position", Text, nullable=False),
+)
+
+holding = Table(
+    "holding",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("study_instance_uid", String, primary_key=True),
+    Column("hint", Integer, nullable=False),
+    Column("read_hint", Integer, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("headers", LargeBinary),
+    Column("digest", String, nullable=False),
+    Column("rejected", LargeBinary),
+    Column("read_at", Float),
+    Index("holding_study", "study_instance_uid"),
+)
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", String, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("study_instance_uid", String, nullable=False),
+    Column("sop_instance_uid", String, nullable=False),
+    UniqueConstraint("source", "path"),
+    Index("file_study", "source", "study_instance_uid"),
+)
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", String, primary_key=True),
+    Column("patient_key", String, nullable=False),
+    Column("patient_rank", String, nullable=False),
+    Column("patient", LargeBinary, nullable=False),
+    Column("resources", LargeBinary, nullable=False),
+    Column("remarks", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),
+    Index("study_patient", "patient_key", "patient_rank", "study_instance_uid"),
+)
+
+resource = Table(
+    "resource",
+    metadata,
+    Column("resource_type", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("last_updated", Float, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("digest", String, nullable=False),
+    Index("resource_updated", "resource_type", "last_updated", "id"),
+    Index("resource_revision", "revision"),
+)
+
+resource_version = Table(
+    "resource_version",
+    metadata,
+    Column("resource_type", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("last_updated", Float, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("content", LargeBinary),
+)
+
+resource_index = Table(
+    "resource_index",
+    metadata,
+    Column("resource_type", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("param", String, nullable=False),
+    Column("system", String, nullable=False),
+    Column("value", String, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+    Index("resource_index_owner", "resource_type", "id"),
+    Index("resource_index_value", "resource_type", "param", "value"),
+    Index("resource_index_low", "resource_type", "param", "low"),
+)

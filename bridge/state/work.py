@@ -1,0 +1,194 @@
+"""The work table: mark, claim, done, retry, park. One keyed row per piece of work that must survive a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bridge.errors import InvalidQuery
+from bridge.model import Rejection
+from bridge.ports import Claim, WorkItem
+from bridge.state.database import Database
+from bridge.state.schema import work
+
+BATCH = 500
+
+
+class LeaseLost(Exception):
+    """The work was taken over by another worker, or removed: what was done for it must not be committed."""
+
+
+class Work:
+    """The work table over one database. All times are seconds since the epoch and come from the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def mark(
+        self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0
+    ) -> None:
+        """Make keys dirty. The same key coalesces: due once no mark came for `quiet_s`, but never later than
+        `max_wait_s` after the first mark; the generation grows; a parked key is tried again."""
+        with self._db.write() as connection:
+            self._mark(connection, queue, keys, now, quiet_s, max_wait_s)
+
+    def _mark(
+        self, connection: Connection, queue: str, keys: Iterable[str], now: float, quiet_s: float, max_wait_s: float
+    ) -> None:
+        rows = [
+            {"queue": queue, "key": k, "generation": 1, "due_at": now + quiet_s, "first_marked_at": now, "attempts": 0}
+            for k in sorted(set(keys))
+        ]
+        statement = self._insert(work)
+        latest = work.c.first_marked_at + max(max_wait_s, quiet_s)
+        statement = statement.on_conflict_do_update(
+            index_elements=[work.c.queue, work.c.key],
+            set_={
+                "generation": work.c.generation + 1,
+                "due_at": case((latest < now + quiet_s, latest), else_=now + quiet_s),
+                "attempts": 0,
+                "parked": False,
+            },
+        )
+        for start in range(0, len(rows), BATCH):
+            connection.execute(statement, rows[start : start + BATCH])
+
+    def _insert(self, table: Any) -> Any:
+        return sqlite.insert(table) if self._db.sqlite else postgresql.insert(table)
+
+    def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]:
+        """Lease up to `limit` due keys to `worker`, oldest first; nobody else gets them until the lease ends."""
+        free = or_(work.c.leased_until.is_(None), work.c.leased_until <= now)
+        due = (
+            select(work.c.key)
+            .where(work.c.queue == queue, work.c.parked.is_(False), work.c.due_at <= now, free)
+            .order_by(work.c.due_at, work.c.key)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self._db.write() as connection:
+            keys = [row.key for row in connection.execute(due)]
+            if not keys:
+                return []
+            lease = (
+                update(work)
+                .where(work.c.queue == queue, work.c.key.in_(keys))
+                .values(leased_by=worker, leased_until=now + lease_s)
+                .returning(work.c.key, work.c.generation, work.c.attempts)
+            )
+            found = {row.key: row for row in connection.execute(lease)}
+        return [Claim(queue, key, found[key].generation, found[key].attempts, worker) for key in keys]
+
+    def renew(self, claim: Claim, now: float, lease_s: float) -> bool:
+        """Extend the lease; False when it is no longer ours."""
+        with self._db.write() as connection:
+            statement = update(work).where(_held(claim)).values(leased_until=now + lease_s)
+            return connection.execute(statement).rowcount == 1
+
+    def done(self, claim: Claim, now: float) -> None:
+        """Remove the key if nothing marked it since the claim; else it stays dirty. Raises LeaseLost."""
+        with self._db.write() as connection:
+            self._done(connection, claim, now)
+
+    def _done(self, connection: Connection, claim: Claim, now: float) -> None:
+        finished = delete(work).where(_held(claim), work.c.generation == claim.generation)
+        if connection.execute(finished).rowcount == 1:
+            return
+        again = update(work).where(_held(claim))
+        released = again.values(leased_by=None, leased_until=None, attempts=0, first_marked_at=now, error="", evidence=None)
+        if connection.execute(released).rowcount != 1:
+            raise LeaseLost
+
+    def retry(self, claim: Claim, now: float, delay_s: float, error: str) -> None:
+        """Give the key back, due again after `delay_s`. A newer mark is not delayed."""
+        delayed = case((work.c.generation == claim.generation, now + delay_s), else_=work.c.due_at)
+        self._release(claim, due_at=delayed, attempts=work.c.attempts + 1, error=error)
+
+    def reschedule(self, claim: Claim, due_at: float) -> None:
+        """Give a recurring key back after success, due again at `due_at`."""
+        self._release(claim, due_at=due_at, attempts=0, error="", first_marked_at=due_at, evidence=None)
+
+    def park(self, claim: Claim, now: float, error: str, evidence: Mapping[str, str | int]) -> None:
+        """Put the key aside with its error and evidence until a person replays it or a new mark arrives."""
+        unchanged = work.c.generation == claim.generation
+        self._release(
+            claim,
+            parked=case((unchanged, True), else_=False),
+            attempts=work.c.attempts + 1,
+            error=error,
+            evidence=orjson.dumps(dict(evidence)),
+            due_at=case((unchanged, now), else_=work.c.due_at),
+        )
+
+    def _release(self, claim: Claim, **values: Any) -> None:
+        with self._db.write() as connection:
+            connection.execute(update(work).where(_held(claim)).values(leased_by=None, leased_until=None, **values))
+
+    def ensure(self, queue: str, keys: Iterable[str], now: float) -> None:
+        """Recurring work (polls, sweeps): there is a row for each key, due now if it is new; others are removed."""
+        wanted = set(keys)
+        with self._db.write() as connection:
+            there = set(connection.execute(select(work.c.key).where(work.c.queue == queue)).scalars())
+            self._mark(connection, queue, wanted - there, now, 0.0, 0.0)
+            connection.execute(delete(work).where(work.c.queue == queue, work.c.key.in_(there - wanted)))
+
+    def _park_rejections(self, connection: Connection, queue: str, rejected: Sequence[Rejection], now: float) -> None:
+        rows = [
+            {
+                "queue": queue, "key": r.key, "generation": 1, "due_at": now, "first_marked_at": now, "attempts": 1,
+                "parked": True, "error": r.error, "evidence": orjson.dumps(dict(r.evidence)),
+            }
+            for r in rejected
+        ]  # fmt: skip
+        statement = self._insert(work)
+        statement = statement.on_conflict_do_update(
+            index_elements=[work.c.queue, work.c.key],
+            set_={name: statement.excluded[name] for name in ("parked", "error", "evidence", "due_at")},
+        )
+        for start in range(0, len(rows), BATCH):
+            connection.execute(statement, rows[start : start + BATCH])
+
+    def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]:
+        """Rows as people see them, oldest first."""
+        statement: Select[Any] = select(work).order_by(work.c.first_marked_at, work.c.queue, work.c.key).limit(limit)
+        if parked is not None:
+            statement = statement.where(work.c.parked.is_(parked))
+        if queue is not None:
+            statement = statement.where(work.c.queue == queue)
+        with self._db.read() as connection:
+            return [_item(row) for row in connection.execute(statement)]
+
+    def depth(self) -> list[tuple[str, int, int, int, float]]:
+        """queue, rows waiting, rows parked, rows failing (tried and not parked), oldest first mark; by queue."""
+        waiting = func.sum(case((work.c.parked.is_(False), 1), else_=0))
+        parked = func.sum(case((work.c.parked.is_(True), 1), else_=0))
+        failing = func.sum(case((and_(work.c.parked.is_(False), work.c.attempts > 0), 1), else_=0))
+        statement = select(work.c.queue, waiting, parked, failing, func.min(work.c.first_marked_at)).group_by(work.c.queue)
+        with self._db.read() as connection:
+            return [tuple(row) for row in connection.execute(statement.order_by(work.c.queue))]
+
+    def replay(self, queue: str, key: str, now: float) -> None:
+        """Try a parked row again now. Raises InvalidQuery when there is no such parked row."""
+        statement = (
+            update(work)
+            .where(work.c.queue == queue, work.c.key == key, work.c.parked.is_(True))
+            .values(parked=False, due_at=now, attempts=0, generation=work.c.generation + 1, first_marked_at=now)
+        )
+        with self._db.write() as connection:
+            if connection.execute(statement).rowcount != 1:
+                raise InvalidQuery(f"nothing parked in queue {queue} under this key")
+
+
+def _held(claim: Claim) -> Any:
+    return and_(work.c.queue == claim.queue, work.c.key == claim.key, work.c.leased_by == claim.worker)
+
+
+def _item(row: Any) -> WorkItem:
+    return WorkItem(
+        row.queue, row.key, row.generation, row.due_at, row.first_marked_at, row.attempts, row.leased_until,
+        bool(row.parked), row.error, orjson.loads(row.evidence) if row.evidence else {},
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Snapshots of one study from all its archives → one study: series, instances, agreed values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.errors import InvalidDicomValue
+from bridge.model import Rejection, Remark
+from bridge.translate.headers import Headers, Value
+from bridge.translate.uids import checked_uid
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: its instances by SOP Instance UID."""
+
+    series_instance_uid: str
+    instances: tuple[Headers, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study as all archives together hold it. Everything is sorted by UID.
+
+    Result  `sources` that hold it, in order of authority; `first` the instances of the first of them: they say
+            who the patient is; `rejected` instances that have no place; `remarks` what was left out.
+    """
+
+    study_instance_uid: str
+    series: tuple[Series, ...]
+    sources: tuple[str, ...]
+    first: tuple[Headers, ...]
+    rejected: tuple[Rejection, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def instances(self) -> tuple[Headers, ...]:
+        return tuple(i for s in self.series for i in s.instances)
+
+
+@dataclass
+class Remarks:
+    """Collects remarks while a study is translated; the same one is counted, not repeated."""
+
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, keyword: str, problem: str) -> None:
+        self._counts[keyword, problem] += 1
+
+    def all(self) -> tuple[Remark, ...]:
+        return tuple(Remark(keyword, problem, count) for (keyword, problem), count in sorted(self._counts.items()))
+
+
+def merge(
+    study_instance_uid: str, snapshots: Mapping[str, Sequence[Headers]], order: Sequence[str], remarks: Remarks
+) -> Study:
+    """The study from what each source holds. The first source in `order` that has an instance speaks for it.
+
+    An instance without a valid SOP Instance, SOP Class or Series Instance UID is rejected; the rest goes on.
+    """
+    ranked = sorted(snapshots, key=lambda s: (order.index(s) if s in order else len(order), s))
+    instances: dict[str, tuple[str, Headers]] = {}
+    rejected: list[Rejection] = []
+    first: tuple[Headers, ...] = ()
+    for source in ranked:
+        for number, headers in enumerate(snapshots[source]):
+            try:
+                series_uid, sop_uid = _place(study_instance_uid, headers)
+            except InvalidDicomValue as error:
+                name = headers.text("SOPInstanceUID") or f"#{number}"
+                rejected.append(Rejection(f"{source}/{name}", str(error), {"source": source}))
+                continue
+            held = instances.setdefault(sop_uid, (series_uid, headers))
+            if held[0] != series_uid:
+                remarks.add("SeriesInstanceUID", "differs between archives for the same SOP Instance UID")
+        first = first or tuple(snapshots[source])
+    return Study(
+        study_instance_uid, _series(instances), tuple(s for s in ranked if snapshots[s]), first, tuple(rejected)
+    )
+
+
+def _place(study_instance_uid: str, headers: Headers) -> tuple[str, str]:
+    if headers.text("StudyInstanceUID") != study_instance_uid:
+        raise InvalidDicomValue("StudyInstanceUID", "is not that of the study it was read for")
+    sop_uid = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
+    checked_uid(headers.text("SOPClassUID"), "SOPClassUID")
+    return checked_uid(headers.text("SeriesInstanceUID"), "SeriesInstanceUID"), sop_uid
+
+
+def _series(instances: Mapping[str, tuple[str, Headers]]) -> tuple[Series, ...]:
+    by_series: dict[str, list[tuple[str, Headers]]] = {}
+    for sop_uid, (series_uid, headers) in instances.items():
+        by_series.setdefault(series_uid, []).append((sop_uid, headers))
+    return tuple(
+        Series(uid, tuple(headers for _, headers in sorted(members, key=lambda m: m[0])))
+        for uid, members in sorted(by_series.items())
+    )
+
+
+def agreed(
+    instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None
+) -> tuple[Value, ...]:
+    """The value most instances have (the first by UID among equals), () when none has one; disagreement is remarked."""
+    disagreement = None if remarks is None else (lambda: remarks.add(keyword, DIFFERS))
+    return most_common((h.get(keyword, ()) for h in instances), disagreement)
+
+
+DIFFERS = "differs among the instances; the most common value was taken"
+
+
+def most_common(
+    values: Iterable[tuple[Value, ...]], disagreement: Callable[[], None] | None = None
+) -> tuple[Value, ...]:
+    """The most common non-empty value, the first among equals; calls `disagreement` when there are several."""
+    present = [v for v in values if v]
+    if not present:
+        return ()
+    first = present[0]
+    if all(v == first for v in present):
+        return first
+    if disagreement is not None:
+        disagreement()
+    counts = Counter(map(_comparable, present))
+    return max(present, key=lambda value: counts[_comparable(value)])
+
+
+def _comparable(value: tuple[Value, ...]) -> tuple[object, ...]:
+    return tuple(repr(v.as_json()) if isinstance(v, Headers) else v for v in value)
