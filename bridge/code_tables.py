@@ -34,7 +34,12 @@ def dicom_columns() -> tuple[RowColumn, ...]:
     """dicom_columns.csv: the columns of dicom_study, dicom_series and dicom_instance."""
     return tuple(
         RowColumn(
-            row["table"], row["column"], row["type"], row["unit"], tuple(filter(None, row["keyword"].split("|"))), row["source"]
+            row["table"],
+            row["column"],
+            row["type"],
+            row["unit"],
+            tuple(filter(None, row["keyword"].split("|"))),
+            row["source"],
         )
         for row in _table("dicom_columns.csv")
     )

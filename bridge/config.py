@@ -65,7 +65,9 @@ class OrthancSource(_Source):
     password: SecretStr = SecretStr("")
     dicom_web: str = Field(default="/dicom-web", pattern=r"^/[^\s?#]*$", description="Path of the DICOMweb plugin")
     wado_rs: str = Field(
-        default="", pattern=f"^$|{URL}", description="WADO-RS base that readers of FHIR use, if other than url + dicom_web"
+        default="",
+        pattern=f"^$|{URL}",
+        description="WADO-RS base that readers of FHIR use, if other than url + dicom_web",
     )
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
 
@@ -126,7 +128,9 @@ class Settings(_Section):
     quiet_s: float = Field(default=3.0, ge=0, le=3600, description="A study is read when no change came for so long")
     max_wait_s: float = Field(default=60.0, ge=0, le=86_400, description="… but after so long at the latest")
     workers: int = Field(default=2, ge=1, le=64, description="Studies translated side by side")
-    validate_resources: bool = Field(default=False, description="Check every resource with fhir.resources before storing")
+    validate_resources: bool = Field(
+        default=False, description="Check every resource with fhir.resources before storing"
+    )
     api: Api = Api()
     identity: Identity = Identity()
     sources: tuple[Source, ...] = ()
@@ -144,7 +148,9 @@ class Settings(_Section):
         names = [s.name for s in self.sources] + [s.name for s in self.sinks] + ["lake"]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"every source and sink needs a name of its own, and `lake` is taken; twice: {', '.join(twice)}")
+            raise ValueError(
+                f"every source and sink needs a name of its own, and `lake` is taken; twice: {', '.join(twice)}"
+            )
         return self
 
     @property
@@ -248,8 +254,13 @@ def _explain(error: Any) -> str:
 def _allowed(error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "string_pattern_mismatch":
-        known = {NAME: "a name of lower-case letters, digits, - and _ (at most 40)", AE_TITLE: "an AE title of 1 to 16 characters"}
-        return known.get(context["pattern"], "an http:// or https:// address without query, or a path that starts with /")
+        known = {
+            NAME: "a name of lower-case letters, digits, - and _ (at most 40)",
+            AE_TITLE: "an AE title of 1 to 16 characters",
+        }
+        return known.get(
+            context["pattern"], "an http:// or https:// address without query, or a path that starts with /"
+        )
     if kind == "value_error":
         return str(context["error"])
     if kind == "missing":

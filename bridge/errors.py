@@ -60,5 +60,9 @@ class SinkUnavailable(Unavailable):
     """A receiver of our output cannot be reached or cannot answer now."""
 
 
+class StateUnavailable(Unavailable):
+    """The state's database cannot answer now (locked, disk full, server away)."""
+
+
 class InvalidQuery(ProjectError):
     """A query that cannot be answered as asked: HTTP 400."""

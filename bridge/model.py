@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 Resource = dict[str, Any]
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 """One row of a lake table: column name → JSON value."""
 
 
-class ImagingStudyStatus(str, Enum):
+class ImagingStudyStatus(StrEnum):
     """FHIR R4 ImagingStudy.status, required binding."""
 
     REGISTERED = "registered"
@@ -28,7 +28,7 @@ class ImagingStudyStatus(str, Enum):
     UNKNOWN = "unknown"
 
 
-class EndpointStatus(str, Enum):
+class EndpointStatus(StrEnum):
     """FHIR R4 Endpoint.status, required binding."""
 
     ACTIVE = "active"
@@ -39,7 +39,7 @@ class EndpointStatus(str, Enum):
     TEST = "test"
 
 
-class AdministrativeGender(str, Enum):
+class AdministrativeGender(StrEnum):
     """FHIR R4 Patient.gender, required binding."""
 
     MALE = "male"

@@ -10,6 +10,28 @@ from bridge.errors import ProjectError
 from bridge.model import IndexedFile, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
 from bridge.translate.headers import Headers
 
+STUDY_QUEUE = "study"
+"""Studies that may have changed; key: Study Instance UID."""
+
+POLL_QUEUE = "poll"
+"""Sources to look at for changes; key: source. Recurring."""
+
+SWEEP_QUEUE = "sweep"
+"""Sources to compare as a whole; key: source. Recurring."""
+
+INSTANCE_QUEUE = "instance"
+"""Parked instances; key: Study Instance UID/source/instance or path."""
+
+
+def file_queue(source: str) -> str:
+    """The queue in which a source's unreadable files and feed entries are parked; key: path or entry."""
+    return f"file:{source}"
+
+
+def sink_queue(sink: str) -> str:
+    """Studies a sink must be made to match; key: Study Instance UID."""
+    return f"sink:{sink}"
+
 
 @dataclass(frozen=True)
 class ChangePage:
@@ -127,10 +149,16 @@ class WorkItem:
     evidence: Mapping[str, str | int]
 
 
+class LeaseLost(Exception):
+    """The work was taken over by another worker, or removed: what was done for it must not be committed."""
+
+
 class WorkTable(Protocol):
     """The one durable mechanism. Times are seconds since the epoch, given by the caller."""
 
-    def mark(self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0) -> None: ...
+    def mark(
+        self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0
+    ) -> None: ...
 
     def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]: ...
 
@@ -152,9 +180,7 @@ class PipelineState(WorkTable, Protocol):
 
     def position(self, source: str) -> str | None: ...
 
-    def commit_page(
-        self, source: str, page: ChangePage, now: float, quiet_s: float, max_wait_s: float
-    ) -> None: ...
+    def commit_page(self, source: str, page: ChangePage, now: float, quiet_s: float, max_wait_s: float) -> None: ...
 
     def mark_studies(self, source: str, studies: Iterable[str], now: float) -> None: ...
 
@@ -171,8 +197,16 @@ class PipelineState(WorkTable, Protocol):
     def rejections(self, study_instance_uid: str) -> tuple[Rejection, ...]: ...
 
     def commit_study(
-        self, claim: Claim, result: StudyResult, sinks: Sequence[str], row_sinks: Sequence[str], now: float
+        self,
+        claim: Claim,
+        result: StudyResult,
+        sinks: Sequence[str],
+        row_sinks: Sequence[str],
+        now: float,
+        finished: bool = True,
     ) -> bool: ...
+
+    def clear_replayed(self, source: str, before: float) -> None: ...
 
     def held(self, source: str) -> Iterator[tuple[str, int]]: ...
 

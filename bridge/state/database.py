@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, StateUnavailable
 from bridge.state import schema
 
 BUSY_TIMEOUT_MS = 30_000
@@ -29,23 +29,31 @@ class Database:
             with self.write() as connection:
                 schema.metadata.create_all(connection)
                 _check_version(connection)
-        except OperationalError as error:
-            raise ConfigError(f"state_url: the database cannot be opened: {type(error.orig).__name__}") from None
+        except StateUnavailable:
+            raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction: committed at the end, rolled back on any error."""
-        with self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; on SQLite it never waits for a writer."""
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with _translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise StateUnavailable(f"state: the database cannot answer now ({type(error.orig).__name__})") from None
 
 
 def _engine(url: str) -> Engine:

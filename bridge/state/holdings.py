@@ -15,19 +15,13 @@ import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from bridge.model import IndexedFile, Rejection
-from bridge.ports import ChangePage, StudyHeaders
+from bridge.ports import STUDY_QUEUE, ChangePage, StudyHeaders, file_queue
 from bridge.state.database import Database
 from bridge.state.schema import cursor, file, holding, work
 from bridge.state.work import BATCH, Work
 from bridge.translate.headers import Headers
 
-STUDY_QUEUE = "study"
 HELD_PAGE = 2000
-
-
-def file_queue(source: str) -> str:
-    """The queue in which a source's unreadable files and feed entries are parked."""
-    return f"file:{source}"
 
 
 class Holdings(Work):
@@ -120,8 +114,7 @@ class Holdings(Work):
         with self._db.read() as connection:
             found = connection.execute(statement).all()
         return {
-            row.source: tuple(Headers.from_json(h) for h in orjson.loads(zlib.decompress(row.headers)))
-            for row in found
+            row.source: tuple(Headers.from_json(h) for h in orjson.loads(zlib.decompress(row.headers))) for row in found
         }
 
     def rejections(self, study_instance_uid: str) -> tuple[Rejection, ...]:
@@ -195,6 +188,12 @@ class Holdings(Work):
         statement = select(work.c.key).where(work.c.queue == queue, work.c.parked.is_(False))
         with self._db.read() as connection:
             return tuple(connection.execute(statement.order_by(work.c.key)).scalars())
+
+    def clear_replayed(self, source: str, before: float) -> None:
+        """Entries of a source that people asked to try again before this time and that a whole comparison settled."""
+        old = (work.c.queue == file_queue(source)) & work.c.parked.is_(False) & (work.c.first_marked_at < before)
+        with self._db.write() as connection:
+            connection.execute(delete(work).where(old))
 
     def _index(self, connection: Connection, source: str, files: Sequence[IndexedFile]) -> None:
         rows = [

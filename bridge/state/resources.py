@@ -11,35 +11,38 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, func, insert, select
 
+from bridge.errors import InvalidQuery
 from bridge.model import Rejection, Resource, StoredResource, StudyResult
-from bridge.ports import Claim
+from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, sink_queue
 from bridge.state.holdings import Holdings
 from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
+from bridge.state.work import held_by
 from bridge.translate.search_parameters import index_entries
-
-INSTANCE_QUEUE = "instance"
-SINK_QUEUE_PREFIX = "sink:"
-
-
-def sink_queue(sink: str) -> str:
-    """The queue of studies a sink must be made to match."""
-    return SINK_QUEUE_PREFIX + sink
 
 
 class Resources(Holdings):
     """Resources, their versions, and the studies they came from."""
 
     def commit_study(
-        self, claim: Claim, result: StudyResult, sinks: Sequence[str], row_sinks: Sequence[str], now: float
+        self,
+        claim: Claim,
+        result: StudyResult,
+        sinks: Sequence[str],
+        row_sinks: Sequence[str],
+        now: float,
+        finished: bool = True,
     ) -> bool:
-        """Everything one translation made, in one transaction with the end of its claim.
+        """Everything one translation made, in one transaction with the end of its claim (unless not `finished`).
 
         A resource whose content did not change gets no new version. Sinks are marked when any resource changed,
         `row_sinks` also when only the headers did. Result: whether any resource changed. Raises LeaseLost.
         """
         uid = result.study_instance_uid
         with self._db.write() as connection:
-            self._done(connection, claim, now)
+            if finished:
+                self._done(connection, claim, now)
+            elif connection.execute(select(work.c.key).where(held_by(claim))).first() is None:
+                raise LeaseLost
             before = connection.execute(select(study).where(study.c.study_instance_uid == uid)).one_or_none()
             digest = self._holding_digest(connection, uid)
             if result.patient is not None:
@@ -58,7 +61,9 @@ class Resources(Holdings):
 
     def _holding_digest(self, connection: Connection, uid: str) -> str:
         rows = connection.execute(
-            select(holding.c.source, holding.c.digest).where(holding.c.study_instance_uid == uid).order_by(holding.c.source)
+            select(holding.c.source, holding.c.digest)
+            .where(holding.c.study_instance_uid == uid)
+            .order_by(holding.c.source)
         )
         return hashlib.sha256(orjson.dumps([tuple(row) for row in rows if row.digest])).hexdigest()
 
@@ -139,14 +144,28 @@ class Resources(Holdings):
         if rows:
             connection.execute(insert(resource_index), rows)
 
-    def _replace_rejections(
-        self, connection: Connection, uid: str, rejected: Sequence[Rejection], now: float
-    ) -> None:
+    def _replace_rejections(self, connection: Connection, uid: str, rejected: Sequence[Rejection], now: float) -> None:
         prefix = f"{uid}/"
         mine = (work.c.queue == INSTANCE_QUEUE) & (work.c.key >= prefix) & (work.c.key < f"{uid}0")
         connection.execute(delete(work).where(mine))
         keyed = [Rejection(prefix + r.key, r.error, r.evidence) for r in rejected]
         self._park_rejections(connection, INSTANCE_QUEUE, keyed, now)
+
+    def replay(self, queue: str, key: str, now: float) -> None:
+        """Try a parked row again now; a parked instance by reading its study again. Raises InvalidQuery."""
+        if queue != INSTANCE_QUEUE:
+            super().replay(queue, key, now)
+            return
+        uid = key.split("/", 1)[0]
+        with self._db.write() as connection:
+            there = connection.execute(select(work.c.key).where(work.c.queue == queue, work.c.key == key)).first()
+            if there is None:
+                raise InvalidQuery("nothing parked in queue instance under this key")
+            sources = (
+                connection.execute(select(holding.c.source).where(holding.c.study_instance_uid == uid)).scalars().all()
+            )
+            for source in sources:
+                self._hint(connection, source, [uid], now, 0.0, 0.0)
 
     def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None:
         """One resource, newest or of one version; content None when that version is a deletion; None if never seen."""
@@ -160,7 +179,9 @@ class Resources(Holdings):
             row = connection.execute(statement).one_or_none()
         return stored(row) if row is not None else None
 
-    def resource_history(self, resource_type: str, id_: str, limit: int, offset: int) -> tuple[int, list[StoredResource]]:
+    def resource_history(
+        self, resource_type: str, id_: str, limit: int, offset: int
+    ) -> tuple[int, list[StoredResource]]:
         """(number of versions, some of them newest first)."""
         wanted = (resource_version.c.resource_type == resource_type) & (resource_version.c.id == id_)
         statement = select(resource_version).where(wanted).order_by(resource_version.c.version.desc())

@@ -11,15 +11,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.errors import InvalidQuery
 from bridge.model import Rejection
-from bridge.ports import Claim, WorkItem
+from bridge.ports import Claim, LeaseLost, WorkItem
 from bridge.state.database import Database
 from bridge.state.schema import work
 
 BATCH = 500
-
-
-class LeaseLost(Exception):
-    """The work was taken over by another worker, or removed: what was done for it must not be committed."""
 
 
 class Work:
@@ -28,9 +24,7 @@ class Work:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def mark(
-        self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0
-    ) -> None:
+    def mark(self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0) -> None:
         """Make keys dirty. The same key coalesces: due once no mark came for `quiet_s`, but never later than
         `max_wait_s` after the first mark; the generation grows; a parked key is tried again."""
         with self._db.write() as connection:
@@ -70,6 +64,12 @@ class Work:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
+        with self._db.read() as connection:
+            if (
+                connection.execute(due.with_for_update(None).limit(1) if self._db.sqlite else due.limit(1)).first()
+                is None
+            ):
+                return []
         with self._db.write() as connection:
             keys = [row.key for row in connection.execute(due)]
             if not keys:
@@ -83,10 +83,23 @@ class Work:
             found = {row.key: row for row in connection.execute(lease)}
         return [Claim(queue, key, found[key].generation, found[key].attempts, worker) for key in keys]
 
+    def renew_process(self, process: str, now: float, lease_s: float) -> None:
+        """Extend every lease that workers of this process (`process/…`) hold: they are alive."""
+        mine = work.c.leased_by.startswith(f"{process}/", autoescape=True)
+        with self._db.write() as connection:
+            connection.execute(update(work).where(mine, work.c.leased_until > now).values(leased_until=now + lease_s))
+
+    def release_leases(self) -> None:
+        """Free what dead processes held. Only for the one process that has the database to itself."""
+        with self._db.write() as connection:
+            connection.execute(
+                update(work).where(work.c.leased_by.is_not(None)).values(leased_by=None, leased_until=None)
+            )
+
     def renew(self, claim: Claim, now: float, lease_s: float) -> bool:
         """Extend the lease; False when it is no longer ours."""
         with self._db.write() as connection:
-            statement = update(work).where(_held(claim)).values(leased_until=now + lease_s)
+            statement = update(work).where(held_by(claim)).values(leased_until=now + lease_s)
             return connection.execute(statement).rowcount == 1
 
     def done(self, claim: Claim, now: float) -> None:
@@ -95,11 +108,13 @@ class Work:
             self._done(connection, claim, now)
 
     def _done(self, connection: Connection, claim: Claim, now: float) -> None:
-        finished = delete(work).where(_held(claim), work.c.generation == claim.generation)
+        finished = delete(work).where(held_by(claim), work.c.generation == claim.generation)
         if connection.execute(finished).rowcount == 1:
             return
-        again = update(work).where(_held(claim))
-        released = again.values(leased_by=None, leased_until=None, attempts=0, first_marked_at=now, error="", evidence=None)
+        again = update(work).where(held_by(claim))
+        released = again.values(
+            leased_by=None, leased_until=None, attempts=0, first_marked_at=now, error="", evidence=None
+        )
         if connection.execute(released).rowcount != 1:
             raise LeaseLost
 
@@ -126,7 +141,7 @@ class Work:
 
     def _release(self, claim: Claim, **values: Any) -> None:
         with self._db.write() as connection:
-            connection.execute(update(work).where(_held(claim)).values(leased_by=None, leased_until=None, **values))
+            connection.execute(update(work).where(held_by(claim)).values(leased_by=None, leased_until=None, **values))
 
     def ensure(self, queue: str, keys: Iterable[str], now: float) -> None:
         """Recurring work (polls, sweeps): there is a row for each key, due now if it is new; others are removed."""
@@ -167,7 +182,9 @@ class Work:
         waiting = func.sum(case((work.c.parked.is_(False), 1), else_=0))
         parked = func.sum(case((work.c.parked.is_(True), 1), else_=0))
         failing = func.sum(case((and_(work.c.parked.is_(False), work.c.attempts > 0), 1), else_=0))
-        statement = select(work.c.queue, waiting, parked, failing, func.min(work.c.first_marked_at)).group_by(work.c.queue)
+        statement = select(work.c.queue, waiting, parked, failing, func.min(work.c.first_marked_at)).group_by(
+            work.c.queue
+        )
         with self._db.read() as connection:
             return [tuple(row) for row in connection.execute(statement.order_by(work.c.queue))]
 
@@ -183,7 +200,8 @@ class Work:
                 raise InvalidQuery(f"nothing parked in queue {queue} under this key")
 
 
-def _held(claim: Claim) -> Any:
+def held_by(claim: Claim) -> Any:
+    """The condition that a claim's row is still leased to its worker."""
     return and_(work.c.queue == claim.queue, work.c.key == claim.key, work.c.leased_by == claim.worker)
 
 

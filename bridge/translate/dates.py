@@ -68,9 +68,7 @@ def fhir_date_time(da: str, tm: str, utc_offset: str, zone: tzinfo | None, keywo
         return day
     hour, minute, second, fraction = clock
     leap = second == 60
-    moment = datetime.fromisoformat(day).replace(
-        hour=hour, minute=minute, second=59 if leap else second, tzinfo=where
-    )
+    moment = datetime.fromisoformat(day).replace(hour=hour, minute=minute, second=59 if leap else second, tzinfo=where)
     seconds = "60" if leap else f"{second:02}"
     return f"{day}T{hour:02}:{minute:02}:{seconds}{fraction}{_zone_text(moment)}"
 

@@ -59,8 +59,8 @@ _INSTANCE = """
 SOPInstanceUID SOPClassUID TransferSyntaxUID InstanceNumber ImageType NumberOfFrames Rows Columns
 ConceptNameCodeSequence ContentLabel ContentDate ContentTime DocumentTitle PixelSpacing ImagerPixelSpacing
 SliceThickness SpacingBetweenSlices SliceLocation KVP ExposureTime XRayTubeCurrent Exposure CTDIvol ConvolutionKernel
-ReconstructionDiameter GantryDetectorTilt SpiralPitchFactor ContrastBolusAgent ContrastBolusRoute RepetitionTime EchoTime
-EffectiveEchoTime InversionTime FlipAngle EchoTrainLength MagneticFieldStrength ScanningSequence SequenceVariant
+ReconstructionDiameter GantryDetectorTilt SpiralPitchFactor ContrastBolusAgent ContrastBolusRoute RepetitionTime
+EchoTime EffectiveEchoTime InversionTime FlipAngle EchoTrainLength MagneticFieldStrength ScanningSequence SequenceVariant
 SequenceName MRAcquisitionType ViewPosition BitsAllocated BitsStored PhotometricInterpretation
 BurnedInAnnotation LossyImageCompression SharedFunctionalGroupsSequence FrameAnatomySequence PixelMeasuresSequence
 MRTimingAndRelatedParametersSequence MREchoSequence CTExposureSequence CTXRayDetailsSequence CTReconstructionSequence
@@ -103,7 +103,7 @@ class PersonName(NamedTuple):
         return any(self)
 
 
-Value = Union[str, int, float, PersonName, "Headers"]  # noqa: UP007  (a forward reference in a union)
+Value = Union[str, int, float, PersonName, "Headers"]
 
 
 class Headers(Mapping[str, tuple[Value, ...]]):
@@ -186,10 +186,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
                 continue
             keyword, vr = known
             element = dataset[tag]
-            if vr == "SQ":
-                found = _dataset_items(element.value, depth)
-            else:
-                found = _dataset_values(vr, element.value)
+            found = _dataset_items(element.value, depth) if vr == "SQ" else _dataset_values(vr, element.value)
             if found:
                 values[keyword] = found
         return cls(dict(sorted(values.items())))
@@ -307,7 +304,9 @@ def _dataset_values(vr: str, value: Any) -> tuple[Value, ...]:
 def _json_items(items: list[Any], depth: int) -> tuple[Value, ...]:
     if depth >= MAXIMUM_SEQUENCE_DEPTH:
         return ()
-    return tuple(Headers.from_dicom_json(item or {}, depth + 1) for item in items if item is None or isinstance(item, Mapping))
+    return tuple(
+        Headers.from_dicom_json(item or {}, depth + 1) for item in items if item is None or isinstance(item, Mapping)
+    )
 
 
 def _json_name(raw: Any) -> PersonName:

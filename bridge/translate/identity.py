@@ -96,10 +96,7 @@ def patient(
     if identifiers:
         made["identifier"] = identifiers
     agreed_headers = Headers(
-        {
-            keyword: agreed(instances, keyword, remarks)
-            for keyword in ("PatientName", "PatientSex", "PatientBirthDate")
-        }
+        {keyword: agreed(instances, keyword, remarks) for keyword in ("PatientName", "PatientSex", "PatientBirthDate")}
     )
     if names := human_names(agreed_headers.name("PatientName")):
         made["name"] = names
@@ -115,9 +112,7 @@ def _identity_key(main: Resource) -> str:
     return f"{issuer}|{main['value']}"
 
 
-def _other_identifiers(
-    instances: Sequence[Headers], main: Resource | None, issuers: Issuers
-) -> list[Resource]:
+def _other_identifiers(instances: Sequence[Headers], main: Resource | None, issuers: Issuers) -> list[Resource]:
     """OtherPatientIDsSequence items that have an authority of their own; without one they identify nobody."""
     known = {_identity_key(main)} if main else set()
     found: dict[str, Resource] = {}

@@ -170,7 +170,7 @@ def _instance(headers: Headers, remarks: Remarks) -> Resource:
 
 
 def _title(headers: Headers) -> str:
-    """SR and KO: the document's concept name; encapsulated: its title; presentation state: its label; image: its type."""
+    """SR, KO: the concept name of the document; encapsulated: its title; presentation state: its label; image: type."""
     return (
         headers.item("ConceptNameCodeSequence").text("CodeMeaning")
         or _text(headers, "DocumentTitle")

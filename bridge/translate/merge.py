@@ -99,9 +99,7 @@ def _series(instances: Mapping[str, tuple[str, Headers]]) -> tuple[Series, ...]:
     )
 
 
-def agreed(
-    instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None
-) -> tuple[Value, ...]:
+def agreed(instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None) -> tuple[Value, ...]:
     """The value most instances have (the first by UID among equals), () when none has one; disagreement is remarked."""
     disagreement = None if remarks is None else (lambda: remarks.add(keyword, DIFFERS))
     return most_common((h.get(keyword, ()) for h in instances), disagreement)

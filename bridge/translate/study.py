@@ -56,7 +56,9 @@ class Translator:
             remarks=remarks.all(),
         )
 
-    def rows(self, study_instance_uid: str, snapshots: Mapping[str, Sequence[Headers]]) -> Mapping[str, tuple[Row, ...]]:
+    def rows(
+        self, study_instance_uid: str, snapshots: Mapping[str, Sequence[Headers]]
+    ) -> Mapping[str, tuple[Row, ...]]:
         """The study's rows of the `dicom_*` tables; empty tuples when no archive holds it."""
         return rows(merge(study_instance_uid, snapshots, self.order, Remarks()), self.columns)
 

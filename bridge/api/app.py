@@ -1,0 +1,35 @@
+"""The HTTP application: FHIR read API under /fhir, operations under /operations, and what else it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+
+from bridge import __version__
+from bridge.api import fhir, operations
+from bridge.api.security import harden
+from bridge.config import Settings
+from bridge.state import State
+
+
+def create_app(settings: Settings, state: State, clock: Callable[[], float], others: Sequence[APIRouter]) -> FastAPI:
+    """All routes of one bridge process. Bound to loopback unless configured otherwise; no accounts yet."""
+    app = FastAPI(title="Imaging bridge", version=__version__, docs_url=None, redoc_url=None)
+    app.include_router(fhir.router(state, f"{settings.public_url}/fhir", clock), prefix="/fhir")
+    app.include_router(operations.router(state, clock))
+    for router in others:
+        app.include_router(router)
+
+    @app.get("/")
+    def addresses() -> JSONResponse:
+        base = settings.public_url
+        return JSONResponse(
+            {"fhir": f"{base}/fhir", "cohort": f"{base}/cohort/", "operations": f"{base}/operations/status"}
+        )
+
+    hosts = {"localhost", "127.0.0.1", "[::1]", settings.api.host, urlsplit(settings.public_url).hostname or ""}
+    harden(app, sorted(hosts - {"", "0.0.0.0", "::"}))  # noqa: S104  (taken out of the allowed Host headers)
+    return app

@@ -1,0 +1,74 @@
+"""What an operator sees by HTTP: status, and what is parked with its replay. The same as `bridge status|parked`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel, Field
+
+from bridge.errors import InvalidQuery
+from bridge.ports import WorkItem
+
+
+class OperationsState(Protocol):
+    """What of the state an operator asks for."""
+
+    def depth(self) -> list[tuple[str, int, int, int, float]]: ...
+
+    def counts(self) -> dict[str, int]: ...
+
+    def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]: ...
+
+    def replay(self, queue: str, key: str, now: float) -> None: ...
+
+
+class Replay(BaseModel):
+    """The parked item to try again."""
+
+    queue: str = Field(max_length=200)
+    key: str = Field(max_length=4096)
+
+
+def status(state: OperationsState, now: float) -> dict[str, Any]:
+    """Queues with what waits, fails and is parked, the last error of each, and resources held.
+
+    Result  {"queues": [{queue, waiting, failing, parked, oldest_s, error}], "resources": {type: count}}
+    """
+    queues = []
+    for queue, waiting, parked, failing, oldest in state.depth():
+        errors = [i.error for i in state.items(queue=queue, parked=False, limit=200) if i.error] if failing else []
+        oldest_s = round(max(0.0, now - oldest), 1)
+        queues.append(
+            {"queue": queue, "waiting": waiting, "failing": failing, "parked": parked, "oldest_s": oldest_s}
+            | ({"error": errors[0]} if errors else {})
+        )
+    return {"queues": queues, "resources": state.counts()}
+
+
+def router(state: OperationsState, clock: Callable[[], float]) -> APIRouter:
+    """Routes under /operations."""
+    routes = APIRouter(prefix="/operations", tags=["operations"])
+
+    @routes.get("/status")
+    def get_status() -> dict[str, Any]:
+        return status(state, clock())
+
+    @routes.get("/parked")
+    def get_parked(
+        queue: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> list[dict[str, Any]]:
+        return [asdict(item) for item in state.items(parked=True, queue=queue, limit=limit)]
+
+    @routes.post("/parked/replay", status_code=202)
+    def post_replay(what: Replay) -> dict[str, str]:
+        try:
+            state.replay(what.queue, what.key, clock())
+        except InvalidQuery as error:
+            raise HTTPException(404, str(error)) from None
+        return {"replayed": what.key}
+
+    return routes

@@ -1,0 +1,242 @@
+"""The command `bridge`. With `bridge.compose`, the composition root."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bridge import config
+from bridge.api.operations import status as status_of
+from bridge.compose import Bridge
+from bridge.demo import run_demo
+from bridge.errors import ConfigError, ProjectError
+from bridge.state import State
+
+app = typer.Typer(
+    help="Keeps FHIR ImagingStudy, and a table of facts, true to what DICOM archives hold.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+parked_app = typer.Typer(help="What could not be used and waits for a person.", no_args_is_help=True)
+app.add_typer(parked_app, name="parked")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The TOML file; without it the embedded defaults", show_default=False),
+]
+DataOption = Annotated[Path, typer.Option("--data-dir", help="Where state lives, when there is no --config")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+
+EXIT_PARTIAL, EXIT_USAGE = 1, 2
+
+
+def _settings(path: Path | None, data_dir: Path) -> config.Settings:
+    return config.load(path) if path else config.embedded(data_dir)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it")] = Path("bridge.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
+) -> None:
+    """Write a commented configuration file.
+
+    Example: bridge init bridge.toml
+    """
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists; --force replaces it")
+    path.write_text((files("bridge") / "bridge.toml").read_text("utf-8"), "utf-8")
+    typer.echo(f"Wrote {path}. Check it with: bridge check --config {path}")
+
+
+@app.command()
+def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data")) -> None:
+    """Follow the sources, keep FHIR and the lake true, serve the APIs. Stops on SIGINT or SIGTERM.
+
+    Example: bridge run --config bridge.toml
+    """
+    _log_to_stderr()
+    settings = _settings(config_file, data_dir)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    bridge = Bridge(settings)
+    with bridge.running():
+        _greet(settings)
+        while not stop.is_set() and not bridge.failed.is_set():
+            stop.wait(0.5)
+    if bridge.failed.is_set():
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _greet(settings: config.Settings) -> None:
+    base = settings.public_url
+    for what, where in (
+        ("FHIR API", f"{base}/fhir"),
+        ("Cohort page", f"{base}/cohort/"),
+        ("Status", f"{base}/operations/status"),
+    ):
+        typer.echo(f"{what:<12} {where}")
+    for source in settings.sources:
+        if isinstance(source, config.FolderSource):
+            typer.echo(f"{'Folder':<12} {source.path}")
+        elif isinstance(source, config.ReceiverSource):
+            typer.echo(f"{'C-STORE':<12} {source.ae_title} at {source.host}:{source.port}")
+        else:
+            typer.echo(f"{'Orthanc':<12} {source.url}")
+    sys.stdout.flush()
+
+
+@app.command()
+def check(
+    config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data"), as_json: JsonOption = False
+) -> None:
+    """Check the configuration without starting anything.
+
+    Example: bridge check --config bridge.toml
+    """
+    settings = _settings(config_file, data_dir)
+    if as_json:
+        typer.echo(settings.model_dump_json(indent=2))
+        return
+    typer.echo(f"The configuration is valid: {len(settings.sources)} sources, {len(settings.sinks)} FHIR servers")
+
+
+@app.command()
+def status(
+    config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data"), as_json: JsonOption = False
+) -> None:
+    """Show what waits, fails and is parked, and what is held. Works beside a running bridge.
+
+    Example: bridge status --json
+    """
+    with _state(config_file, data_dir) as state:
+        found = status_of(state, time.time())
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("queue", "waiting", "failing", "parked", "oldest (s)", "last error")
+    for queue in found["queues"]:
+        table.add_row(*(str(queue.get(k, "")) for k in ("queue", "waiting", "failing", "parked", "oldest_s", "error")))
+    console = Console()
+    console.print(table)
+    console.print("Held: " + (", ".join(f"{n} {kind}" for kind, n in found["resources"].items()) or "nothing yet"))
+
+
+@app.command()
+def study(
+    uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
+    config_file: ConfigOption = None,
+    data_dir: DataOption = Path("bridge-data"),
+) -> None:
+    """Show one study as JSON: its resources, and what of it was left out and why.
+
+    Example: bridge study 1.2.840.113619.2.55.3
+    """
+    with _state(config_file, data_dir) as state:
+        remarks = state.study_remarks(uid)
+        resources = state.study_resources(uid)
+        parked = [asdict(i) for i in state.items(parked=True) if i.key == uid or i.key.startswith(f"{uid}/")]
+    if remarks is None and not parked:
+        raise ConfigError("no study with this UID is known here")
+    shown: dict[str, Any] = {"remarks": remarks or [], "parked": parked}
+    shown["resources"] = [{"version": r.version, "resource": r.content} for r in resources]
+    typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@parked_app.command("list")
+def parked_list(
+    config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data"), as_json: JsonOption = False
+) -> None:
+    """List what is parked, with its error and evidence. Exit code 1 when there is anything.
+
+    Example: bridge parked list --json
+    """
+    with _state(config_file, data_dir) as state:
+        items = state.items(parked=True, limit=10_000)
+    if as_json:
+        typer.echo(json.dumps([asdict(i) for i in items], indent=2))
+    elif items:
+        table = Table()
+        for name in ("queue", "key", "error", "evidence"):
+            table.add_column(name, overflow="fold")
+        for item in items:
+            evidence = ", ".join(f"{k} {v}" for k, v in item.evidence.items() if k not in {"path", "source"})
+            table.add_row(item.queue, item.key, item.error, evidence)
+        Console().print(table)
+    else:
+        typer.echo("Nothing is parked.")
+    raise typer.Exit(EXIT_PARTIAL if items else 0)
+
+
+@parked_app.command("replay")
+def parked_replay(
+    queue: Annotated[str, typer.Argument(help="As `bridge parked list` shows it")],
+    key: Annotated[str, typer.Argument(help="As `bridge parked list` shows it; `all` for the whole queue")],
+    config_file: ConfigOption = None,
+    data_dir: DataOption = Path("bridge-data"),
+) -> None:
+    """Try parked work again. The running bridge picks it up.
+
+    Example: bridge parked replay file:inbox scans/slice7.dcm
+    """
+    with _state(config_file, data_dir) as state:
+        keys = [i.key for i in state.items(parked=True, queue=queue, limit=100_000)] if key == "all" else [key]
+        for one in keys:
+            state.replay(queue, one, time.time())
+    typer.echo(f"{len(keys)} will be tried again")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Everything the demo makes is in here")] = Path("demo"),
+    once: Annotated[bool, typer.Option("--once", help="Answer, then stop instead of staying up")] = False,
+    patients: Annotated[int, typer.Option(min=20, max=5000, help="Patients of the synthetic hospital")] = 240,
+) -> None:
+    """Make a small synthetic hospital, run the bridge on it, answer the founding question.
+
+    Example: bridge demo ./demo
+    """
+    run_demo(folder, stay=not once, patients=patients)
+
+
+@contextmanager
+def _state(config_file: Path | None, data_dir: Path) -> Iterator[State]:
+    settings = _settings(config_file, data_dir)
+    if settings.database_url.startswith("sqlite") and not (settings.data_dir / "state.sqlite").exists():
+        raise ConfigError(f"data_dir: no state in {settings.data_dir}: has `bridge run` been started there?")
+    state = State(settings.database_url)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def main() -> None:
+    """Entry point: an error of the project is one clear message and exit code 2, never a traceback."""
+    try:
+        app()
+    except ProjectError as error:
+        Console(stderr=True).print(f"bridge: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_USAGE)

@@ -1,0 +1,229 @@
+"""Builds a running bridge from settings. With `bridge.cli`, the composition root: it may import everything."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import uvicorn
+from fastapi import FastAPI
+
+from bridge.api.app import create_app
+from bridge.code_tables import code_tables, dicom_columns
+from bridge.config import FhirServerSink as FhirServerSettings
+from bridge.config import FolderSource, OrthancSource, ReceiverSource, Settings
+from bridge.errors import ConfigError
+from bridge.loops import Loops
+from bridge.model import WadoEndpoint
+from bridge.ports import ImagingSource, Sink
+from bridge.sinks.fhir_server import FhirServerSink
+from bridge.sinks.lake import LakeSink
+from bridge.sources.folder import Folder
+from bridge.sources.orthanc import Orthanc
+from bridge.sources.receiver import Receiver
+from bridge.state import State
+from bridge.sync import Pipeline, Timing
+from bridge.translate.identity import Issuers
+from bridge.translate.imaging_study import Site
+from bridge.translate.study import Translator
+from cohort.api import router as cohort_router
+from cohort.lake import Lake
+
+log = logging.getLogger("bridge")
+
+PUBLISH_AT_LEAST_EVERY_S = 5.0
+PUBLISH_AT_MOST_EVERY_S = 1.0
+
+
+class Bridge:
+    """Everything one `bridge run` process consists of. `failed` is set when a part of it died."""
+
+    def __init__(self, settings: Settings, at: Callable[[str], None] | None = None) -> None:
+        self.settings = settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.failed = threading.Event()
+        self.stopping = threading.Event()
+        self.state = State(settings.database_url)
+        self.lake = Lake(settings.lake_dir)
+        self._publish = threading.Event()
+        self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
+        self.sinks: dict[str, Sink] = {s.name: _fhir_server(s) for s in settings.sinks}
+        self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
+        extra: dict[str, Any] = {"at": at} if at else {}
+        self.pipeline = Pipeline(
+            state=self.state,
+            sources=self.sources,
+            sinks=self.sinks,
+            translator=translator(settings, self.sources),
+            timing=Timing(quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s),
+            clock=time.time,
+            random=random.random,
+            **extra,
+        )
+
+    def app(self) -> FastAPI:
+        """The HTTP application: FHIR API, cohort API and page, operations."""
+        return create_app(self.settings, self.state, time.time, [cohort_router(self.lake)])
+
+    def _source(self, settings: FolderSource | ReceiverSource | OrthancSource) -> ImagingSource:
+        if isinstance(settings, FolderSource):
+            if settings.path.is_relative_to(self.settings.data_dir):
+                settings.path.mkdir(parents=True, exist_ok=True)
+            return Folder(
+                settings.name,
+                settings.path,
+                self.state,
+                time.time,
+                poll_s=settings.poll_s,
+                sweep_s=settings.sweep_s,
+                settle_s=settings.settle_s,
+                allow_empty=settings.allow_empty,
+            )
+        if isinstance(settings, ReceiverSource):
+            return Receiver(
+                settings.name,
+                self.settings.data_dir / "spool" / settings.name,
+                self.state,
+                self._stored(settings.name),
+                time.time,
+                ae_title=settings.ae_title,
+                host=settings.host,
+                port=settings.port,
+                maximum_associations=settings.maximum_associations,
+                maximum_object_bytes=settings.maximum_object_bytes,
+                minimum_free_bytes=settings.minimum_free_bytes,
+                sweep_s=settings.sweep_s,
+            )
+        address = settings.wado_rs or settings.url.rstrip("/") + settings.dicom_web
+        return Orthanc(
+            settings.name,
+            settings.url,
+            dicom_web=settings.dicom_web,
+            username=settings.username,
+            password=settings.password.get_secret_value(),
+            timeout_s=settings.timeout_s,
+            endpoint=WadoEndpoint(settings.name, address.rstrip("/")),
+            poll_s=settings.poll_s,
+            sweep_s=settings.sweep_s,
+        )
+
+    def _stored(self, source: str) -> Callable[..., None]:
+        timing = self.settings.quiet_s, self.settings.max_wait_s
+        return lambda page: self.state.commit_page(source, page, time.time(), *timing)
+
+    @contextmanager
+    def running(self) -> Iterator[Bridge]:
+        """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError when a port is taken."""
+        with ExitStack() as stack:
+            stack.callback(self.state.close)
+            stack.enter_context(_alone(self.settings))
+            if self.settings.database_url.startswith("sqlite"):
+                self.state.release_leases()
+            listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
+            for source in self.sources.values():
+                if isinstance(source, Receiver):
+                    source.start()
+                    stack.callback(source.stop)
+            process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
+            publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
+            server = uvicorn.Server(_uvicorn(self.app()))
+            web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+            loops.start()
+            publisher.start()
+            web.start()
+            try:
+                yield self
+            finally:
+                self.stopping.set()
+                server.should_exit = True
+                loops.stop()
+                self._publish.set()
+                publisher.join(timeout=20)
+                web.join(timeout=10)
+
+    def _died(self, reason: str) -> None:
+        log.critical("%s: stopping", reason)
+        self.failed.set()
+
+    def _publish_loop(self) -> None:
+        try:
+            while not self.stopping.is_set():
+                self._publish.wait(PUBLISH_AT_LEAST_EVERY_S)
+                self._publish.clear()
+                self.publish()
+                self.stopping.wait(PUBLISH_AT_MOST_EVERY_S)
+            self.publish()
+        except BaseException as error:
+            self._died(f"thread publisher: unexpected {type(error).__name__}")
+            raise
+
+    def publish(self) -> None:
+        """Makes what was delivered to the lake visible to questions."""
+        try:
+            self.lake.publish(datetime.now(UTC))
+        except OSError as error:
+            log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:
+    """The translation as this site wants it."""
+    issuers = Issuers(
+        settings.identity.issuers, settings.identity.patient_id_system, settings.identity.accession_system
+    )
+    endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
+    return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
+
+
+def _fhir_server(settings: FhirServerSettings) -> FhirServerSink:
+    return FhirServerSink(
+        settings.name,
+        settings.url,
+        patients=settings.patients,
+        auth=(settings.username, settings.password.get_secret_value()) if settings.username else None,
+        bearer_token=settings.bearer_token.get_secret_value(),
+        timeout_s=settings.timeout_s,
+    )
+
+
+def _uvicorn(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(app, log_config=None, access_log=False, limit_concurrency=200, timeout_keep_alive=10)
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(256)
+    except OSError as error:
+        raise ConfigError(
+            f"api: cannot listen on {host} port {port}: {error.strerror}. Choose another api.host or api.port"
+        ) from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Only one process uses a data folder: its spool and its SQLite state belong to it."""
+    path: Path = settings.data_dir / "lock"
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"data_dir: {settings.data_dir} is in use by another bridge process") from None
+        yield

@@ -1,0 +1,243 @@
+"""The loops: changes → marks, dirty study → resources, dirty sink → delivered. Decides retry, park or stop from
+the error's type alone, and knows no adapter."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from bridge.errors import ProjectError, RejectedInput, SourceUnavailable, Unavailable
+from bridge.model import StudyResult, StudyState
+from bridge.ports import (
+    POLL_QUEUE,
+    STUDY_QUEUE,
+    SWEEP_QUEUE,
+    Claim,
+    ImagingSource,
+    LeaseLost,
+    PipelineState,
+    Sink,
+    sink_queue,
+)
+from bridge.translate.study import Translator
+
+log = logging.getLogger("bridge.sync")
+
+PAGES_PER_POLL = 50
+SWEEP_MARKS = 500
+REPLAY_GRACE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds. `quiet_s`, `max_wait_s`: when a marked study is due; `lease_s`: how long a dead worker blocks a key;
+    `retry_first_s`, `retry_most_s`: the bounds of exponential backoff."""
+
+    quiet_s: float = 3.0
+    max_wait_s: float = 60.0
+    lease_s: float = 30.0
+    retry_first_s: float = 1.0
+    retry_most_s: float = 300.0
+
+
+def _nothing(_stage: str) -> None:
+    return None
+
+
+@dataclass
+class Pipeline:
+    """The steps of the two loops, each safe to be killed anywhere and to be run by many threads or processes.
+
+    `clock` gives seconds since the epoch, `random` a number from 0 to 1; `at` is told each stage as it is
+    reached (tests kill the process there). Every step returns how many keys it worked on.
+    """
+
+    state: PipelineState
+    sources: Mapping[str, ImagingSource]
+    sinks: Mapping[str, Sink]
+    translator: Translator
+    timing: Timing
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    at: Callable[[str], None] = field(default=_nothing)
+
+    def prepare(self) -> None:
+        """Rows for every source's polls and sweeps; those of sources no longer configured are removed."""
+        self.state.ensure(POLL_QUEUE, self.sources, self.clock())
+        self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
+
+    def poll(self, worker: str) -> int:
+        """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
+        claims = self.state.claim(POLL_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
+        for claim in claims:
+            self._guarded(claim, partial(self._poll, claim))
+        return len(claims)
+
+    def sweep(self, worker: str) -> int:
+        """Compares one due source's whole inventory with what is held of it and marks every difference."""
+        claims = self.state.claim(SWEEP_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
+        for claim in claims:
+            self._guarded(claim, partial(self._sweep, claim))
+        return len(claims)
+
+    def translate(self, worker: str, limit: int = 4) -> int:
+        """Reads and translates due studies."""
+        claims = self.state.claim(STUDY_QUEUE, self.clock(), self.timing.lease_s, limit, worker)
+        for claim in claims:
+            self.at("claimed")
+            self._guarded(claim, partial(self._study, claim))
+        return len(claims)
+
+    def deliver(self, sink: str, worker: str) -> int:
+        """Makes a sink match the newest state of due studies. Raises SinkUnavailable after giving them back, so
+        that the caller leaves the sink alone for a while."""
+        target = self.sinks[sink]
+        claims = self.state.claim(sink_queue(sink), self.clock(), self.timing.lease_s, target.batch_size, worker)
+        if not claims:
+            return 0
+        self.at("delivery claimed")
+        try:
+            outcomes = target.deliver([self._study_state(c.key, target.wants_rows) for c in claims])
+        except Unavailable as error:
+            for claim in claims:
+                self._retry(claim, error)
+            raise
+        except Exception as error:  # noqa: BLE001  a bug must not stop every other study: park what met it
+            for claim in claims:
+                self._park_bug(claim, error)
+            return len(claims)
+        self.at("delivered")
+        self._settle_deliveries(claims, outcomes)
+        return len(claims)
+
+    def _settle_deliveries(self, claims: Sequence[Claim], outcomes: Sequence[ProjectError | None]) -> None:
+        unavailable: Unavailable | None = None
+        for claim, outcome in zip(claims, outcomes, strict=True):
+            if outcome is None:
+                self._done(claim)
+            elif isinstance(outcome, Unavailable):
+                unavailable = outcome
+                self._retry(claim, outcome)
+            else:
+                self.state.park(claim, self.clock(), str(outcome), {"error": type(outcome).__name__})
+        if unavailable is not None:
+            raise unavailable
+
+    def _poll(self, claim: Claim) -> None:
+        source = self.sources[claim.key]
+        for _ in range(PAGES_PER_POLL):
+            page = source.changes(self.state.position(claim.key))
+            self.at("changes read")
+            now = self.clock()
+            self.state.commit_page(claim.key, page, now, self.timing.quiet_s, self.timing.max_wait_s)
+            self.at("marks committed")
+            if page.resweep:
+                log.warning("source %s was reset: comparing everything with it", claim.key)
+                self.state.mark(SWEEP_QUEUE, [claim.key], now)
+            if page.caught_up:
+                self.state.reschedule(claim, now + source.poll_s)
+                return
+            if not self.state.renew(claim, now, self.timing.lease_s):
+                return
+        self.state.reschedule(claim, self.clock())
+
+    def _sweep(self, claim: Claim) -> None:
+        source, started = self.sources[claim.key], self.clock()
+        held = dict(self.state.held(claim.key))
+        different: set[str] = set()
+        for study, instances in source.inventory():
+            if held.pop(study, None) != instances:
+                different.add(study)
+            if len(different) >= SWEEP_MARKS:
+                self.state.mark_studies(claim.key, different, self.clock())
+                different = set()
+                self.state.renew(claim, self.clock(), self.timing.lease_s)
+        self.state.mark_studies(claim.key, different | held.keys(), self.clock())
+        self.state.clear_replayed(claim.key, started - REPLAY_GRACE_S)
+        self.state.reschedule(claim, self.clock() + source.sweep_s)
+
+    def _study(self, claim: Claim) -> None:
+        uid = claim.key
+        failure = self._read(uid)
+        self.at("snapshots committed")
+        result = self._result(uid, failure)
+        if result is None:
+            self._retry(claim, failure or SourceUnavailable("nothing could be read"))
+            return
+        self.at("translated")
+        plain = [name for name, sink in self.sinks.items() if not sink.wants_rows]
+        with_rows = [name for name, sink in self.sinks.items() if sink.wants_rows]
+        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished=failure is None)
+        self.at("study committed")
+        if failure is not None:
+            self._retry(claim, failure)
+
+    def _read(self, uid: str) -> Unavailable | None:
+        """Reads the study from every source that hinted at it; one that cannot answer does not hold up the others."""
+        failure: Unavailable | None = None
+        for source, hint in self.state.hinted(uid).items():
+            if source not in self.sources:
+                continue
+            try:
+                headers = self.sources[source].read(uid)
+            except Unavailable as error:
+                failure = error
+                continue
+            self.at("headers read")
+            self.state.commit_snapshot(source, uid, hint, headers, self.clock())
+        return failure
+
+    def _result(self, uid: str, failure: Unavailable | None) -> StudyResult | None:
+        """The study as all archives hold it; withdrawn when none does; None when that cannot be known now."""
+        snapshots, unreadable = self.state.snapshots(uid), self.state.rejections(uid)
+        if snapshots:
+            return self.translator.translate(uid, snapshots, unreadable)
+        if failure is not None:
+            return None
+        previous = [r.content for r in self.state.study_resources(uid) if r.content is not None]
+        if unreadable and not previous:
+            raise RejectedInput("no instance of this study can be read: " + unreadable[0].error)
+        return self.translator.withdraw(uid, previous)
+
+    def _study_state(self, uid: str, with_rows: bool) -> StudyState:
+        resources = self.state.study_resources(uid)
+        rows = self.translator.rows(uid, self.state.snapshots(uid)) if with_rows else {}
+        return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows)
+
+    def _guarded(self, claim: Claim, step: Callable[[], None]) -> None:
+        """Runs one step and settles its claim by the type of error it ends with."""
+        try:
+            step()
+        except LeaseLost:
+            log.info("queue %s: a lease was taken over; nothing was committed", claim.queue)
+        except Unavailable as error:
+            self._retry(claim, error)
+        except RejectedInput as error:
+            self.state.park(claim, self.clock(), str(error), {"error": type(error).__name__})
+        except Exception as error:  # noqa: BLE001  a bug met by one study must not stop the others
+            self._park_bug(claim, error)
+
+    def _done(self, claim: Claim) -> None:
+        try:
+            self.state.done(claim, self.clock())
+        except LeaseLost:
+            log.info("queue %s: a lease was taken over after delivery", claim.queue)
+
+    def _retry(self, claim: Claim, error: Unavailable) -> None:
+        most = min(self.timing.retry_most_s, self.timing.retry_first_s * 2 ** min(claim.attempts, 30))
+        delay = max(self.random() * most, error.retry_after_s or 0.0)
+        self.state.retry(claim, self.clock(), delay, str(error))
+
+    def _park_bug(self, claim: Claim, error: Exception) -> None:
+        """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, place)
+        message = f"unexpected {type(error).__name__} at {place}: a bug of this program"
+        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE}:
+            self._retry(claim, SourceUnavailable(message))
+        else:
+            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": place})
