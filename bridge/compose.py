@@ -17,6 +17,8 @@ from typing import Any
 from uuid import uuid4
 
 import uvicorn
+from cohort.api import router as cohort_router
+from cohort.lake import Lake
 from fastapi import FastAPI
 
 from bridge.api.app import create_app
@@ -37,8 +39,6 @@ from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
 from bridge.translate.imaging_study import Site
 from bridge.translate.study import Translator
-from cohort.api import router as cohort_router
-from cohort.lake import Lake
 
 log = logging.getLogger("bridge")
 

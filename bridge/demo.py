@@ -14,6 +14,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import orjson
+from cohort.catalogue import question
+from cohort.clinical import load
+from cohort.render import table
+from cohort.sandbox import ask
 from pydicom import dcmread
 from pydicom.data import get_testdata_files
 from pynetdicom import AE
@@ -24,10 +28,6 @@ from bridge import __version__, config
 from bridge.compose import Bridge
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
-from cohort.catalogue import question
-from cohort.clinical import load
-from cohort.render import table
-from cohort.sandbox import ask
 from hospital import generate
 
 SEED = 20260101

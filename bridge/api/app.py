@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
 from bridge import __version__
-from bridge.api import fhir, operations
+from bridge.api import operations
+from bridge.api.fhir import FhirState, fhir_app
+from bridge.api.operations import OperationsState
 from bridge.api.security import harden
 from bridge.config import Settings
-from bridge.state import State
 
 
-def create_app(settings: Settings, state: State, clock: Callable[[], float], others: Sequence[APIRouter]) -> FastAPI:
+class ApiState(FhirState, OperationsState, Protocol):
+    """What of the state the application reads."""
+
+
+def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], others: Sequence[APIRouter]) -> FastAPI:
     """All routes of one bridge process. Bound to loopback unless configured otherwise; no accounts yet."""
     app = FastAPI(title="Imaging bridge", version=__version__, docs_url=None, redoc_url=None)
-    app.include_router(fhir.router(state, f"{settings.public_url}/fhir", clock), prefix="/fhir")
     app.include_router(operations.router(state, clock))
     for router in others:
         app.include_router(router)
@@ -30,6 +35,7 @@ def create_app(settings: Settings, state: State, clock: Callable[[], float], oth
             {"fhir": f"{base}/fhir", "cohort": f"{base}/cohort/", "operations": f"{base}/operations/status"}
         )
 
+    app.mount("/fhir", fhir_app(state, f"{settings.public_url}/fhir"))
     hosts = {"localhost", "127.0.0.1", "[::1]", settings.api.host, urlsplit(settings.public_url).hostname or ""}
     harden(app, sorted(hosts - {"", "0.0.0.0", "::"}))  # noqa: S104  (taken out of the allowed Host headers)
     return app

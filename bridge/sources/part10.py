@@ -41,9 +41,28 @@ _WINDOW = 65_536
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _CHARACTER_SET, _PER_FRAME = 0x00080005, 0x52009230
-_LONG_VRS = frozenset(b.encode() for b in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = frozenset(
-    b.encode() for b in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+    {
+        b"AE",
+        b"AS",
+        b"AT",
+        b"CS",
+        b"DA",
+        b"DS",
+        b"DT",
+        b"FD",
+        b"FL",
+        b"IS",
+        b"LO",
+        b"LT",
+        b"PN",
+        b"SH",
+        b"SL",
+        b"SS",
+        b"ST",
+    }
+    | {b"TM", b"UI", b"UL", b"US"}
 )
 _BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
 _DICTIONARY_BINARY = {"US": b"US", "SS": b"SS", "UL": b"UL", "SL": b"SL", "FL": b"FL", "FD": b"FD"}
@@ -106,7 +125,11 @@ class _Syntax:
 
     def __init__(self, order: str, explicit: bool) -> None:
         self.order, self.explicit = order, explicit
-        self.tag, self.u16, self.u32 = struct.Struct(order + "HH"), struct.Struct(order + "H"), struct.Struct(order + "I")
+        self.tag, self.u16, self.u32 = (
+            struct.Struct(order + "HH"),
+            struct.Struct(order + "H"),
+            struct.Struct(order + "I"),
+        )
 
 
 _EXPLICIT, _IMPLICIT, _BIG = _Syntax("<", True), _Syntax("<", False), _Syntax(">", True)
@@ -133,7 +156,7 @@ def _read(data: _Bytes) -> Headers:
 def _without_preamble(data: _Bytes) -> Headers:
     """A data set that begins at once, as old systems wrote it; taken for DICOM when it begins as one must."""
     start = data.window[:8]
-    if len(start) < 8 or start[1] not in (0,) and start[0] not in (0,):
+    if len(start) < 8 or (start[1] not in (0,) and start[0] not in (0,)):
         raise InvalidFile("not a DICOM file: no DICM marker, and it does not begin as a data set")
     group = struct.unpack_from("<H", start)[0]
     if group == 2:
@@ -155,7 +178,7 @@ def _file_meta(data: _Bytes, position: int) -> tuple[dict[int, bytes], int]:
         if data.at(position, 2) != b"\x02\0":
             break
         tag, vr, length, value_at = _element(data, position, _EXPLICIT)
-        if vr not in _SHORT_VRS and vr not in _LONG_VRS or length == _UNDEFINED:
+        if (vr not in _SHORT_VRS and vr not in _LONG_VRS) or length == _UNDEFINED:
             raise InvalidFile(f"damaged: file meta element {_name(tag)} has no value representation or length")
         if tag in (0x00020002, 0x00020010):
             found[tag] = data.at(value_at, min(length, 128))

@@ -35,7 +35,7 @@ def decode(raw: bytes, encodings: Charset) -> str:
     """The text of a value, control characters removed; delimiters in multi-byte characters are not mistaken."""
     if raw.isascii() and b"\x1b" not in raw:
         text = raw.decode("ascii")
-    elif b"\x1b" in raw and len(encodings) > 1 or encodings[0].startswith("iso2022"):
+    elif (b"\x1b" in raw and len(encodings) > 1) or encodings[0].startswith("iso2022"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = decode_bytes(raw, list(encodings), _DELIMITERS)

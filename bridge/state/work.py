@@ -62,16 +62,12 @@ class Work:
             .where(work.c.queue == queue, work.c.parked.is_(False), work.c.due_at <= now, free)
             .order_by(work.c.due_at, work.c.key)
             .limit(limit)
-            .with_for_update(skip_locked=True)
         )
         with self._db.read() as connection:
-            if (
-                connection.execute(due.with_for_update(None).limit(1) if self._db.sqlite else due.limit(1)).first()
-                is None
-            ):
+            if connection.execute(due).first() is None:
                 return []
         with self._db.write() as connection:
-            keys = [row.key for row in connection.execute(due)]
+            keys = [row.key for row in connection.execute(due.with_for_update(skip_locked=True))]
             if not keys:
                 return []
             lease = (
