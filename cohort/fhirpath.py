@@ -64,7 +64,7 @@ class _Parser:
         tokens, position = [], 0
         while position < len(path):
             match = _TOKEN.match(path, position)
-            if match is None or match.end() == position and match.lastgroup != "end":
+            if match is None or (match.end() == position and match.lastgroup != "end"):
                 raise self._error(f"unexpected {path[position : position + 10]!r}")
             kind = str(match.lastgroup)
             if kind != "end":
@@ -280,26 +280,21 @@ def _not(items: Items, _context: Context) -> Items:
 
 def _resource_key(_items: Items, context: Context) -> Items:
     id_ = context.resource.get("id")
-    return [] if id_ is None else [f"{context.resource.get('resourceType', '')}/{id_}"]
+    return [] if id_ is None else [str(id_)]
 
 
 _REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
 
 
 def _reference_key(wanted: str, items: Items, _context: Context) -> Items:
-    """`Type/id` of references, relative, absolute or versioned; of other types than wanted: nothing."""
+    """The id in references, relative, absolute or versioned; for other types than wanted: nothing."""
     found: Items = []
     for item in _plain(items):
         reference = item.get("reference", "") if isinstance(item, dict) else ""
         match = _REFERENCE.search(reference) if isinstance(reference, str) else None
         if match and wanted in ("", match.group(1)):
-            found.append(f"{match.group(1)}/{match.group(2)}")
+            found.append(match.group(2))
     return found
-
-
-def key_id(key: str | None) -> str | None:
-    """The id of a key made by getResourceKey() or getReferenceKey()."""
-    return None if key is None else key.partition("/")[2]
 
 
 def _truth(items: Items) -> bool | None:

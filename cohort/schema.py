@@ -1,0 +1,190 @@
+"""The lake's tables: what the views and the table of DICOM columns say they hold. Shown by `cohort tables`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+
+from cohort.view import Row, View, ViewColumn
+
+_SQL_TYPES = {
+    "boolean": "BOOLEAN",
+    "integer": "INTEGER",
+    "positiveInt": "INTEGER",
+    "unsignedInt": "INTEGER",
+    "integer64": "BIGINT",
+}
+_PARTIAL = re.compile(r"^\d{4}(-\d\d){0,2}")
+_URN_OID = "urn:oid:"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, DuckDB type, what it holds, unit ("" = none), where it comes from."""
+
+    name: str
+    type: str
+    description: str = ""
+    unit: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table that questions see, with its columns in order."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """A view with the types of its columns and how a row's values become those types."""
+
+    view: View
+    schema: TableSchema
+    convert: tuple[tuple[str, Callable[[Any], Any]], ...]
+
+    def rows(self, resource: Mapping[str, Any]) -> list[Row]:
+        """The table's rows of one resource. Raises InvalidQuery as View.rows does."""
+        rows = self.view.rows(resource)
+        for row in rows:
+            for name, conversion in self.convert:
+                if row[name] is not None:
+                    row[name] = conversion(row[name])
+        return rows
+
+
+@lru_cache(maxsize=1)
+def view_tables() -> Mapping[str, ViewTable]:
+    """table → its view, for every ViewDefinition in mappings/views."""
+    folder = files("mappings") / "views"
+    loaded = [orjson.loads(f.read_bytes()) for f in folder.iterdir() if f.name.endswith(".json")]
+    return {d["name"]: _view_table(d) for d in sorted(loaded, key=lambda d: str(d["name"]))}
+
+
+@lru_cache(maxsize=1)
+def dicom_tables() -> Mapping[str, TableSchema]:
+    """table → schema, for mappings/codes/dicom_columns.csv."""
+    titles = {
+        "dicom_study": "One row for each study, from its DICOM headers",
+        "dicom_series": "One row for each series, from its DICOM headers; values most of its instances have",
+        "dicom_instance": "One row for each instance, from its DICOM header",
+    }
+    columns: dict[str, list[Column]] = {name: [] for name in titles}
+    with (files("mappings") / "codes" / "dicom_columns.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            described = row["keyword"].split("|")[0] or "computed by the bridge"
+            columns[row["table"]].append(Column(row["column"], row["type"], described, row["unit"], row["source"]))
+    return {name: TableSchema(name, title, tuple(columns[name])) for name, title in titles.items()}
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> Mapping[str, TableSchema]:
+    """Every table that questions see, by name."""
+    found = {name: table.schema for name, table in view_tables().items()}
+    patient = found["patient"]
+    origin = Column("origin", "VARCHAR", "clinical, or imaging when only the archives know the person", "", "the lake")
+    found["patient"] = TableSchema(patient.name, patient.title, (*patient.columns, origin))
+    links = found["diagnostic_report_study"]
+    kept = tuple(c for c in links.columns if c.name not in ("patient_id", "accession_system"))
+    found["diagnostic_report_study"] = TableSchema(
+        links.name,
+        "One row for each study a report is about, resolved by reference, Study Instance UID or accession number",
+        kept,
+    )
+    return dict(sorted((found | dict(dicom_tables())).items()))
+
+
+def _view_table(definition: Mapping[str, Any]) -> ViewTable:
+    view = View(definition)
+    types = dict(_ansi_types(definition.get("select", [])))
+    resource = str(definition["resource"])
+    columns = tuple(_column(c, types.get(c.name), resource) for c in view.columns)
+    schema = TableSchema(str(definition["name"]), str(definition.get("title", "")), columns)
+    conversions = ((c.name, _conversion(c, column.type)) for c, column in zip(view.columns, columns, strict=True))
+    return ViewTable(view, schema, tuple((name, made) for name, made in conversions if made is not None))
+
+
+def _column(column: ViewColumn, ansi: str | None, resource: str) -> Column:
+    kind = ansi or _SQL_TYPES.get(column.type, "VARCHAR")
+    return Column(
+        column.name, f"{kind}[]" if column.collection else kind, column.description, "", f"FHIR R4 {resource}"
+    )
+
+
+def _ansi_types(selects: Any) -> list[tuple[str, str]]:
+    found = []
+    for select in selects:
+        for column in select.get("column", []):
+            found += [(column["name"], t["value"]) for t in column.get("tag", []) if t["name"] == "ansi/type"]
+        found += _ansi_types(select.get("select", [])) + _ansi_types(select.get("unionAll", []))
+    return found
+
+
+def _conversion(column: ViewColumn, kind: str) -> Callable[[Any], Any] | None:
+    if kind == "DATE":
+        return first_day
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return first_moment
+    if kind == "DOUBLE":
+        return _number
+    if kind in ("INTEGER", "BIGINT"):
+        return _whole
+    if column.type == "base64Binary":
+        return _decoded
+    if column.name == "study_instance_uid":
+        return lambda value: str(value).removeprefix(_URN_OID)
+    return _text if kind == "VARCHAR" else None
+
+
+def first_day(value: Any) -> str | None:
+    """A FHIR date or dateTime as YYYY-MM-DD, a partial one by its first day; None if it is none.
+
+    >>> first_day("2024-03")
+    '2024-03-01'
+    """
+    match = _PARTIAL.match(str(value))
+    return (
+        match.group() + "-01-01"[: 10 - len(match.group())]
+        if match and len(match.group()) != 10
+        else match and match.group()
+    )
+
+
+def first_moment(value: Any) -> str | None:
+    """A FHIR dateTime as a moment; one without a time counts from midnight UTC; None if it is none."""
+    text = str(value)
+    if "T" in text:
+        return text
+    day = first_day(value)
+    return f"{day}T00:00:00Z" if day else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _decoded(value: Any) -> str | None:
+    try:
+        return base64.b64decode(str(value), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return None
