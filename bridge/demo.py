@@ -19,8 +19,8 @@ from cohort.clinical import load
 from cohort.render import table
 from cohort.sandbox import ask
 from pydicom import dcmread
-from pydicom.data import get_testdata_files
-from pynetdicom import AE
+from pydicom import data as pydicom_data
+from pynetdicom import AE, evt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,6 +28,7 @@ from bridge import __version__, config
 from bridge.compose import Bridge
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
+from bridge.sources.receiver import answer_at_once
 from hospital import generate
 
 SEED = 20260101
@@ -36,6 +37,7 @@ RECEIVED_SHARE = 4
 """Every fourth study is sent by C-STORE, the others are copied into the watched folder."""
 
 QUESTION = "osteosarcoma-ct"
+SHOWN_COLUMNS = ("identifiers", "age_years", "started_date", "description", "reports", "medications")
 _QUIET_S = 1.0
 _IDLE_S = 0.3
 _GIVE_UP_S = 900.0
@@ -136,9 +138,9 @@ def _send_all(bridge: Bridge, dicom: Path, inbox: Path, stop: threading.Event) -
             _c_store(bridge, sorted(folder.rglob("*.dcm")))
         else:
             _copy(sorted(folder.rglob("*.dcm")), dicom, inbox / "synthetic")
-    real = [Path(str(p)) for p in get_testdata_files("*.dcm")]
-    if real:
-        _copy(real, real[0].parent, inbox / "pydicom-test-files")
+    bundled = Path(pydicom_data.__file__).parent
+    for folder in ("test_files", "charset_files"):
+        _copy(sorted((bundled / folder).rglob("*.dcm")), bundled, inbox / "pydicom")
 
 
 def _study_folders(dicom: Path) -> Iterator[Path]:
@@ -163,7 +165,9 @@ def _c_store(bridge: Bridge, files: Sequence[Path]) -> None:
     entity = AE("DEMO")
     for context in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
         entity.add_requested_context(*context)
-    association = entity.associate(receiver.host, receiver.port, ae_title=receiver.ae_title)
+    association = entity.associate(
+        receiver.host, receiver.port, ae_title=receiver.ae_title, evt_handlers=[(evt.EVT_CONN_OPEN, answer_at_once)]
+    )
     if not association.is_established:
         raise SourceUnavailable("the demo's C-STORE association was not accepted")
     for dataset in datasets:
@@ -205,7 +209,9 @@ def _answer(bridge: Bridge, console: Console, today: date) -> None:
     generation = bridge.lake.current()
     if generation is None:
         raise SourceUnavailable("the lake has no generation: nothing was delivered")
-    console.print(table(ask(generation, asked, {}, today)))
+    answer = ask(generation, asked, {}, today)
+    console.print(table(answer, console.width, rows=12, columns=SHOWN_COLUMNS))
+    console.print(f"All of it: cohort ask {QUESTION} --lake {bridge.settings.lake_dir} --format csv", soft_wrap=True)
 
 
 def _addresses(bridge: Bridge, console: Console) -> None:

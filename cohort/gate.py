@@ -12,7 +12,39 @@ FROM_TYPES = frozenset(
     {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "EMPTY_FROM", "PIVOT"}
 )
 DENIED_FUNCTIONS = frozenset(
-    ["repeat", "lpad", "rpad", "printf", "format", "getenv", "getvariable", "current_setting", "set_config", "query", "query_table", "nextval", "currval", "json_execute_serialized_sql", "read_text", "read_blob", "glob", "sniff_csv", "which_secret", "write_log", "pg_typeof", "version", "current_database", "current_schema", "current_schemas", "current_query", "txid_current", "in_search_path", "list_resize", "array_resize", "bar"]
+    [
+        "repeat",
+        "lpad",
+        "rpad",
+        "printf",
+        "format",
+        "getenv",
+        "getvariable",
+        "current_setting",
+        "set_config",
+        "query",
+        "query_table",
+        "nextval",
+        "currval",
+        "json_execute_serialized_sql",
+        "read_text",
+        "read_blob",
+        "glob",
+        "sniff_csv",
+        "which_secret",
+        "write_log",
+        "pg_typeof",
+        "version",
+        "current_database",
+        "current_schema",
+        "current_schemas",
+        "current_query",
+        "txid_current",
+        "in_search_path",
+        "list_resize",
+        "array_resize",
+        "bar",
+    ]
 )
 DENIED_PREFIXES = ("read_", "duckdb_", "pragma_", "parquet_", "pg_", "sniff_", "has_", "icu_", "__internal", "enable_")
 

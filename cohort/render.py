@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from rich.markup import escape
 from rich.table import Table
 
 from cohort.answer import Answer
@@ -19,19 +21,44 @@ MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
 }
 SHOWN_ROWS = 40
-SHOWN_CHARACTERS = 160
+SHOWN_CHARACTERS = 60
+NARROWEST = 11
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def table(answer: Answer, rows: int = SHOWN_ROWS) -> Table:
-    """A table for the terminal: the first rows, long cells shortened; the caption tells what is not shown."""
+def table(answer: Answer, width: int, rows: int = SHOWN_ROWS, columns: Sequence[str] = ()) -> Table:
+    """A table for a terminal so many characters wide: the first rows; where the columns do not fit beside each other,
+    one block for each row. Lists show their first item and how many more; columns without any value are left out.
+    """
+    wanted = [n for n, (name, _) in enumerate(answer.columns) if not columns or name in columns]
+    filled = [n for n in wanted if any(row[n] is not None for row in answer.rows)] or wanted
     count = f"{len(answer.rows)}{' or more' if answer.truncated else ''} rows"
     shown = f", the first {rows} shown" if len(answer.rows) > rows else ""
-    made = Table(caption=f"{count}{shown}; generation {answer.generation}; {answer.elapsed_s:.2f} s")
-    for name, _ in answer.columns:
-        made.add_column(name, overflow="fold")
+    caption = f"{count}{shown}; generation {answer.generation}; {answer.elapsed_s:.2f} s"
+    if width < NARROWEST * len(filled):
+        return _blocks(answer, filled, rows, caption)
+    made = Table(caption=caption)
+    for n in filled:
+        made.add_column(
+            answer.columns[n][0], overflow="ellipsis" if _is_uid(answer, n) else "fold", no_wrap=_is_uid(answer, n)
+        )
     for row in answer.rows[:rows]:
-        made.add_row(*(_short(value) for value in row))
+        made.add_row(*(escape(_short(row[n])) for n in filled))
+    return made
+
+
+def _is_uid(answer: Answer, column: int) -> bool:
+    return answer.columns[column][0].endswith("_uid")
+
+
+def _blocks(answer: Answer, columns: Sequence[int], rows: int, caption: str) -> Table:
+    made = Table(caption=caption, show_header=False)
+    made.add_column("column", style="bold", no_wrap=True)
+    made.add_column("value", overflow="fold")
+    for row in answer.rows[:rows]:
+        for n in columns:
+            made.add_row(answer.columns[n][0], escape(_short(row[n])), end_section=n == columns[-1])
     return made
 
 
@@ -72,5 +99,8 @@ def _cell(value: Any) -> Any:
 def _short(value: Any) -> str:
     if value is None:
         return ""
-    text = "\n".join(_short(v) for v in value) if isinstance(value, list) else str(value)
-    return text if len(text) <= SHOWN_CHARACTERS or isinstance(value, list) else text[: SHOWN_CHARACTERS - 1] + "…"
+    if isinstance(value, list):
+        more = f" (+{len(value) - 1} more)" if len(value) > 1 else ""
+        return _short(value[0]) + more if value else ""
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

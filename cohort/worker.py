@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import resource
 import sys
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import orjson
 
@@ -90,7 +89,7 @@ def _plain(value: Any) -> Any:
         return float(value)
     if isinstance(value, bytes | bytearray):
         return value.hex()
-    return str(value) if isinstance(value, UUID | timedelta) else str(value)
+    return str(value)
 
 
 def _said(error: Exception) -> str:

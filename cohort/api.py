@@ -1,0 +1,174 @@
+"""The cohort API and page, under /cohort. No accounts yet: served on loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from importlib.resources import files
+from typing import Any, Literal
+
+from fastapi import APIRouter, HTTPException, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.errors import InvalidQuery, Unavailable
+from cohort.answer import Answer
+from cohort.catalogue import question, questions
+from cohort.lake import Generation, Lake
+from cohort.question import Question
+from cohort.render import MEDIA_TYPES, rendered
+from cohort.sandbox import Limits, ask, run_sql
+from cohort.schema import catalogue
+
+MAXIMUM_AT_ONCE = 4
+WAIT_S = 20.0
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_STATIC = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
+
+
+class Asked(BaseModel):
+    """A ready question asked: values of its parameters, the day ages and periods count from (today if none)."""
+
+    model_config = ConfigDict(extra="forbid")
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    on: date | None = Field(default=None, alias="date")
+    format: Literal["csv", "json", "parquet"] = "json"
+
+
+class Sql(BaseModel):
+    """A SELECT over the tables of `GET api/tables`."""
+
+    model_config = ConfigDict(extra="forbid")
+    sql: str = Field(min_length=1, max_length=100_000)
+    format: Literal["csv", "json", "parquet"] = "json"
+
+
+CHARTS = {
+    "modalities": (
+        "SELECT date_trunc('month', s.started_date)::DATE AS month, m.modality, count(*) AS studies "
+        "FROM imaging_study s JOIN imaging_study_modality m USING (study_instance_uid) "
+        "WHERE s.status = 'available' AND s.started_date IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    ),
+    "ages": (
+        "SELECT (date_sub('year', p.birth_date, current_date) // 10) * 10 AS age, p.gender, count(*) AS patients "
+        "FROM patient p WHERE p.birth_date IS NOT NULL AND EXISTS "
+        "(SELECT 1 FROM imaging_study s WHERE s.patient_id = p.patient_id AND s.status = 'available') "
+        "GROUP BY ALL ORDER BY ALL"
+    ),
+}
+"""The page's two plots: studies by modality and month, imaged patients by decade of age and gender."""
+
+
+def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
+    """Every route of the cohort. Queries run at most MAXIMUM_AT_ONCE at a time, each in its own process."""
+    routes = APIRouter(prefix="/cohort", tags=["cohort"])
+    service = _Service(lake, limits or Limits())
+
+    @routes.get("/", include_in_schema=False)
+    def page() -> Response:
+        return _static("index.html", "text/html; charset=utf-8")
+
+    @routes.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in _STATIC:
+            raise HTTPException(404, "no such file")
+        return _static(name, _STATIC[name])
+
+    @routes.get("/api/questions")
+    def list_questions() -> list[dict[str, Any]]:
+        return [_described(q) for q in questions().values()]
+
+    @routes.post("/api/questions/{name}")
+    def ask_question(name: str, asked: Asked) -> Response:
+        with _as_http():
+            wanted = question(name)
+        return service.answered(
+            lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            name,
+        )
+
+    @routes.post("/api/sql")
+    def ask_sql(asked: Sql) -> Response:
+        return service.answered(lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query")
+
+    @routes.get("/api/tables")
+    def tables() -> list[dict[str, Any]]:
+        current = lake.current()
+        return [
+            {
+                "name": t.name,
+                "title": t.title,
+                "rows": current.tables[t.name].rows if current and t.name in current.tables else 0,
+                "columns": [c.__dict__ for c in t.columns],
+            }
+            for t in catalogue().values()
+        ]
+
+    @routes.get("/api/generation")
+    def generation() -> dict[str, Any]:
+        current = lake.current()
+        if current is None:
+            return {"generation": None, "pending": lake.pending()}
+        return {"generation": current.id, "created": current.created, "pending": lake.pending()}
+
+    @routes.get("/api/charts/{name}")
+    def chart(name: str) -> Response:
+        if name not in CHARTS:
+            raise HTTPException(404, f"no such chart; known: {', '.join(CHARTS)}")
+        return service.answered(lambda g: run_sql(g, CHARTS[name], service.limits), "json", name)
+
+    return routes
+
+
+class _Service:
+    def __init__(self, lake: Lake, limits: Limits) -> None:
+        self.limits, self._lake = limits, lake
+        self._places = threading.BoundedSemaphore(MAXIMUM_AT_ONCE)
+
+    def answered(self, run: Callable[[Generation], Answer], kind: str, name: str) -> Response:
+        """The answer in a format. 409 before there is data, 400 for a wrong query, 503 when all places are taken."""
+        generation = self._lake.current()
+        if generation is None:
+            raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
+        if not self._places.acquire(timeout=WAIT_S):
+            raise HTTPException(503, "too many queries at once: try again", {"Retry-After": "5"})
+        try:
+            with _as_http():
+                answer = run(generation)
+        finally:
+            self._places.release()
+        headers = {"X-Lake-Generation": answer.generation}
+        if kind != "json":
+            headers["Content-Disposition"] = f'attachment; filename="{name}.{kind}"'
+        return Response(rendered(answer, kind), media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+@contextmanager
+def _as_http() -> Iterator[None]:
+    try:
+        yield
+    except InvalidQuery as error:
+        status = 404 if str(error).startswith("no question") else 400
+        raise HTTPException(status, str(error)) from None
+    except Unavailable as error:
+        raise HTTPException(503, str(error)) from None
+
+
+def _described(asked: Question) -> dict[str, Any]:
+    return {
+        "name": asked.name,
+        "title": asked.title,
+        "description": asked.description,
+        "parameters": [p.__dict__ for p in asked.parameters],
+        "columns": list(asked.columns or asked.group_by),
+    }
+
+
+def _static(name: str, media_type: str) -> Response:
+    content = (files("cohort") / "web" / name).read_bytes()
+    return Response(content, media_type=media_type, headers={"Content-Security-Policy": PAGE_POLICY})
