@@ -46,6 +46,7 @@ class Folder:
         self._settle_s, self._allow_empty = settle_s, allow_empty
         self._known: dict[str, tuple[int, int]] | None = None
         self._pending: list[str] = []
+        self._unreadable_names: dict[str, tuple[int, int]] = {}
         self._last_position: str | None = None
 
     def changes(self, position: str | None) -> ChangePage:
@@ -100,7 +101,7 @@ class Folder:
 
     def _look(self) -> list[str]:
         """Fills `_pending` with what is new or changed; gives back the paths that are gone."""
-        known = self._known or {}
+        known, self._unreadable_names = self._known or {}, {}
         settled_before = self._clock() - self._settle_s
         present: set[str] = set()
         pending: list[str] = []
@@ -140,7 +141,16 @@ class Folder:
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    yield path, status.st_size, status.st_mtime_ns
+                    yield self._utf_8(path, status), status.st_size, status.st_mtime_ns
+
+    def _utf_8(self, path: str, status: os.stat_result) -> str:
+        """The path itself, or for a name that is not UTF-8 a readable stand-in, remembered as such."""
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            path = path.encode("utf-8", "backslashreplace").decode()
+            self._unreadable_names[path] = (status.st_size, status.st_mtime_ns)
+        return path
 
     def _page(self, paths: Sequence[str], gone: Sequence[str], position: str) -> ChangePage:
         before = self._index.file_studies(self.name, [*paths, *gone])
@@ -165,11 +175,10 @@ class Folder:
 
     def index_file(self, path: str) -> tuple[IndexedFile, list[Rejection]] | None:
         """What one file is, and why it is not usable if it is not; None when it is gone."""
-        try:
-            path.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = path.encode("utf-8", "backslashreplace").decode()
-            return IndexedFile(shown, 0, 0, "", ""), [Rejection(shown, "the file name is not UTF-8: rename the file")]
+        if path in self._unreadable_names:
+            size, mtime_ns = self._unreadable_names[path]
+            problem = "the file name is not UTF-8: rename the file"
+            return IndexedFile(path, size, mtime_ns, "", ""), [Rejection(path, problem, {"bytes": size})]
         try:
             status = (self._root / path).stat()
             size, mtime_ns = status.st_size, status.st_mtime_ns

@@ -70,7 +70,10 @@ def _engine(url: str) -> Engine:
 
 def _sqlite(url: str, path: str | None) -> Engine:
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"state_url: the folder of the database cannot be made: {error.strerror}") from None
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=16, max_overflow=32)
 
     @event.listens_for(engine, "connect")

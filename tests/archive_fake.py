@@ -1,0 +1,69 @@
+"""An archive in memory behind the ImagingSource port, and sinks that remember. For tests of the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bridge.errors import ProjectError, SinkUnavailable, SourceUnavailable
+from bridge.model import StudyState, WadoEndpoint
+from bridge.ports import ChangePage, StudyHeaders
+from bridge.translate.headers import Headers
+
+
+class FakeArchive:
+    """Holds headers by study; its log is a list of study UIDs, its position an index into it."""
+
+    poll_s, sweep_s = 1.0, 1000.0
+
+    def __init__(self, name: str, endpoint: WadoEndpoint | None = None) -> None:
+        self.name, self.endpoint = name, endpoint
+        self.studies: dict[str, dict[str, Headers]] = {}
+        self.log: list[str] = []
+        self.down = False
+
+    def put(self, *instances: Headers, quietly: bool = False) -> None:
+        for headers in instances:
+            uid = headers.text("StudyInstanceUID")
+            self.studies.setdefault(uid, {})[headers.text("SOPInstanceUID")] = headers
+            if not quietly:
+                self.log.append(uid)
+
+    def changes(self, position: str | None) -> ChangePage:
+        self._answer()
+        start = int(position or 0)
+        page = self.log[start : start + 3]
+        return ChangePage(frozenset(page), str(start + len(page)), start + len(page) == len(self.log))
+
+    def read(self, study_instance_uid: str) -> StudyHeaders:
+        self._answer()
+        found = tuple(self.studies.get(study_instance_uid, {}).values())
+        return StudyHeaders(found, len(found))
+
+    def inventory(self) -> Iterator[tuple[str, int]]:
+        self._answer()
+        yield from [(uid, len(found)) for uid, found in self.studies.items()]
+
+    def _answer(self) -> None:
+        if self.down:
+            raise SourceUnavailable(f"source {self.name}: down")
+
+
+class FakeSink:
+    """Remembers every state it was given; `down` and `refuses` make it fail."""
+
+    batch_size = 5
+
+    def __init__(self, name: str, wants_rows: bool = False) -> None:
+        self.name, self.wants_rows = name, wants_rows
+        self.states: list[StudyState] = []
+        self.down = False
+        self.refuses: dict[str, ProjectError] = {}
+
+    def deliver(self, states: Sequence[StudyState]) -> list[ProjectError | None]:
+        if self.down:
+            raise SinkUnavailable(f"sink {self.name}: HTTP 500")
+        self.states += [s for s in states if s.study_instance_uid not in self.refuses]
+        return [self.refuses.get(s.study_instance_uid) for s in states]
+
+    def newest(self) -> dict[str, StudyState]:
+        return {s.study_instance_uid: s for s in self.states}

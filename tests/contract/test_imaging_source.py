@@ -1,0 +1,293 @@
+"""What every ImagingSource must do, run on every implementation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from bridge.errors import SourceUnavailable
+from bridge.ports import ChangePage, ImagingSource
+from bridge.sources.folder import Folder
+from bridge.sources.orthanc import Orthanc
+from bridge.state import State
+from tests.dicom_files import study_bytes
+from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
+from tests.services.orthanc_server import OrthancServer, running_orthanc
+
+STUDY, OTHER = "1.2.826.0.1.3680043.10.1561.1", "1.2.826.0.1.3680043.10.1561.2"
+PAGES = 100
+
+
+class Archive(Protocol):
+    """Drives one kind of archive: what people and devices do to it, and the source that follows it."""
+
+    def source(self, state: State) -> ImagingSource: ...
+
+    def put(self, files: list[bytes]) -> None: ...
+
+    def delete_study(self, study_instance_uid: str) -> None: ...
+
+    def go_away(self) -> None: ...
+
+    def come_back(self) -> None: ...
+
+
+@dataclass
+class FolderArchive:
+    root: Path
+    written: dict[str, list[Path]] = field(default_factory=dict)
+    number: int = 0
+
+    def source(self, state: State) -> ImagingSource:
+        return Folder("archive", self.root, state, time.time, settle_s=0)
+
+    def put(self, files: list[bytes]) -> None:
+        for content in files:
+            self.number += 1
+            path = self.root / f"{self.number}.dcm"
+            path.write_bytes(content)
+            for study in (STUDY, OTHER):
+                if f"{study}.1.".encode() in content:
+                    self.written.setdefault(study, []).append(path)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        for path in self.written.pop(study_instance_uid):
+            path.unlink()
+
+    def go_away(self) -> None:
+        shutil.move(self.root, self.root.with_suffix(".away"))
+
+    def come_back(self) -> None:
+        shutil.move(self.root.with_suffix(".away"), self.root)
+
+
+@dataclass
+class FakeArchive:
+    fake: FakeOrthanc = field(default_factory=FakeOrthanc)
+
+    def source(self, state: State) -> ImagingSource:
+        return Orthanc("archive", URL, username=USERNAME, password=PASSWORD, transport=self.fake)
+
+    def put(self, files: list[bytes]) -> None:
+        for content in files:
+            self.fake.store(content)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.fake.delete("Study", study_instance_uid)
+
+    def go_away(self) -> None:
+        self.fake.go_away()
+
+    def come_back(self) -> None:
+        self.fake.faults.clear()
+
+
+@dataclass
+class OrthancArchive:
+    server: OrthancServer
+
+    def source(self, state: State) -> ImagingSource:
+        return Orthanc("archive", self.server.url, username=self.server.username, password=self.server.password)
+
+    def put(self, files: list[bytes]) -> None:
+        self.server.upload(files)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.server.delete_study(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+
+@contextmanager
+def folder_archive(folder: Path) -> Iterator[Archive]:
+    yield FolderArchive(folder)
+
+
+@contextmanager
+def fake_archive(_folder: Path) -> Iterator[Archive]:
+    yield FakeArchive()
+
+
+@contextmanager
+def orthanc_archive(folder: Path) -> Iterator[Archive]:
+    with running_orthanc(folder) as server:
+        yield OrthancArchive(server)
+
+
+KINDS = {"folder": folder_archive, "orthanc in memory": fake_archive, "real Orthanc": orthanc_archive}
+
+
+@pytest.fixture(params=["folder", "orthanc in memory", pytest.param("real Orthanc", marks=pytest.mark.service)])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    with KINDS[request.param](folder) as archive:
+        yield archive
+
+
+class Follower:
+    """Follows an archive as the poll loop does: every page's marks and its position are committed."""
+
+    def __init__(self, archive: Archive, state: State) -> None:
+        self._archive, self._state = archive, state
+        self.source = archive.source(state)
+
+    def follow(self) -> set[str]:
+        """The studies named until the source is caught up."""
+        named: set[str] = set()
+        for _ in range(PAGES):
+            page: ChangePage = self.source.changes(self._state.position("archive"))
+            self._state.commit_page("archive", page, time.time(), 0, 0)
+            named |= page.studies
+            assert not page.rejected
+            if page.caught_up:
+                return named
+        raise AssertionError("the source is never caught up")
+
+    def restart(self) -> None:
+        """As after the end of the process: nothing is left but the state."""
+        self.close()
+        self.source = self._archive.source(self._state)
+
+    def close(self) -> None:
+        if isinstance(self.source, Orthanc):
+            self.source.close()
+
+    def held(self, study: str) -> set[str]:
+        return {h.text("SOPInstanceUID") for h in self.source.read(study).instances}
+
+
+@pytest.fixture
+def follower(archive: Archive, tmp_path: Path) -> Iterator[Follower]:
+    state = State(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    follower = Follower(archive, state)
+    yield follower
+    follower.close()
+    state.close()
+
+
+def uids(study: str, first: int, last: int) -> set[str]:
+    return {f"{study}.1.{n}" for n in range(first, last + 1)}
+
+
+def test_an_empty_archive_names_nothing_and_is_caught_up(archive: Archive, follower: Follower) -> None:
+    assert follower.follow() == set()
+    assert list(follower.source.inventory()) == []
+
+
+def test_a_new_study_is_named_and_read_whole(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=3))
+    archive.put(study_bytes(OTHER, instances=1))
+    assert follower.follow() == {STUDY, OTHER}
+    assert follower.held(STUDY) == uids(STUDY, 1, 3)
+    assert follower.held(OTHER) == uids(OTHER, 1, 1)
+
+
+def test_headers_carry_what_the_files_say(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=1, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jürgen"))
+    follower.follow()
+    (headers,) = follower.source.read(STUDY).instances
+    assert headers.name("PatientName").alphabetic == "Müller^Jürgen"
+    assert headers.text("StudyInstanceUID") == STUDY
+    assert headers.text("SOPClassUID") == "1.2.840.10008.5.1.4.1.1.2"
+    assert headers["ImageType"] == ("ORIGINAL", "PRIMARY", "AXIAL")
+    assert headers["PixelSpacing"] == (0.5, 0.5)
+    assert headers.integer("Rows") == 8
+
+
+def test_nothing_is_named_twice_without_a_change(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    follower.follow()
+    assert follower.follow() == set()
+
+
+def test_late_instances_name_their_study_again(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=2))
+    follower.follow()
+    archive.put(study_bytes(STUDY, instances=2, first=3))
+    assert follower.follow() == {STUDY}
+    assert follower.held(STUDY) == uids(STUDY, 1, 4)
+
+
+def test_instances_sent_again_change_nothing(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    follower.follow()
+    before = follower.source.read(STUDY)
+    archive.put(study_bytes(STUDY))
+    assert follower.follow() <= {STUDY}
+    after = follower.source.read(STUDY)
+    assert {h.text("SOPInstanceUID"): h for h in after.instances} == {
+        h.text("SOPInstanceUID"): h for h in before.instances
+    }
+    assert after.rejected == ()
+
+
+def test_a_deleted_study_has_nothing_and_is_not_in_the_inventory(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    archive.put(study_bytes(OTHER))
+    follower.follow()
+    archive.delete_study(STUDY)
+    follower.follow()
+    found = follower.source.read(STUDY)
+    assert (found.instances, found.held, found.rejected) == ((), 0, ())
+    assert dict(follower.source.inventory()) == {OTHER: 2}
+
+
+def test_a_study_never_seen_has_nothing(archive: Archive, follower: Follower) -> None:
+    assert follower.source.read("1.2.3.4.5").held == 0
+
+
+def test_a_study_deleted_and_sent_again_is_named_again(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    archive.put(study_bytes(OTHER))
+    follower.follow()
+    archive.delete_study(STUDY)
+    follower.follow()
+    archive.put(study_bytes(STUDY, instances=1))
+    assert follower.follow() == {STUDY}
+    assert follower.held(STUDY) == uids(STUDY, 1, 1)
+
+
+def test_the_position_outlives_the_object(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    follower.follow()
+    follower.restart()
+    assert follower.follow() == set()
+    archive.put(study_bytes(OTHER))
+    follower.restart()
+    assert follower.follow() == {OTHER}
+
+
+def test_the_inventory_counts_what_a_read_holds(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, series=2, instances=3))
+    archive.put(study_bytes(OTHER, instances=1))
+    follower.follow()
+    inventory = dict(follower.source.inventory())
+    assert inventory == {STUDY: 6, OTHER: 1}
+    assert inventory == {study: follower.source.read(study).held for study in inventory}
+
+
+def test_an_archive_that_is_away_is_unavailable_and_comes_back(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY))
+    follower.follow()
+    archive.go_away()
+    with pytest.raises(SourceUnavailable):
+        follower.follow()
+    with pytest.raises(SourceUnavailable):
+        follower.source.read(STUDY)
+    archive.come_back()
+    follower.follow()
+    assert follower.held(STUDY) == uids(STUDY, 1, 2)
+    archive.put(study_bytes(OTHER))
+    assert OTHER in follower.follow()

@@ -1,0 +1,202 @@
+"""An Orthanc in memory, behind an httpx transport: the part of its contract that the source relies on.
+
+It answers as Orthanc 1.10 with DICOMweb plugin 1.7 does; the contract suite runs on it and on the real one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import httpx
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+URL = "http://orthanc.example:8042"
+USERNAME, PASSWORD = "reader", "correct horse"
+DATE = "20240301T091500"
+LEVELS = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+CHILDREN = {"Patient": "Studies", "Study": "Series", "Series": "Instances"}
+PARENT = {"Study": "ParentPatient", "Series": "ParentStudy", "Instance": "ParentSeries"}
+
+
+@dataclass(eq=False)
+class Resource:
+    """One patient, study, series or instance."""
+
+    id: str
+    level: str
+    tags: dict[str, str]
+    parent: Resource | None
+    children: dict[str, Resource] = field(default_factory=dict)
+    dataset: Dataset = field(default_factory=Dataset)
+
+    def as_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {"ID": self.id, "Type": self.level, "MainDicomTags": self.tags}
+        if self.level in CHILDREN:
+            plain[CHILDREN[self.level]] = list(self.children)
+        if self.parent is not None:
+            plain[PARENT[self.level]] = self.parent.id
+        return plain
+
+    def instances(self) -> Iterator[Resource]:
+        if self.level == "Instance":
+            yield self
+        for child in self.children.values():
+            yield from child.instances()
+
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class FakeOrthanc(httpx.BaseTransport):
+    """`requests` are the paths asked for; `faults` maps the start of a path to what answers instead; `edits` maps the
+    first part of a path to what changes the answer; `log` is the change log with its numbers, `last` the last given."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.faults: dict[str, Answer] = {}
+        self.edits: dict[str, Callable[[Any], Any]] = {}
+        self.resources: dict[str, Resource] = {}
+        self.log: list[tuple[int, Any]] = []
+        self.last = 0
+
+    def store(self, content: bytes) -> bool:
+        """As POST /instances with OverwriteInstances off: whether the instance is new."""
+        dataset = dcmread(BytesIO(content))
+        uids = [str(dataset.get(k, "")) for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+        uids.append(str(dataset.SOPInstanceUID))
+        keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+        parent: Resource | None = None
+        made: list[Resource] = []
+        for depth, (level, keyword) in enumerate(zip(LEVELS, keywords, strict=True), start=1):
+            id_ = orthanc_id("|".join(uids[:depth]))
+            if id_ not in self.resources:
+                self.resources[id_] = Resource(id_, level, {keyword: uids[depth - 1]}, parent)
+                made.append(self.resources[id_])
+                if parent is not None:
+                    parent.children[id_] = self.resources[id_]
+            parent = self.resources[id_]
+        if parent is None or parent not in made:
+            return False
+        parent.dataset = dataset
+        for resource in reversed(made):
+            self.add_change(f"New{resource.level}", resource)
+        return True
+
+    def add_change(self, change_type: str, resource: Resource) -> None:
+        self.last += 1
+        path = f"/{LEVELS[resource.level]}/{resource.id}"
+        entry = {"ChangeType": change_type, "Date": DATE, "ID": resource.id, "Path": path}
+        self.log.append((self.last, entry | {"ResourceType": resource.level, "Seq": self.last}))
+
+    def found(self, level: str, value: str) -> list[Resource]:
+        """Resources of a level by their own UID or patient id."""
+        return [r for r in self.resources.values() if r.level == level and value in r.tags.values()]
+
+    def delete(self, level: str, value: str) -> None:
+        """Removes resources with all below them, ancestors left empty, and every entry of the log about them."""
+        for resource in self.found(level, value):
+            self._remove(resource)
+
+    def _remove(self, resource: Resource) -> None:
+        for child in list(resource.children.values()):
+            self._remove(child)
+        self.resources.pop(resource.id, None)
+        self.log = [(n, e) for n, e in self.log if e.get("ID") != resource.id]
+        parent = resource.parent
+        if parent is not None and resource.id in parent.children:
+            del parent.children[resource.id]
+            if not parent.children:
+                self._remove(parent)
+
+    def reset(self) -> None:
+        """The database is emptied: numbers start again."""
+        self.resources, self.log, self.last = {}, [], 0
+
+    def go_away(self) -> None:
+        """Nobody listens until `faults` is emptied."""
+
+        def refused(_request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused") from ConnectionRefusedError(111, "Connection refused")
+
+        self.faults["/"] = refused
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.requests.append(path)
+        fault = next((answer for start, answer in self.faults.items() if path.startswith(start)), None)
+        if fault is not None:
+            return fault(request)
+        if request.headers.get("authorization") != _basic(USERNAME, PASSWORD):
+            return httpx.Response(401, headers={"WWW-Authenticate": 'Basic realm="Orthanc Secure Area"'})
+        found = self._answer(path.strip("/").split("/"), request)
+        edit = self.edits.get(path.strip("/").partition("/")[0])
+        if found is None:
+            return httpx.Response(404, json={"HttpStatus": 404, "Message": "Unknown resource"})
+        return httpx.Response(200, json=edit(found) if edit else found)
+
+    def _answer(self, parts: list[str], request: httpx.Request) -> Any:
+        match parts:
+            case ["changes"]:
+                return self._changes(int(request.url.params["since"]), int(request.url.params["limit"]))
+            case ["tools", "lookup"]:
+                found = [r for r in self.resources.values() if request.content.decode() in r.tags.values()]
+                return [{"ID": r.id, "Path": f"/{LEVELS[r.level]}/{r.id}", "Type": r.level} for r in found]
+            case ["dicom-web", "studies", uid, "metadata"]:
+                studies = self.found("Study", uid)
+                return [_dicom_json(i.dataset) for i in studies[0].instances()] if len(studies) == 1 else None
+            case ["studies", id_, "instances-tags"] if id_ in self.resources:
+                return {i.id: _tags_json(i.dataset) for i in self.resources[id_].instances()}
+            case [folder] if folder in LEVELS.values():
+                since, limit = int(request.url.params["since"]), int(request.url.params["limit"])
+                listed = [r.as_json() for r in self.resources.values() if LEVELS[r.level] == folder]
+                return listed[since : since + limit]
+            case [folder, id_] if id_ in self.resources and LEVELS[self.resources[id_].level] == folder:
+                return self.resources[id_].as_json()
+            case _:
+                return None
+
+    def _changes(self, since: int, limit: int) -> dict[str, Any]:
+        rest = [(number, entry) for number, entry in self.log if number > since]
+        page = rest[:limit]
+        last = page[-1][0] if page else self.last
+        return {"Changes": [entry for _, entry in page], "Done": len(page) == len(rest), "Last": last}
+
+
+def orthanc_id(text: str) -> str:
+    """Orthanc's identifier: SHA-1 in five groups."""
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[i : i + 8] for i in range(0, 40, 8))
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _dicom_json(dataset: Dataset) -> dict[str, Any]:
+    plain: dict[str, Any] = dataset.to_json_dict()
+    if "7FE00010" in plain:
+        plain["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{URL}/bulk"}
+    return plain
+
+
+def _tags_json(dataset: Dataset) -> dict[str, Any]:
+    tags: dict[str, Any] = {}
+    for element in dataset:
+        plain: dict[str, Any] = {"Name": element.keyword, "Type": "String"}
+        if element.VR == "SQ":
+            plain |= {"Type": "Sequence", "Value": [_tags_json(item) for item in element.value]}
+        elif element.VR in {"OB", "OW"}:
+            plain |= {"Type": "TooLong", "Value": None}
+        elif element.is_empty:
+            plain |= {"Type": "Null", "Value": None}
+        else:
+            values = element.value if element.VM > 1 else [element.value]
+            plain["Value"] = "\\".join(str(v) for v in values)
+        tags[f"{element.tag.group:04x},{element.tag.elem:04x}"] = plain
+    return tags

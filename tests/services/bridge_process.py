@@ -1,0 +1,117 @@
+"""A real `bridge run` in a process of its own, and what a client sees of it over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.services.peers import free_port
+
+START_S, STOP_S, WAIT_S = 60.0, 40.0, 40.0
+
+T = TypeVar("T")
+
+
+class BridgeProcess:
+    """`bridge run` on a configuration of which `sources` is the TOML text of its sources. Its state outlives it."""
+
+    def __init__(self, folder: Path, sources: str, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.data_dir = folder / "data"
+        self._config, self._log = folder / "bridge.toml", folder / "bridge.log"
+        self._environment = os.environ | environment
+        self._process: subprocess.Popen[bytes] | None = None
+        settings = f'data_dir = "data"\nquiet_s = 0.3\nmax_wait_s = 2\n[api]\nport = {self.port}\n'
+        self._config.write_text(settings + sources, "utf-8")
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def start(self) -> None:
+        """Returns once its status answers."""
+        command = [str(Path(sys.executable).with_name("bridge")), "run", "--config", str(self._config)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        try:
+            self.wait_for("its status", self._answers, START_S)
+        except AssertionError:
+            self.kill()
+            raise
+
+    def stop(self) -> int:
+        """Ends it as an operator does; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        return self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        self.kill()
+        self._client.close()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8", "replace")
+
+    def wait_for(self, what: str, look: Callable[[], T | None], within_s: float = WAIT_S) -> T:
+        """What `look` gives once it is neither None nor False. Fails, with the log's end, when that takes too long."""
+        until = time.monotonic() + within_s
+        while True:
+            found = look()
+            if found is not None and found is not False:
+                return found
+            assert self._process is None or self._process.poll() is None, f"the bridge ended:\n{self.log[-3000:]}"
+            assert time.monotonic() < until, f"waited {within_s:g} s for {what}:\n{self.log[-3000:]}"
+            time.sleep(0.1)
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The JSON under a path."""
+        return self._client.get(path, params=parameters).raise_for_status().json()
+
+    def studies(self, study_instance_uid: str) -> list[dict[str, Any]]:
+        """The ImagingStudy resources with this UID, as a FHIR client finds them."""
+        bundle = self.get("/fhir/ImagingStudy", identifier=f"urn:dicom:uid|urn:oid:{study_instance_uid}")
+        return [entry["resource"] for entry in bundle.get("entry", [])]
+
+    def study(self, study_instance_uid: str, **elements: object) -> dict[str, Any]:
+        """The one ImagingStudy, once its elements have these values."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.studies(study_instance_uid)
+            assert len(found) <= 1
+            return next((s for s in found if all(s.get(k) == v for k, v in elements.items())), None)
+
+        return self.wait_for(f"a study with {elements}", look)
+
+    def queue(self, name: str) -> dict[str, Any]:
+        """One queue of the status; {} when nothing is in it."""
+        return next((q for q in self.get("/operations/status")["queues"] if q["queue"] == name), {})
+
+    def until_settled(self) -> None:
+        """Returns once no study waits to be read or delivered."""
+
+        def settled() -> bool:
+            queues = self.get("/operations/status")["queues"]
+            return not any(q["waiting"] for q in queues if q["queue"] == "study" or q["queue"].startswith("sink:"))
+
+        self.wait_for("empty queues", settled)
+
+    def _answers(self) -> bool:
+        try:
+            return self._client.get("/operations/status").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _end(self, number: int) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        code = self._process.wait(STOP_S)
+        self._process = None
+        return code

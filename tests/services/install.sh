@@ -1,0 +1,48 @@
+#!/bin/sh
+# Installs the real peers that `make services` tests against, where that is possible: Debian or Ubuntu, as root or with
+# passwordless sudo. Safe to repeat. Where it is not possible it says why and ends well: the tests then skip, naming
+# what is missing (or fail, when CI=true).
+set -u
+
+packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql chromium gcc libc6-dev"
+
+give_up() {
+    echo "install.sh: $1; tests that need a missing peer will say so" >&2
+    exit 0
+}
+
+command -v apt-get >/dev/null 2>&1 || give_up "no apt-get here"
+
+missing=""
+for package in $packages; do
+    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+done
+if [ -z "$missing" ]; then
+    echo "install.sh: all peers are installed"
+    exit 0
+fi
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=""
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+    as_root="sudo"
+else
+    give_up "not root and no passwordless sudo; missing:$missing"
+fi
+
+# The packages' own services are not wanted: the tests start their own, on ports and in folders of their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null && $as_root chmod 755 "$policy"
+    trap '$as_root rm -f "$policy"' EXIT
+fi
+
+apt() {
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null
+}
+
+apt update || give_up "apt-get update failed"
+for package in $missing; do
+    apt install --yes --no-install-recommends "$package" || echo "install.sh: $package cannot be installed here" >&2
+done
+exit 0

@@ -1,0 +1,117 @@
+"""Holds the code to the table of who may import what (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OUTSIDE = {
+    "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
+    "numpy", "pydantic", "fhir", "yaml", "orjson",
+}  # fmt: skip
+
+ALLOWED: dict[str, set[str]] = {
+    "bridge.errors": set(),
+    "bridge.model": set(),
+    "bridge.config": {"bridge.errors", "pydantic"},
+    "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
+    "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
+    "bridge.code_tables": {"bridge.translate"},
+    "bridge.sources": {
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",
+        "httpx", "orjson", "bridge",
+    },
+    "bridge.sinks": {"bridge.errors", "bridge.model", "httpx", "orjson"},
+    "bridge.state": {
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "sqlalchemy", "orjson",
+    },
+    "bridge.sync": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.translate"},
+    "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.api": {
+        "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
+        "fastapi", "starlette", "pydantic", "orjson",
+    },
+    "cohort.question": {"bridge.errors"},
+    "cohort.question_sql": {"bridge.errors", "cohort.question"},
+    "cohort.fhirpath": {"bridge.errors"},
+    "cohort.view": {"bridge.errors", "cohort.fhirpath"},
+    "cohort.gate": {"bridge.errors"},
+    "hospital": {"hospital", "pydicom", "numpy", "orjson"},
+}  # fmt: skip
+"""module or package → what it may import besides the standard library. Modules not named: see the tests below."""
+
+COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.demo")
+DUCKDB = ("cohort.engine", "cohort.fold", "cohort.worker")
+FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.cli")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in ("bridge", "cohort", "hospital"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            yield name, path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in ("bridge", "cohort"))
+
+
+def within(name: str, packages: object) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in packages)  # type: ignore[attr-defined]
+
+
+def ours(name: str) -> bool:
+    return name.partition(".")[0] in OUTSIDE | {"bridge", "cohort", "hospital", "mappings"}
+
+
+CASES = [pytest.param(name, path, id=name) for name, path in modules()]
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_a_module_imports_only_what_its_row_allows(name: str, path: Path) -> None:
+    rows = [row for row in ALLOWED if within(name, [row])]
+    if not rows:
+        return
+    allowed = ALLOWED[max(rows, key=len)]
+    for imported in filter(ours, imports(path)):
+        exact = imported == "bridge" or imported.startswith("bridge.__version__")
+        fine = (exact and "bridge" in allowed) or within(imported, allowed - {"bridge"})
+        assert fine or imported in ("bridge", "cohort"), f"{name} may not import {imported}"
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_bridge_never_imports_cohort_but_where_everything_is_put_together(name: str, path: Path) -> None:
+    if within(name, ["bridge"]) and name not in COMPOSITION:
+        assert not [i for i in imports(path) if within(i, ["cohort", "hospital"])]
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> None:
+    found = set(imports(path))
+    if not within(name, DUCKDB):
+        assert not [i for i in found if within(i, ["duckdb"])]
+    if not within(name, FASTAPI):
+        assert not [i for i in found if within(i, ["fastapi", "starlette"])]
+    if not within(name, ["bridge.state"]):
+        assert not [i for i in found if within(i, ["sqlalchemy"])]
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_no_file_is_named_for_nothing(name: str, path: Path) -> None:
+    assert not {"utils", "helpers", "common", "base", "manager"} & set(name.split("."))
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_only_config_reads_the_environment(name: str, path: Path) -> None:
+    if name != "bridge.config":
+        assert "os.environ" not in path.read_text("utf-8")
+        assert "getenv(" not in path.read_text("utf-8")

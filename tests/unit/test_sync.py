@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bridge.errors import RefusedByServer, SinkUnavailable
+from bridge.model import StudyState
+from bridge.state import State
+from bridge.sync import Pipeline, Timing
+from bridge.translate.headers import Headers
+from tests.archive_fake import FakeArchive, FakeSink
+from tests.builders import STUDY, a_translator, headers
+
+
+class Rig:
+    """One pipeline with two archives and two sinks, driven by hand; the clock moves only when told."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.now = state, 1_000_000.0
+        self.a, self.b = FakeArchive("a"), FakeArchive("b")
+        self.ehr, self.lake = FakeSink("ehr"), FakeSink("lake", wants_rows=True)
+        self.pipeline = Pipeline(
+            state=state,
+            sources={"a": self.a, "b": self.b},
+            sinks={"ehr": self.ehr, "lake": self.lake},
+            translator=a_translator(),
+            timing=Timing(quiet_s=3, max_wait_s=60),
+            clock=lambda: self.now,
+            random=lambda: 1.0,
+        )
+        self.pipeline.prepare()
+
+    def run(self, seconds: float = 10.0) -> None:
+        """Everything that is due within so many seconds, in steps."""
+        step = 1.0 if seconds <= 60 else seconds / 40
+        for _ in range(int(seconds / step)):
+            self.now += step
+            while self.pipeline.poll("w") or self.pipeline.sweep("w") or self.pipeline.translate("w"):
+                pass
+            for name in ("ehr", "lake"):
+                try:
+                    while self.pipeline.deliver(name, "w"):
+                        pass
+                except SinkUnavailable:
+                    continue
+
+    def study(self) -> dict[str, object]:
+        (found,) = [r for r in self.state.study_resources(STUDY) if r.resource_type == "ImagingStudy"]
+        assert found.content is not None
+        return found.content | {"version": found.version}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    state = State(f"sqlite:///{tmp_path / 's.sqlite'}")
+    yield Rig(state)
+    state.close()
+
+
+def test_a_study_goes_from_the_archive_to_every_sink(rig: Rig) -> None:
+    rig.a.put(headers(instance=1), headers(instance=2))
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
+    for sink in (rig.ehr, rig.lake):
+        (state,) = sink.states
+        assert [r.resource_type for r in state.resources] == ["Patient", "ImagingStudy"]
+    assert rig.ehr.states[0].rows == {}
+    assert len(rig.lake.states[0].rows["dicom_instance"]) == 2
+    assert [q for q, *_ in rig.state.depth()] == ["poll", "sweep"]
+
+
+def test_late_and_repeated_instances_make_one_new_version_and_none(rig: Rig) -> None:
+    rig.a.put(headers(instance=1))
+    rig.run()
+    rig.a.put(headers(instance=2))
+    rig.run()
+    assert (rig.study()["version"], rig.study()["numberOfInstances"]) == (2, 2)
+    rig.a.put(headers(instance=2), headers(instance=1))
+    rig.run()
+    assert rig.study()["version"] == 2
+    assert len(rig.ehr.states) == 2
+
+
+def test_a_change_only_in_the_headers_goes_to_the_lake_alone(rig: Rig) -> None:
+    rig.a.put(headers(instance=1))
+    rig.run()
+    rig.a.put(headers(instance=1, KVP=80))
+    rig.run()
+    assert len(rig.ehr.states) == 1
+    assert [s.rows["dicom_instance"][0]["kvp_kv"] for s in rig.lake.states] == [120.0, 80.0]
+
+
+def test_a_study_in_two_archives_is_one_resource_whoever_comes_first(tmp_path: Path) -> None:
+    contents = []
+    for order in ("ab", "ba"):
+        state = State(f"sqlite:///{tmp_path / order}.sqlite")
+        rig = Rig(state)
+        instances = [headers(series=s, instance=i) for s in (1, 2) for i in (1, 2, 3)]
+        for name in order:
+            archive: FakeArchive = getattr(rig, name)
+            archive.put(*(instances if name == "a" else reversed(instances)))
+            rig.run()
+        found = state.study_resources(STUDY)
+        contents.append(orjson.dumps([r.content for r in found]))
+        assert {r.version for r in found} == {1}
+        state.close()
+    assert contents[0] == contents[1]
+
+
+def test_a_study_that_left_one_archive_stays_and_one_that_left_all_is_withdrawn(rig: Rig) -> None:
+    rig.a.put(headers())
+    rig.b.put(headers())
+    rig.run()
+    rig.a.studies.clear()
+    rig.a.log.append(STUDY)
+    rig.run()
+    assert rig.study()["status"] == "available"
+    rig.b.studies.clear()
+    rig.b.log.append(STUDY)
+    rig.run()
+    assert rig.study()["status"] == "entered-in-error"
+    assert rig.ehr.newest()[STUDY].of_type("ImagingStudy")[0].content["status"] == "entered-in-error"  # type: ignore[index]
+    rig.a.put(headers())
+    rig.run()
+    assert rig.study()["status"] == "available"
+
+
+def test_the_sweep_finds_what_no_change_told(rig: Rig) -> None:
+    other = STUDY + ".5"
+    rig.a.put(headers(), headers(study=other))
+    rig.run()
+    rig.a.studies.pop(other)
+    rig.a.put(headers(instance=2), quietly=True)
+    rig.run(1010)
+    assert rig.study()["numberOfInstances"] == 2
+    gone = [r.content for r in rig.state.study_resources(other) if r.resource_type == "ImagingStudy"]
+    assert gone[0] is not None
+    assert gone[0]["status"] == "entered-in-error"
+
+
+def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
+    rig.a.put(headers())
+    rig.a.down = True
+    rig.b.put(headers(study=STUDY + ".7"))
+    rig.run()
+    assert rig.state.counts()["ImagingStudy"] == 1
+    assert rig.state.position("a") is None
+    rig.a.down = False
+    rig.run(60)
+    assert rig.state.counts()["ImagingStudy"] == 2
+
+
+def test_a_study_of_an_archive_that_went_down_is_shown_as_far_as_known_and_finished_later(rig: Rig) -> None:
+    rig.a.put(headers())
+    rig.b.put(headers(instance=2))
+    rig.now += 1
+    rig.pipeline.poll("w")
+    rig.pipeline.poll("w")
+    rig.b.down = True
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 1
+    rig.b.down = False
+    rig.run(60)
+    assert rig.study()["numberOfInstances"] == 2
+    assert not [i for i in rig.state.items() if i.queue == "study"]
+
+
+def test_a_server_that_answers_500_for_an_hour_loses_nothing(rig: Rig) -> None:
+    rig.ehr.down = True
+    for n in range(1, 4):
+        rig.a.put(headers(study=f"{STUDY}.{n}"))
+    rig.run(3600)
+    assert len(rig.lake.newest()) == 3
+    waiting = [i for i in rig.state.items(queue="sink:ehr") if not i.parked]
+    assert len(waiting) == 3
+    assert all("HTTP 500" in i.error for i in waiting)
+    rig.ehr.down = False
+    rig.run(400)
+    assert len(rig.ehr.newest()) == 3
+    assert rig.state.items(queue="sink:ehr") == []
+
+
+def test_what_a_server_refuses_is_parked_and_the_rest_goes_on(rig: Rig) -> None:
+    bad = STUDY + ".1"
+    rig.ehr.refuses[bad] = RefusedByServer("sink ehr: HTTP 422: invalid ImagingStudy.series")
+    rig.a.put(headers(study=bad), headers(study=STUDY + ".2"))
+    rig.run()
+    assert list(rig.ehr.newest()) == [STUDY + ".2"]
+    (parked,) = rig.state.items(parked=True)
+    assert (parked.queue, parked.key) == ("sink:ehr", bad)
+    rig.ehr.refuses.clear()
+    rig.state.replay("sink:ehr", bad, rig.now)
+    rig.run()
+    assert bad in rig.ehr.newest()
+
+
+def test_a_broken_instance_is_parked_the_study_goes_on_and_the_repair_clears_it(rig: Rig) -> None:
+    broken = Headers({**headers(instance=2), "SeriesInstanceUID": ("none",)})
+    rig.a.put(headers(instance=1), broken)
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 1
+    (parked,) = rig.state.items(parked=True)
+    assert parked.queue == "instance"
+    assert "SeriesInstanceUID" in parked.error
+    rig.a.put(headers(instance=2))
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
+    assert rig.state.items(parked=True) == []
+
+
+def test_a_parked_instance_can_be_replayed_by_hand(rig: Rig) -> None:
+    broken = Headers({**headers(instance=2), "SeriesInstanceUID": ("none",)})
+    rig.a.put(headers(instance=1), broken)
+    rig.run()
+    rig.a.put(headers(instance=2), quietly=True)
+    (parked,) = rig.state.items(parked=True)
+    rig.state.replay(parked.queue, parked.key, rig.now)
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
+
+
+def test_a_study_of_two_patients_is_parked_and_its_last_good_version_stays(rig: Rig) -> None:
+    rig.a.put(headers(instance=1))
+    rig.run()
+    rig.a.put(headers(instance=2, PatientID="P2"))
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 1
+    (parked,) = rig.state.items(parked=True)
+    assert parked.error.startswith("PatientID")
+    assert "P2" not in parked.error
+    rig.a.put(headers(instance=2))
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
+
+
+def test_a_patient_is_as_the_latest_study_has_it_whatever_the_order(tmp_path: Path) -> None:
+    old = headers(study=STUDY + ".1", StudyDate="20200101", PatientName="Maiden^Eva")
+    new = headers(study=STUDY + ".2", StudyDate="20240101", PatientName="Married^Eva")
+    families = []
+    for number, order in enumerate(((old, new), (new, old))):
+        state = State(f"sqlite:///{tmp_path / str(number)}.sqlite")
+        rig = Rig(state)
+        for instance in order:
+            rig.a.put(instance)
+            rig.run()
+        patient = state.study_resources(STUDY + ".1")[0].content
+        assert patient is not None
+        families.append(patient["name"][0]["family"])
+        assert state.counts()["Patient"] == 1
+        state.close()
+    assert families == ["Married", "Married"]
+
+
+def test_a_study_that_moves_to_another_patient_takes_its_subject_along(rig: Rig) -> None:
+    rig.a.put(headers(PatientID="WRONG"))
+    rig.run()
+    before = rig.study()["subject"]
+    rig.a.put(headers(PatientID="RIGHT"))
+    rig.run()
+    assert rig.study()["subject"] != before
+    assert rig.state.counts()["Patient"] == 1
+    assert rig.state.counts()["ImagingStudy"] == 1
+
+
+def test_a_bug_met_by_one_study_is_parked_without_its_values(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FakeArchive, uid: str) -> object:
+        raise ZeroDivisionError("SECRET value")
+
+    monkeypatch.setattr(FakeArchive, "read", broken)
+    rig.a.put(headers())
+    rig.run()
+    (parked,) = rig.state.items(parked=True)
+    assert parked.error.startswith("unexpected ZeroDivisionError")
+    assert "SECRET" not in parked.error
+
+
+def test_the_sinks_get_the_newest_state_whatever_was_marked(rig: Rig) -> None:
+    rig.lake.down = True
+    for n in range(1, 5):
+        rig.a.put(headers(instance=n))
+        rig.run(5)
+    rig.lake.down = False
+    rig.run(60)
+    delivered: list[StudyState] = rig.lake.states
+    assert [len(s.rows["dicom_instance"]) for s in delivered] == [4]
