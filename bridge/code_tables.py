@@ -12,8 +12,7 @@ from bridge.translate.rows import RowColumn
 
 
 def _table(name: str) -> Iterator[dict[str, str]]:
-    with (files("mappings") / "codes" / name).open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines)
+    yield from csv.DictReader((files("mappings") / "codes" / name).read_text("utf-8").splitlines())
 
 
 @lru_cache(maxsize=1)

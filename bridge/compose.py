@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import uvicorn
-from cohort.api import router as cohort_router
-from cohort.lake import Lake
 from fastapi import FastAPI
 
 from bridge.api.app import create_app
@@ -39,6 +36,8 @@ from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
 from bridge.translate.imaging_study import Site
 from bridge.translate.study import Translator
+from cohort.api import router as cohort_router
+from cohort.lake import Lake
 
 log = logging.getLogger("bridge")
 
@@ -47,20 +46,22 @@ PUBLISH_AT_MOST_EVERY_S = 1.0
 
 
 class Bridge:
-    """Everything one `bridge run` process consists of. `failed` is set when a part of it died."""
+    """Everything one `bridge run` process consists of. `failed` is set when a part of it died.
 
-    def __init__(self, settings: Settings, at: Callable[[str], None] | None = None) -> None:
-        self.settings = settings
+    `at` is told each stage of the work as it is reached (tests kill the process there).
+    """
+
+    def __init__(self, settings: Settings, at: Callable[[str], None] = lambda _stage: None) -> None:
+        self.settings, self._at = settings, at
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.failed = threading.Event()
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
-        self.lake = Lake(settings.lake_dir)
+        self.lake = Lake(settings.lake_dir, at)
         self._publish = threading.Event()
         self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
         self.sinks: dict[str, Sink] = {s.name: _fhir_server(s) for s in settings.sinks}
         self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
-        extra: dict[str, Any] = {"at": at} if at else {}
         self.pipeline = Pipeline(
             state=self.state,
             sources=self.sources,
@@ -69,7 +70,7 @@ class Bridge:
             timing=Timing(quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s),
             clock=time.time,
             random=random.random,
-            **extra,
+            at=at,
         )
 
     def app(self) -> FastAPI:
@@ -104,6 +105,7 @@ class Bridge:
                 maximum_object_bytes=settings.maximum_object_bytes,
                 minimum_free_bytes=settings.minimum_free_bytes,
                 sweep_s=settings.sweep_s,
+                at=self._at,
             )
         address = settings.wado_rs or settings.url.rstrip("/") + settings.dicom_web
         return Orthanc(
@@ -124,7 +126,7 @@ class Bridge:
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:
-        """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError when a port is taken."""
+        """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
         with ExitStack() as stack:
             stack.callback(self.state.close)
             stack.enter_context(_alone(self.settings))
@@ -135,6 +137,8 @@ class Bridge:
                 if isinstance(source, Receiver):
                     source.start()
                     stack.callback(source.stop)
+                elif isinstance(source, Orthanc):
+                    stack.callback(source.close)
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)

@@ -12,9 +12,19 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bridge.errors import ConfigError
 
@@ -23,8 +33,20 @@ AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 URL = r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$"
 
 
+def _usable_address(value: str) -> str:
+    """An address whose port exists. Raises ValueError, which becomes a ConfigError."""
+    try:
+        urlsplit(value).port  # noqa: B018  (reading it checks it)
+    except ValueError:
+        raise ValueError("an http:// or https:// address with a port from 1 to 65535") from None
+    return value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Address = Annotated[str, Field(pattern=URL), AfterValidator(_usable_address)]
 
 
 class _Source(_Section):
@@ -60,7 +82,7 @@ class OrthancSource(_Source):
     """An Orthanc server with its DICOMweb plugin, followed through /changes."""
 
     kind: Literal["orthanc"]
-    url: str = Field(pattern=URL, description="Root of the REST API, for example http://pacs.example:8042")
+    url: Address = Field(description="Root of the REST API, for example http://pacs.example:8042")
     username: str = ""
     password: SecretStr = SecretStr("")
     dicom_web: str = Field(default="/dicom-web", pattern=r"^/[^\s?#]*$", description="Path of the DICOMweb plugin")
@@ -77,7 +99,7 @@ class FhirServerSink(_Section):
 
     kind: Literal["fhir_server"]
     name: str = Field(pattern=NAME)
-    url: str = Field(pattern=URL, description="The FHIR base, for example https://ehr.example/fhir")
+    url: Address = Field(description="The FHIR base, for example https://ehr.example/fhir")
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
@@ -231,7 +253,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[st
 
 
 _SECRET = re.compile(r"password|token|secret|state_url")
-_KINDS = {"folder": FolderSource, "receiver": ReceiverSource, "orthanc": OrthancSource}
+_KINDS: dict[str, type[BaseModel]] = {"folder": FolderSource, "receiver": ReceiverSource, "orthanc": OrthancSource}
 
 
 def _explain(error: Any) -> str:

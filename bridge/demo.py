@@ -14,12 +14,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import orjson
-from cohort.catalogue import question
-from cohort.clinical import load
-from cohort.render import table
-from cohort.sandbox import ask
-from pydicom import dcmread
 from pydicom import data as pydicom_data
+from pydicom import dcmread
 from pynetdicom import AE, evt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,6 +25,10 @@ from bridge.compose import Bridge
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
 from bridge.sources.receiver import answer_at_once
+from cohort.catalogue import question
+from cohort.clinical import load
+from cohort.render import table
+from cohort.sandbox import ask
 from hospital import generate
 
 SEED = 20260101
@@ -125,7 +125,7 @@ def _bring(bridge: Bridge, made: Path, folder: Path, studies: int, console: Cons
     parked = len(bridge.state.items(parked=True))
     if parked:
         console.print(
-            f"{parked} of pydicom's own test files are damaged or incomplete on purpose: they are parked with the reason. "
+            f"{parked} of pydicom's own test files are damaged or incomplete on purpose and parked with the reason. "
             f"See: bridge parked list --data-dir {bridge.settings.data_dir}"
         )
 
@@ -139,8 +139,8 @@ def _send_all(bridge: Bridge, dicom: Path, inbox: Path, stop: threading.Event) -
         else:
             _copy(sorted(folder.rglob("*.dcm")), dicom, inbox / "synthetic")
     bundled = Path(pydicom_data.__file__).parent
-    for folder in ("test_files", "charset_files"):
-        _copy(sorted((bundled / folder).rglob("*.dcm")), bundled, inbox / "pydicom")
+    for part in ("test_files", "charset_files"):
+        _copy(sorted((bundled / part).rglob("*.dcm")), bundled, inbox / "pydicom")
 
 
 def _study_folders(dicom: Path) -> Iterator[Path]:

@@ -36,8 +36,7 @@ def code_lists() -> CodeLists:
     for entry in (files("mappings") / "codes").iterdir():
         if not entry.name.endswith(".csv"):
             continue
-        with entry.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
-            if reader.fieldnames and "reviewed" in reader.fieldnames:
-                found[entry.name.removesuffix(".csv")] = [(row["system"], row["code"]) for row in reader]
+        reader = csv.DictReader(entry.read_text("utf-8").splitlines())
+        if reader.fieldnames and "reviewed" in reader.fieldnames:
+            found[entry.name.removesuffix(".csv")] = [(row["system"], row["code"]) for row in reader]
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -78,8 +78,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """(number, line) without blank lines; a longer line than allowed comes as its first bytes, too long to pass."""
-    opened: BinaryIO = gzip.open(file) if file.suffix == ".gz" else file.open("rb")  # type: ignore[assignment]
-    with opened as lines:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         number = 0
         while line := lines.readline(MAXIMUM_LINE_BYTES + 1):
             number += 1

@@ -233,7 +233,12 @@ def _of_type(wanted: str, items: Items, _context: Context) -> Items:
     return [item for item in items if _is_type(wanted, item)]
 
 
-_PYTHON_TYPES = {"boolean": bool, "integer": int, "decimal": (int, float), "string": str}
+_PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "boolean": bool,
+    "integer": int,
+    "decimal": (int, float),
+    "string": str,
+}
 
 
 def _is_type(wanted: str, item: Any) -> bool:

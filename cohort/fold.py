@@ -117,7 +117,8 @@ class Fold:
         resources = [
             {
                 "_key": _key(line), "_revision": line["revision"], "origin": line["origin"], "id": line["id"],
-                "deleted": line["deleted"], "json": None if line["deleted"] else orjson.dumps(line["resource"]).decode(),
+                "deleted": line["deleted"],
+                "json": None if line["deleted"] else orjson.dumps(line["resource"]).decode(),
             }
             for line in lines
         ]  # fmt: skip
@@ -125,7 +126,8 @@ class Fold:
         self._ensure(name, name, _RESOURCE_COLUMNS)
         self._load("changed", resources, _RESOURCE_COLUMNS)
         self._db.execute(
-            f"CREATE OR REPLACE TEMP TABLE won AS SELECT c.* FROM changed c LEFT JOIN {self._scan(name)} o USING (_key) "
+            "CREATE OR REPLACE TEMP TABLE won AS "
+            f"SELECT c.* FROM changed c LEFT JOIN {self._scan(name)} o USING (_key) "
             "WHERE o._revision IS NULL OR c._revision >= o._revision"
         )
         won = {row[0] for row in self._db.execute("SELECT _key FROM won").fetchall()}
@@ -173,7 +175,8 @@ class Fold:
                 if isinstance(row, dict)
             ]
             self._load("fresh", rows, columns)
-            older = f"SELECT DISTINCT _key FROM {self._scan(name)} o JOIN keys k USING (_key) WHERE o._revision > k._revision"
+            held = self._scan(name)
+            older = f"SELECT DISTINCT _key FROM {held} o JOIN keys k USING (_key) WHERE o._revision > k._revision"
             self._db.execute(f"CREATE OR REPLACE TEMP TABLE stale AS {older}")
             self._write(
                 name,
@@ -293,7 +296,8 @@ WITH studies AS (
     FROM studies WHERE accession_number IS NOT NULL GROUP BY ALL HAVING count(*) = 1
 ), named AS (
     SELECT r.diagnostic_report_id, r.accession_number,
-           coalesce(u.study_instance_uid, i.study_instance_uid, a.study_instance_uid, r.study_instance_uid) AS study_instance_uid,
+           coalesce(u.study_instance_uid, i.study_instance_uid, a.study_instance_uid, r.study_instance_uid)
+               AS study_instance_uid,
            coalesce(u.imaging_study_id, i.imaging_study_id, a.imaging_study_id, r.imaging_study_id) AS imaging_study_id
     FROM {diagnostic_report_study} r
     LEFT JOIN studies u ON u.study_instance_uid = r.study_instance_uid

@@ -114,7 +114,8 @@ class Lake:
             return published
 
     def _batch(self) -> list[Path]:
-        batch, size = [], 0
+        batch: list[Path] = []
+        size = 0
         for path in sorted((self.root / "delta").glob("*.ndjson")):
             size += path.stat().st_size
             if batch and size > FOLD_BYTES:

@@ -65,11 +65,11 @@ def compile_question(
         counts = f"count(*) AS {_COUNTED[question.unit]}"
         if question.unit != "patient":
             counts += ", count(DISTINCT p.patient_id) AS patients"
-        return f"SELECT {columns}, {counts} FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", builder.bound  # noqa: S608
+        return f"SELECT {columns}, {counts} FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", builder.bound
     order = {"patient": "p.patient_id", "study": "p.patient_id, s.started_date, s.study_instance_uid"}.get(
         question.unit, "p.patient_id, s.started_date, s.study_instance_uid, r.series_instance_uid"
     )
-    return f"SELECT {columns} FROM {tables} WHERE {where} ORDER BY {order}", builder.bound  # noqa: S608
+    return f"SELECT {columns} FROM {tables} WHERE {where} ORDER BY {order}", builder.bound
 
 
 _COUNTED = {"patient": "patients", "study": "studies", "series": "series"}
@@ -106,7 +106,8 @@ def _column(name: str, builder: _Builder) -> str:
     if name == "medications":
         shown = "coalesce(m.medication_display, m.medication_text, m.medication_code)"
         return (
-            f"(SELECT list(x ORDER BY x) FROM (SELECT DISTINCT {shown} || coalesce(' (' || m.authored_date || ')', '') AS x "
+            f"(SELECT list(x ORDER BY x) FROM (SELECT DISTINCT {shown} "
+            "|| coalesce(' (' || m.authored_date || ')', '') AS x "
             f"FROM medication_request m WHERE m.patient_id = p.patient_id AND {_prescribed(builder)}))"
         )
     if name in ("reports", "report_ids"):

@@ -82,10 +82,10 @@ def dicom_tables() -> Mapping[str, TableSchema]:
         "dicom_instance": "One row for each instance, from its DICOM header",
     }
     columns: dict[str, list[Column]] = {name: [] for name in titles}
-    with (files("mappings") / "codes" / "dicom_columns.csv").open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            described = row["keyword"].split("|")[0] or "computed by the bridge"
-            columns[row["table"]].append(Column(row["column"], row["type"], described, row["unit"], row["source"]))
+    text = (files("mappings") / "codes" / "dicom_columns.csv").read_text("utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        described = row["keyword"].split("|")[0] or "computed by the bridge"
+        columns[row["table"]].append(Column(row["column"], row["type"], described, row["unit"], row["source"]))
     return {name: TableSchema(name, title, tuple(columns[name])) for name, title in titles.items()}
 
 
@@ -155,11 +155,10 @@ def first_day(value: Any) -> str | None:
     '2024-03-01'
     """
     match = _PARTIAL.match(str(value))
-    return (
-        match.group() + "-01-01"[: 10 - len(match.group())]
-        if match and len(match.group()) != 10
-        else match and match.group()
-    )
+    if match is None:
+        return None
+    day = match.group()
+    return {4: f"{day}-01-01", 7: f"{day}-01"}.get(len(day), day)
 
 
 def first_moment(value: Any) -> str | None:

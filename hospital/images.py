@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     ExplicitVRLittleEndian,
@@ -57,7 +58,7 @@ def _series(
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = _CLASS[imaging.modality]
     meta.TransferSyntaxUID = ImplicitVRLittleEndian if number % 11 == 3 else ExplicitVRLittleEndian
-    meta.ImplementationClassUID = "2.25.148187237184310236424206226377838563985"
+    meta.ImplementationClassUID = UID("2.25.148187237184310236424206226377838563985")
     made = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
     made.SpecificCharacterSet = list(person.name.charset)
     _patient_module(made, person)
@@ -140,7 +141,7 @@ def _image_module(made: Dataset, modality: str, number: int) -> None:
 
 
 def _instance(made: FileDataset, study: StudyRecord, instance: str, image: int, images: int) -> None:
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = instance
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID(instance)
     made.InstanceNumber = image
     made.AcquisitionDate, made.AcquisitionTime = made.StudyDate, made.StudyTime
     if made.Modality in ("CT", "MR"):
@@ -166,4 +167,5 @@ def phantom(modality: str, depth: float) -> Pixels:
     image = np.where(ring, bone, image)
     image = np.where(lesion & body, sick, image)
     speckle = ((rows * 7919 + columns * 104729 + depth * 31) % 0.01 * 4000).astype(np.int32)
-    return np.clip(image + speckle, 0, 4095).astype(np.uint16)
+    made: Pixels = np.clip(image + speckle, 0, 4095).astype(np.uint16)
+    return made

@@ -16,6 +16,10 @@ import httpx
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from bridge.ports import ChangePage
+from bridge.sources.orthanc import Orthanc
+from tests.dicom_files import study_bytes
+
 URL = "http://orthanc.example:8042"
 USERNAME, PASSWORD = "reader", "correct horse"
 DATE = "20240301T091500"
@@ -87,6 +91,11 @@ class FakeOrthanc(httpx.BaseTransport):
         for resource in reversed(made):
             self.add_change(f"New{resource.level}", resource)
         return True
+
+    def put(self, study: str, **options: Any) -> None:
+        """Stores the files of `study_bytes`."""
+        for content in study_bytes(study, **options):
+            self.store(content)
 
     def add_change(self, change_type: str, resource: Resource) -> None:
         self.last += 1
@@ -166,6 +175,25 @@ class FakeOrthanc(httpx.BaseTransport):
         page = rest[:limit]
         last = page[-1][0] if page else self.last
         return {"Changes": [entry for _, entry in page], "Done": len(page) == len(rest), "Last": last}
+
+
+def connect(fake: FakeOrthanc, password: str = PASSWORD) -> Orthanc:
+    """The source under test, named pacs, on this fake."""
+    return Orthanc("pacs", URL, username=USERNAME, password=password, transport=fake)
+
+
+def follow(source: Orthanc, position: str | None = None) -> tuple[set[str], str | None, list[ChangePage]]:
+    """Everything up to the end of the log: the studies named, the position reached, the pages."""
+    named: set[str] = set()
+    pages: list[ChangePage] = []
+    for _ in range(100):
+        page = source.changes(position)
+        position = page.position or position
+        named |= page.studies
+        pages.append(page)
+        if page.caught_up:
+            return named, position, pages
+    raise AssertionError("the log never ends")
 
 
 def orthanc_id(text: str) -> str:

@@ -107,7 +107,8 @@ class Folder:
         pending: list[str] = []
         for path, size, mtime_ns in self._walk():
             present.add(path)
-            if known.get(path) != (size, mtime_ns) and mtime_ns / 1e9 <= settled_before:
+            settled = not self._settle_s or mtime_ns / 1e9 <= settled_before
+            if settled and known.get(path) != (size, mtime_ns):
                 pending.append(path)
         if known and not present and not self._allow_empty:
             raise SourceUnavailable(

@@ -16,7 +16,7 @@ from uuid import uuid4
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -32,7 +32,7 @@ from bridge.translate.uids import checked_uid
 log = logging.getLogger("bridge.receiver")
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
-IMPLEMENTATION_UID = "2.25.148187237184310236424206226377838563984"
+IMPLEMENTATION_UID = UID("2.25.148187237184310236424206226377838563984")
 RESCAN_S = 300.0
 _TIMEOUT_S = 60
 _MAXIMUM_PDU = 131_072
@@ -87,7 +87,7 @@ class Receiver:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S
         entity.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
-            entity.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+            entity.add_supported_context(str(context.abstract_syntax), AllTransferSyntaxes)
         try:
             self._server = entity.start_server(
                 (self._host, self._port),
@@ -133,7 +133,7 @@ class Receiver:
 
     def _content(self, event: Any) -> bytes | None:
         """The Part 10 file of the object, its data set bit for bit as received; None when there is no room."""
-        data_set = event.request.DataSet.getvalue()
+        data_set: bytes = event.request.DataSet.getvalue()
         free = shutil.disk_usage(self._incoming).free
         if len(data_set) > self._maximum_bytes or free - len(data_set) < self._minimum_free:
             log.error("receiver %s: an object of %d bytes was refused: no room or too large", self.name, len(data_set))

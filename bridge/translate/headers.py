@@ -60,8 +60,8 @@ SOPInstanceUID SOPClassUID TransferSyntaxUID InstanceNumber ImageType NumberOfFr
 ConceptNameCodeSequence ContentLabel ContentDate ContentTime DocumentTitle PixelSpacing ImagerPixelSpacing
 SliceThickness SpacingBetweenSlices SliceLocation KVP ExposureTime XRayTubeCurrent Exposure CTDIvol ConvolutionKernel
 ReconstructionDiameter GantryDetectorTilt SpiralPitchFactor ContrastBolusAgent ContrastBolusRoute RepetitionTime
-EchoTime EffectiveEchoTime InversionTime FlipAngle EchoTrainLength MagneticFieldStrength ScanningSequence SequenceVariant
-SequenceName MRAcquisitionType ViewPosition BitsAllocated BitsStored PhotometricInterpretation
+EchoTime EffectiveEchoTime InversionTime FlipAngle EchoTrainLength MagneticFieldStrength ScanningSequence
+SequenceVariant SequenceName MRAcquisitionType ViewPosition BitsAllocated BitsStored PhotometricInterpretation
 BurnedInAnnotation LossyImageCompression SharedFunctionalGroupsSequence FrameAnatomySequence PixelMeasuresSequence
 MRTimingAndRelatedParametersSequence MREchoSequence CTExposureSequence CTXRayDetailsSequence CTReconstructionSequence
 ExposureTimeInms XRayTubeCurrentInmA
@@ -283,7 +283,7 @@ def _unplain(keyword: str, value: Any) -> Value:
         return Headers.from_json(value)
     if isinstance(value, list):
         return PersonName(*value)
-    return float(value) if WANTED.get(keyword) in FLOAT_VRS and isinstance(value, int) else value  # type: ignore[no-any-return]
+    return float(value) if WANTED.get(keyword) in FLOAT_VRS and isinstance(value, int) else value
 
 
 def _dataset_items(items: Any, depth: int) -> tuple[Value, ...]:

@@ -15,7 +15,7 @@ from bridge.model import Resource
 class Kind(StrEnum):
     """FHIR R4 SearchParameter.type, as far as used here."""
 
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105  (a FHIR search type)
     REFERENCE = "reference"
     DATE = "date"
     STRING = "string"

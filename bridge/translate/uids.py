@@ -23,7 +23,7 @@ def checked_uid(value: str, keyword: str) -> str:
     """
     if not value:
         raise InvalidDicomValue(keyword, "is missing: without it the instance has no place in a study")
-    if len(value) > _LONGEST or not _UID.match(value):
+    if len(value) > _LONGEST or not _UID.fullmatch(value):
         raise InvalidDicomValue(keyword, "is not a UID (digits and dots, at most 64 characters)")
     return value
 

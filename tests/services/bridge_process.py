@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -35,7 +36,7 @@ class BridgeProcess:
 
     def start(self) -> None:
         """Returns once its status answers."""
-        command = [str(Path(sys.executable).with_name("bridge")), "run", "--config", str(self._config)]
+        command = [str(_script("bridge")), "run", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         try:
@@ -73,6 +74,18 @@ class BridgeProcess:
     def get(self, path: str, **parameters: str) -> Any:
         """The JSON under a path."""
         return self._client.get(path, params=parameters).raise_for_status().json()
+
+    def sql(self, query: str) -> list[dict[str, Any]] | None:
+        """The rows of a SELECT asked over HTTP; None while the lake has nothing yet."""
+        answer = self._client.post("/cohort/api/sql", json={"sql": query})
+        return answer.json()["rows"] if answer.status_code == 200 else None
+
+    def cohort(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a SELECT asked by `cohort sql` beside the running bridge."""
+        command = [str(_script("cohort")), "sql", "--json", "--lake", str(self.data_dir / "lake"), query]
+        done = subprocess.run(command, env=self._environment, capture_output=True, check=True)
+        rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
+        return rows
 
     def studies(self, study_instance_uid: str) -> list[dict[str, Any]]:
         """The ImagingStudy resources with this UID, as a FHIR client finds them."""
@@ -115,3 +128,7 @@ class BridgeProcess:
         code = self._process.wait(STOP_S)
         self._process = None
         return code
+
+
+def _script(name: str) -> Path:
+    return Path(sys.executable).with_name(name)

@@ -60,9 +60,7 @@ class OrthancServer:
         environment = os.environ | {"LD_PRELOAD": str(self._shim)}
         with self._log.open("ab") as log:
             command = [self._binary, self._written_settings()]
-            self._process = subprocess.Popen(
-                command, env=environment, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, env=environment, cwd=self._folder, stdout=log, stderr=log)
         until = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
