@@ -85,8 +85,8 @@ def test_the_capability_statement_is_valid_and_tells_every_search_parameter(api:
     assert found["fhirVersion"] == "4.0.1"
     by_type = {r["type"]: {p["name"] for p in r["searchParam"]} for r in found["rest"][0]["resource"]}
     wanted = (
-        "identifier patient subject started modality series instance dicom-class bodysite basedon endpoint status reason "
-        "referrer interpreter performer encounter _id _lastUpdated"
+        "identifier patient subject started modality series instance dicom-class bodysite basedon endpoint status "
+        "reason referrer interpreter performer encounter _id _lastUpdated"
     )
     assert set(wanted.split()) <= by_type["ImagingStudy"]
 

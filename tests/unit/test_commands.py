@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from hospital import generate
+from tests.builders import STUDY, write_file
+from tests.services.peers import free_port
+
+BIN = Path(sys.executable).parent
+
+
+def command(name: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(BIN / name), *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("commands")
+    generate(folder / "hospital", patients=24, today=date(2026, 11, 24))
+    loaded = command("cohort", "load", folder / "hospital" / "clinical", "--lake", folder / "lake")
+    assert loaded.returncode == 0, loaded.stderr
+    assert "24 Patient" in loaded.stdout
+    yield folder / "lake"
+
+
+COMMANDS = [
+    ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
+                            ["parked", "replay"], ["demo"])
+] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
+def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> None:
+    shown = command(name, *words, "--help")
+    assert shown.returncode == 0
+    if words and words != ["parked"]:
+        assert "Example:" in shown.stdout
+
+
+def test_sql_prints_json_csv_and_tables(lake: Path, tmp_path: Path) -> None:
+    sql = "SELECT gender, count(*) AS n FROM patient GROUP BY 1 ORDER BY 1"
+    plain = orjson.loads(command("cohort", "sql", sql, "--lake", lake, "--json").stdout)
+    assert sum(r["n"] for r in plain["rows"]) == 24
+    assert command("cohort", "sql", sql, "--lake", lake, "--format", "csv").stdout.startswith("gender,n")
+    assert "gender" in command("cohort", "sql", sql, "--lake", lake).stdout
+    out = tmp_path / "a.parquet"
+    assert command("cohort", "sql", sql, "--lake", lake, "--format", "parquet", "--output", out).returncode == 0
+    assert out.read_bytes().startswith(b"PAR1")
+
+
+def test_questions_and_tables_describe_themselves(lake: Path) -> None:
+    listed = orjson.loads(command("cohort", "questions", "--json").stdout)
+    assert "osteosarcoma-ct" in {q["name"] for q in listed}
+    tables = orjson.loads(command("cohort", "tables", "--json", "--lake", lake).stdout)
+    assert all(c["name"] and c["type"] and c["source"] for t in tables for c in t["columns"])
+    assert "slice_thickness_mm" in command("cohort", "tables", "dicom_series").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("cohort", ["ask", "nothing"], "no question 'nothing'; known:"),
+        ("cohort", ["ask", "osteosarcoma-ct", "--param", "older_than_years"], "--param: found"),
+        ("cohort", ["ask", "osteosarcoma-ct", "--param", "older_than_years=old"], "parameter older_than_years"),
+        ("cohort", ["ask", "osteosarcoma-ct", "--date", "soon"], "--date: found 'soon'"),
+        ("cohort", ["sql", "DROP TABLE x"], "SELECT"),
+        ("cohort", ["sql", "SELECT 1", "--format", "xml"], "--format: found 'xml'"),
+        ("cohort", ["tables", "nope"], "no table 'nope'"),
+        ("cohort", ["load", "/nowhere/at/all"], "no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(lake: Path, name: str, words: list[str], told: str) -> None:
+    done = command(name, *words, *([] if "load" in words else ["--lake", lake]))
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lake_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = command("cohort", "sql", "SELECT 1", "--lake", tmp_path / "none")
+    assert done.returncode == 2
+    assert "no data in" in done.stderr
+
+
+def test_bad_lines_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.ndjson").write_bytes(b'{"resourceType":"Patient","id":"1"}\nnonsense\n')
+    done = command("cohort", "load", tmp_path / "x.ndjson", "--lake", tmp_path / "lake")
+    assert done.returncode == 1
+    assert "x.ndjson line 2: not JSON" in done.stderr
+
+
+def test_init_writes_a_file_that_check_accepts_and_does_not_overwrite(tmp_path: Path) -> None:
+    assert command("bridge", "init", cwd=tmp_path).returncode == 0
+    assert command("bridge", "check", "--config", "bridge.toml", cwd=tmp_path).returncode == 0
+    again = command("bridge", "init", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+
+
+def test_a_wrong_setting_stops_run_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("quiet = 3\n")
+    done = command("bridge", "run", "--config", tmp_path / "b.toml")
+    assert done.returncode == 2
+    assert "quiet: unknown setting" in done.stderr
+
+
+def test_a_port_in_use_stops_run_with_its_number(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "b.toml").write_text(f"[api]\nport = {port}\n")
+        done = command("bridge", "run", "--config", tmp_path / "b.toml")
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+
+
+def test_run_serves_stops_cleanly_and_status_and_parked_tell(tmp_path: Path) -> None:
+    from tests.services.bridge_process import BridgeProcess
+
+    sources = '[[sources]]\nkind = "folder"\nname = "in"\npath = "in"\npoll_s = 0.2\nsettle_s = 0\n'
+    sources += f'[[sources]]\nkind = "receiver"\nname = "rx"\nport = {free_port()}\n'
+    sources += '[[sources]]\nkind = "folder"\nname = "gone"\npath = "nowhere"\n'
+    bridge = BridgeProcess(tmp_path, sources, {})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "letter.txt").write_text("no image " * 50)
+    write_file(tmp_path / "in" / "a.dcm")
+    try:
+        bridge.start()
+        bridge.study(STUDY, numberOfInstances=1)
+        config = tmp_path / "bridge.toml"
+        status = orjson.loads(command("bridge", "status", "--config", config, "--json").stdout)
+        queues: dict[str, Any] = {q["queue"]: q for q in status["queues"]}
+        assert queues["poll"]["error"].startswith("source gone: its folder does not exist")
+        assert status["resources"]["ImagingStudy"] == 1
+        listed = command("bridge", "parked", "list", "--config", config, "--json")
+        assert listed.returncode == 1
+        (item,) = orjson.loads(listed.stdout)
+        assert (item["queue"], item["key"]) == ("file:in", "letter.txt")
+        assert command("bridge", "parked", "replay", "file:in", "letter.txt", "--config", config).returncode == 0
+        shown = orjson.loads(command("bridge", "study", STUDY, "--config", config).stdout)
+        assert [r["resource"]["resourceType"] for r in shown["resources"]] == ["Patient", "ImagingStudy"]
+        second = command("bridge", "run", "--config", config)
+        assert second.returncode == 2
+        assert "in use by another bridge process" in second.stderr
+        assert bridge.get("/")["cohort"].endswith("/cohort/")
+        assert bridge.stop() == 0
+        assert "Test^Eva" not in bridge.log
+        assert "P1" not in bridge.log
+    finally:
+        bridge.close()

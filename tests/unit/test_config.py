@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import config
+from bridge.errors import ConfigError
+
+ORTHANC = {"kind": "orthanc", "name": "pacs", "url": "http://h:8042"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"quiet": 1}, "quiet: unknown setting. Did you mean quiet_s?"),
+        ({"api": {"port": 99999}}, "api.port: found 99999; allowed: less than or equal to 65535"),
+        ({"api": {"prot": 1}}, "api.prot: unknown setting. Did you mean port?"),
+        (
+            {"sources": [{"kind": "pacs", "name": "a"}]},
+            "sources[0].kind: found 'pacs'; allowed: folder, orthanc, receiver",
+        ),
+        ({"sources": [{"name": "a"}]}, "sources[0].kind: missing; allowed: folder, orthanc, receiver"),
+        ({"sources": [{"kind": "orthanc", "name": "a"}]}, "sources[0].url: missing"),
+        (
+            {"sources": [ORTHANC | {"name": "Bad Name"}]},
+            "sources[0].name: found 'Bad Name'; allowed: a name of lower-case",
+        ),
+        ({"sources": [ORTHANC | {"url": "ftp://x"}]}, "sources[0].url: found 'ftp://x'; allowed: an http://"),
+        (
+            {"sources": [ORTHANC | {"url": "http://x:99999"}]},
+            "sources[0].url: found 'http://x:99999'; allowed: an http://",
+        ),
+        ({"sources": [ORTHANC | {"url": "http://u:p@h"}]}, "sources[0].url"),
+        ({"sources": [ORTHANC | {"usrname": "x"}]}, "sources[0].usrname: unknown setting. Did you mean username?"),
+        ({"sources": [ORTHANC, ORTHANC]}, "twice: pacs"),
+        ({"time_zone": "Vienna"}, "time_zone: found 'Vienna'; allowed: an IANA time zone"),
+        ({"workers": "many"}, "workers: found 'many'; allowed"),
+        ({"sinks": [{"kind": "fhir_server", "name": "lake", "url": "http://h"}]}, "lake"),
+    ],
+)
+def test_an_error_names_the_key_what_was_found_and_what_is_allowed(raw: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(raw)
+    assert told in str(caught.value)
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse({"sources": [ORTHANC | {"password": ["hunter2"]}]})
+    assert "hunter2" not in str(caught.value)
+    good = config.parse({"sources": [ORTHANC | {"password": "hunter2"}]})
+    assert "hunter2" not in repr(good)
+    assert "hunter2" not in good.model_dump_json()
+
+
+def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Path) -> None:
+    text = (files("bridge") / "bridge.toml").read_text("utf-8")
+    path = tmp_path / "bridge.toml"
+    path.write_text(text)
+    assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
+    sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
+    for section in (*sections, config.OrthancSource, config.FhirServerSink):
+        for name in section.model_fields:
+            if name not in ("sources", "sinks", "api", "identity", "issuers"):
+                assert f"{name} = " in text, name
+
+
+def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
+    text = (files("bridge") / "bridge.toml").read_text("utf-8")
+    lines = []
+    for line in text.splitlines():
+        bare = line.removeprefix("# ")
+        setting = line.startswith("# ") and ("= " in bare or bare.startswith("[")) and not bare.startswith("Relative")
+        lines.append(bare if setting else line)
+    path = tmp_path / "bridge.toml"
+    settled = "\n".join(lines).replace('username = ""\npassword = "${EHR', 'username = "x"\npassword = "${EHR')
+    path.write_text(settled)
+    loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b"})
+    assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs"]
+    assert loaded.identity.issuers
+
+
+def test_paths_count_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "b.toml"
+    path.parent.mkdir()
+    path.write_text('data_dir = "d"\n[[sources]]\nkind = "folder"\nname = "x"\npath = "in"\n')
+    loaded = config.load(path)
+    assert loaded.data_dir == path.parent / "d"
+    (source,) = loaded.sources
+    assert isinstance(source, config.FolderSource)
+    assert source.path == path.parent / "in"
+
+
+def test_environment_variables_fill_in_and_missing_ones_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('[[sources]]\nkind = "orthanc"\nname = "x"\nurl = "http://${HOST}:8042"\n')
+    (source,) = config.load(path, {"HOST": "pacs"}).sources
+    assert isinstance(source, config.OrthancSource)
+    assert source.url == "http://pacs:8042"
+    with pytest.raises(ConfigError, match=r"sources\[0\].url: the environment variable HOST"):
+        config.load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "no such file"), ("a = ", "not valid TOML"), (b"\xff", "cannot be read")]
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: str | bytes | None, told: str) -> None:
+    path = tmp_path / "b.toml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=told):
+        config.load(path)
+
+
+def test_the_embedded_default_listens_on_loopback_only() -> None:
+    embedded = config.embedded()
+    hosts = {embedded.api.host} | {s.host for s in embedded.sources if isinstance(s, config.ReceiverSource)}
+    assert hosts == {"127.0.0.1"}
