@@ -87,6 +87,10 @@ class BridgeProcess:
         rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
         return rows
 
+    def post(self, path: str, body: dict[str, str]) -> Any:
+        """The JSON that a path answers to a JSON body."""
+        return self._client.post(path, json=body).raise_for_status().json()
+
     def studies(self, study_instance_uid: str) -> list[dict[str, Any]]:
         """The ImagingStudy resources with this UID, as a FHIR client finds them."""
         bundle = self.get("/fhir/ImagingStudy", identifier=f"urn:dicom:uid|urn:oid:{study_instance_uid}")

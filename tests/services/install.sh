@@ -5,6 +5,7 @@
 set -u
 
 packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql chromium gcc libc6-dev"
+command -v node >/dev/null 2>&1 || packages="$packages nodejs npm"
 
 give_up() {
     echo "install.sh: $1; tests that need a missing peer will say so" >&2
