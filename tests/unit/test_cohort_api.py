@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from bridge.api.security import harden
+from cohort.api import CHARTS, router
+from cohort.catalogue import questions
+from cohort.lake import Lake
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def client(lake: Lake) -> TestClient:
+    app = FastAPI()
+    app.include_router(router(lake))
+    harden(app, ["testserver"])
+    return TestClient(app)
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    lake = Lake(tmp_path_factory.mktemp("api") / "lake")
+    lines = [
+        {
+            "kind": "resource", "origin": "clinical", "type": "Patient", "id": f"p{n}", "revision": 1, "deleted": False,
+            "resource": {"resourceType": "Patient", "id": f"p{n}", "gender": EVIL if n == 3 else "female"},
+        }
+        for n in range(4)
+    ]  # fmt: skip
+    lake.append(lines)
+    lake.publish(datetime.now(UTC))
+    yield client(lake)
+
+
+def test_the_page_is_served_with_a_policy_that_runs_only_its_own_script(web: TestClient) -> None:
+    page = web.get("/cohort/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    for name in ("page.js", "page.css"):
+        assert web.get(f"/cohort/static/{name}").status_code == 200
+    assert "innerHTML" not in web.get("/cohort/static/page.js").text
+
+
+@pytest.mark.parametrize("name", ["../api.py", "..%2fapi.py", "index.html", "x"])
+def test_no_other_file_is_served(web: TestClient, name: str) -> None:
+    assert web.get(f"/cohort/static/{name}").status_code == 404
+
+
+def test_questions_tables_and_generation_are_listed(web: TestClient) -> None:
+    assert {q["name"] for q in web.get("/cohort/api/questions").json()} == set(questions())
+    tables = {t["name"]: t for t in web.get("/cohort/api/tables").json()}
+    assert tables["patient"]["rows"] == 4
+    assert web.get("/cohort/api/generation").json()["generation"] == "g000001"
+
+
+def test_sql_is_answered_in_every_format(web: TestClient) -> None:
+    asked = {"sql": "SELECT patient_id, gender FROM patient ORDER BY 1"}
+    answer = web.post("/cohort/api/sql", json=asked)
+    assert answer.json()["rows"][3] == {"patient_id": "p3", "gender": EVIL}
+    assert answer.headers["content-type"] == "application/json"
+    download = web.post("/cohort/api/sql", json=asked | {"format": "csv"})
+    assert download.headers["content-disposition"] == 'attachment; filename="query.csv"'
+    assert web.post("/cohort/api/sql", json=asked | {"format": "parquet"}).content.startswith(b"PAR1")
+
+
+@pytest.mark.parametrize("name", sorted(CHARTS))
+def test_the_plots_have_their_rows(web: TestClient, name: str) -> None:
+    assert web.get(f"/cohort/api/charts/{name}").status_code == 200
+
+
+def test_a_question_is_answered(web: TestClient) -> None:
+    asked = {"parameters": {"older_than_years": "30"}, "date": "2026-01-01"}
+    found = web.post("/cohort/api/questions/osteosarcoma-ct", json=asked)
+    assert found.status_code == 200
+    assert found.headers["x-lake-generation"] == "g000001"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("sql", {"sql": "DROP TABLE x"}, 400),
+        ("sql", {"sql": ""}, 422),
+        ("sql", {"sql": "SELECT 1", "format": "exe"}, 422),
+        ("sql", {"sql": "SELECT 1", "more": 1}, 422),
+        ("sql", {"sql": "x" * 2_000_000}, 413),
+        ("questions/none", {}, 404),
+        ("questions/osteosarcoma-ct", {"parameters": {"older_than_years": "old"}}, 400),
+        ("questions/osteosarcoma-ct", {"parameters": {"x": 1}}, 400),
+        ("questions/osteosarcoma-ct", {"date": "soon"}, 422),
+    ],
+)
+def test_a_wrong_request_is_told(web: TestClient, path: str, body: dict[str, Any], status: int) -> None:
+    answer = web.post(f"/cohort/api/{path}", json=body)
+    assert answer.status_code == status
+    assert answer.json()
+
+
+def test_another_host_name_is_refused(web: TestClient) -> None:
+    assert web.get("/cohort/api/tables", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_before_there_is_data_it_says_so(tmp_path: Path) -> None:
+    empty = client(Lake(tmp_path / "lake"))
+    assert empty.get("/cohort/api/generation").json()["generation"] is None
+    assert empty.post("/cohort/api/sql", json={"sql": "SELECT 1"}).status_code == 409
