@@ -43,6 +43,8 @@ log = logging.getLogger("bridge")
 
 PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
+PUBLISH_SHARE = 0.2
+"""At most this share of the time goes into publishing: under load generations come less often, not slower work."""
 
 
 class Bridge:
@@ -166,8 +168,10 @@ class Bridge:
             while not self.stopping.is_set():
                 self._publish.wait(PUBLISH_AT_LEAST_EVERY_S)
                 self._publish.clear()
+                started = time.monotonic()
                 self.publish()
-                self.stopping.wait(PUBLISH_AT_MOST_EVERY_S)
+                spent = time.monotonic() - started
+                self.stopping.wait(max(PUBLISH_AT_MOST_EVERY_S, spent / PUBLISH_SHARE - spent))
             self.publish()
         except BaseException as error:
             self._died(f"thread publisher: unexpected {type(error).__name__}")

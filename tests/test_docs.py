@@ -1,0 +1,109 @@
+"""What the documents say is there is there, and the other way round."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cohort.catalogue import questions
+from cohort.schema import catalogue, dicom_tables, view_tables
+
+ROOT = Path(__file__).parents[1]
+READ = "\n".join(p.read_text("utf-8") for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+)(?:%|)?:", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    for target in set(re.findall(r"make ([a-z]+)", READ)) - {"bench"}:
+        assert target in targets, target
+
+
+@pytest.mark.parametrize(
+    "link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text("utf-8"))))
+)
+def test_every_link_of_the_readme_leads_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_every_queue_of_the_work_table_is_explained() -> None:
+    for queue in ("poll", "sweep", "study", "sink:NAME", "file:SOURCE", "instance"):
+        assert f"`{queue}`" in READ
+
+
+def test_every_column_has_a_type_a_source_and_a_meaning() -> None:
+    for table in catalogue().values():
+        assert table.title
+        for column in table.columns:
+            assert column.type, (table.name, column.name)
+            assert column.source, (table.name, column.name)
+            assert column.description, (table.name, column.name)
+
+
+def test_units_stand_in_names_and_in_the_table() -> None:
+    suffixes = {
+        "mm": "_mm",
+        "kV": "_kv",
+        "ms": "_ms",
+        "mA": "_ma",
+        "T": "_t",
+        "mGy": "_mgy",
+        "deg": "_deg",
+        "m": "_m",
+        "kg": "_kg",
+    }
+    for table in dicom_tables().values():
+        for column in table.columns:
+            if column.unit in suffixes:
+                assert column.name.endswith(suffixes[column.unit])
+
+
+def test_every_view_is_shareable() -> None:
+    for name, table in view_tables().items():
+        assert table.view.name == name
+        assert all(c.type for c in table.view.columns)
+
+
+def test_ready_questions_state_what_they_count() -> None:
+    assert all(len(q.description) > 60 for q in questions().values())
+
+
+def test_compose_and_its_settings_are_valid() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    assert set(compose["services"]) == {"orthanc", "bridge"}
+    for service in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    from bridge import config
+
+    settings = config.load(ROOT / "bridge.compose.toml", {"ORTHANC_PASSWORD": "x"})
+    assert [s.name for s in settings.sources] == ["orthanc", "receiver"]
+
+
+def test_every_dependency_is_pinned_with_a_hash() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    for dependency in project["dependencies"]:
+        name = re.split(r"[<>=\[ ]", dependency)[0].lower().replace("_", "-")
+        assert re.search(rf"^{re.escape(name)}==", lock, re.M), name
+    assert "--hash=sha256:" in lock
+    assert "http" not in lock.replace("httpx", "").replace("httpcore", "")
+
+
+def test_a_wheel_holds_the_data_it_needs(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in (
+        "bridge/bridge.toml", "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
+        "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "bridge/py.typed",
+    ):  # fmt: skip
+        assert needed in names
+    assert not [n for n in names if n.startswith("tests/")]
