@@ -87,7 +87,7 @@ def test_every_dependency_is_pinned_with_a_hash() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lock = (ROOT / "requirements.lock").read_text("utf-8")
     for dependency in project["dependencies"]:
-        name = re.split(r"[<>=\[ ]", dependency)[0].lower().replace("_", "-")
+        name = re.split(r"[<>=\[ ]", dependency)[0].lower().replace("_", "-").replace(".", "-")
         assert re.search(rf"^{re.escape(name)}==", lock, re.M), name
     assert "--hash=sha256:" in lock
     assert "http" not in lock.replace("httpx", "").replace("httpcore", "")
