@@ -21,7 +21,7 @@ def human_names(name: PersonName) -> list[Resource]:
     """
     found = [(code, getattr(name, group)) for group, code in _GROUPS]
     several = sum(1 for _, text in found if text) > 1
-    names = [_human_name(text, code if several or code != "ABC" else "") for code, text in found if text]
+    names = [_human_name(text, code, several or code != "ABC") for code, text in found if text]
     return [n for n in names if n]
 
 
@@ -31,12 +31,20 @@ def display(name: PersonName) -> str:
     >>> display(PersonName("Muster^Eva^^Dr."))
     'Dr. Eva Muster'
     """
-    for text in name:
+    for (_, code), text in zip(_GROUPS, name, strict=True):
         parts = _parts(text)
         if parts:
-            family, given, middle, prefix, suffix = parts
-            return " ".join(p for p in (prefix, given, middle, family, suffix) if p)
+            return _written(parts, code)
     return ""
+
+
+def _written(parts: tuple[str, str, str, str, str], representation: str) -> str:
+    """Given name first in the alphabetic representation; family name first where scripts do so."""
+    family, given, middle, prefix, suffix = parts
+    order = (
+        (prefix, given, middle, family, suffix) if representation == "ABC" else (prefix, family, given, middle, suffix)
+    )
+    return " ".join(part for part in order if part)
 
 
 def _parts(text: str) -> tuple[str, str, str, str, str] | None:
@@ -47,12 +55,12 @@ def _parts(text: str) -> tuple[str, str, str, str, str] | None:
     return parts[0], parts[1], parts[2], parts[3], parts[4]
 
 
-def _human_name(text: str, representation: str) -> Resource | None:
+def _human_name(text: str, representation: str, tell: bool) -> Resource | None:
     parts = _parts(text)
     if parts is None:
         return None
     family, given, middle, prefix, suffix = parts
-    name: Resource = {"use": "usual", "text": " ".join(p for p in (prefix, given, middle, family, suffix) if p)}
+    name: Resource = {"use": "usual", "text": _written(parts, representation)}
     if family:
         name["family"] = family
     givens = ([given] if given else []) + middle.split()
@@ -62,6 +70,6 @@ def _human_name(text: str, representation: str) -> Resource | None:
         name["prefix"] = [prefix]
     if suffix:
         name["suffix"] = [suffix]
-    if representation:
+    if tell:
         name["extension"] = [{"url": REPRESENTATION, "valueCode": representation}]
     return name

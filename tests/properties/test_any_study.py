@@ -1,0 +1,87 @@
+"""Whatever an archive holds: a valid study or a clear refusal, the same whatever the order, and no value in words."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+from fhir.resources.R4B.imagingstudy import ImagingStudy
+from fhir.resources.R4B.patient import Patient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import RejectedInput
+from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, WANTED, Headers
+from tests.builders import STUDY, a_translator, headers
+
+SECRET = "S3CRET"
+TEXT = st.one_of(
+    st.text(max_size=20), st.just(SECRET), st.sampled_from(["", " ", "20240101", "091500", "1.2.3", "A\\B", "+0100"])
+)
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), TEXT)
+
+
+def value(vr: str) -> st.SearchStrategy[Any]:
+    if vr == "PN":
+        return st.one_of(
+            TEXT, st.fixed_dictionaries({}, optional={"Alphabetic": TEXT, "Ideographic": TEXT, "Phonetic": TEXT})
+        )
+    return NUMBERS if vr in INTEGER_VRS | FLOAT_VRS else TEXT
+
+
+FLAT = [k for k, vr in WANTED.items() if vr != "SQ" and not k.endswith("InstanceUID")]
+ATTRIBUTE = st.sampled_from(FLAT).flatmap(
+    lambda k: st.tuples(st.just(k), st.lists(st.one_of(value(WANTED[k]), st.none()), max_size=3))
+)
+
+
+def item(depth: int) -> st.SearchStrategy[dict[str, Any]]:
+    flat = st.dictionaries(st.sampled_from(FLAT), st.lists(TEXT, max_size=2), max_size=4).map(
+        lambda d: {k: {"vr": WANTED[k], "Value": v} for k, v in d.items()}
+    )
+    if depth == 0:
+        return flat
+    sequences = [k for k, vr in WANTED.items() if vr == "SQ"]
+    nested = st.dictionaries(st.sampled_from(sequences), st.lists(item(depth - 1), max_size=2), max_size=2)
+    return st.tuples(flat, nested).map(lambda p: p[0] | {k: {"vr": "SQ", "Value": v} for k, v in p[1].items()})
+
+
+INSTANCE = st.tuples(st.lists(ATTRIBUTE, max_size=6), item(2), st.integers(1, 3), st.integers(1, 3))
+
+
+def built(drawn: Any) -> Headers:
+    attributes, more, series, instance = drawn
+    changed = {k: {"vr": WANTED[k], "Value": v} for k, v in attributes} | more
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        changed.pop(keyword, None)
+    return Headers({**headers(series=series, instance=instance), **Headers.from_dicom_json(changed)})
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(INSTANCE, min_size=1, max_size=5), st.randoms())
+def test_any_study_is_valid_or_refused_and_order_does_not_matter(drawn: list[Any], shuffle: random.Random) -> None:
+    by_uid = {h.text("SOPInstanceUID"): h for h in map(built, drawn)}
+    instances = list(by_uid.values())
+    translator = a_translator()
+    try:
+        result = translator.translate(STUDY, {"a": instances})
+    except RejectedInput as error:
+        assert SECRET not in str(error)
+        return
+    ImagingStudy.model_validate(result.resources[-1])
+    Patient.model_validate(result.patient)
+    told = [r.error for r in result.rejected] + [r.problem for r in result.remarks]
+    assert not [t for t in told if SECRET in t]
+    first = orjson.dumps([result.patient, *result.resources])
+    shuffle.shuffle(instances)
+    again = translator.translate(STUDY, {"a": sorted(instances, key=lambda h: h.text("SOPInstanceUID"))})
+    assert orjson.dumps([again.patient, *again.resources]) == first
+    orjson.dumps(translator.rows(STUDY, {"a": instances}))
+
+
+@settings(max_examples=200, deadline=None)
+@given(item(3))
+def test_headers_survive_being_written_down(plain: dict[str, Any]) -> None:
+    found = Headers.from_dicom_json(plain)
+    assert Headers.from_json(orjson.loads(orjson.dumps(found.as_json()))) == found
