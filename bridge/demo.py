@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bridge import __version__, config
 from bridge.compose import Bridge
-from bridge.errors import ConfigError, SourceUnavailable
+from bridge.errors import ConfigError, ProjectError, SourceUnavailable
 from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
 from bridge.sources.receiver import answer_at_once
 from cohort.catalogue import question
@@ -112,7 +113,7 @@ def _bring(bridge: Bridge, made: Path, folder: Path, studies: int, console: Cons
     inbox = next(s.path for s in bridge.settings.sources if isinstance(s, config.FolderSource))
     with _progress(console) as bar:
         shown = bar("Bringing studies through the pipeline")
-        sender = threading.Thread(target=_send_all, args=(bridge, made / "dicom", inbox, stop), daemon=True)
+        sender = _Sender(bridge, made / "dicom", inbox, stop)
         sender.start()
         loaded = bar("Loading clinical FHIR")
         report = load([made / "clinical"], bridge.lake, datetime.now(UTC), loaded)
@@ -128,6 +129,21 @@ def _bring(bridge: Bridge, made: Path, folder: Path, studies: int, console: Cons
             f"{parked} of pydicom's own test files are damaged or incomplete on purpose and parked with the reason. "
             f"See: bridge parked list --data-dir {bridge.settings.data_dir}"
         )
+
+
+class _Sender(threading.Thread):
+    """Sends everything in the background; `error` is what stopped it, if anything did."""
+
+    def __init__(self, bridge: Bridge, dicom: Path, inbox: Path, stop: threading.Event) -> None:
+        super().__init__(name="demo-sender", daemon=True)
+        self._send = partial(_send_all, bridge, dicom, inbox, stop)
+        self.error: ProjectError | OSError | None = None
+
+    def run(self) -> None:
+        try:
+            self._send()
+        except (ProjectError, OSError) as error:
+            self.error = error
 
 
 def _send_all(bridge: Bridge, dicom: Path, inbox: Path, stop: threading.Event) -> None:
@@ -178,21 +194,30 @@ def _c_store(bridge: Bridge, files: Sequence[Path]) -> None:
 
 
 def _wait(
-    bridge: Bridge, sender: threading.Thread, studies: int, shown: Callable[[int, int], None], stop: threading.Event
+    bridge: Bridge, sender: _Sender, studies: int, shown: Callable[[int, int], None], stop: threading.Event
 ) -> None:
     """Until every study is visible and nothing waits in any queue."""
     started = time.monotonic()
-    queues = {STUDY_QUEUE, sink_queue("lake"), *map(file_queue, bridge.sources)}
     while not stop.is_set() and not bridge.failed.is_set():
         visible = bridge.state.counts().get("ImagingStudy", 0)
         shown(min(visible, studies), studies)
-        waiting = sum(waiting for queue, waiting, *_ in bridge.state.depth() if queue in queues)
-        inbox_read = _inbox_read(bridge)
-        if not sender.is_alive() and visible >= studies and not waiting and inbox_read and not bridge.lake.pending():
+        if not sender.is_alive() and visible >= studies and _at_rest(bridge):
             return
+        if sender.error is not None:
+            raise SourceUnavailable(f"the demo could not send its studies: {sender.error}")
         if time.monotonic() - started > _GIVE_UP_S:
             raise SourceUnavailable("the demo did not come to rest in 15 minutes: see `bridge status`")
         stop.wait(_IDLE_S)
+
+
+def _at_rest(bridge: Bridge) -> bool:
+    """Looked at in the order in which work moves on, so that nothing slips by between two looks."""
+    if not _inbox_read(bridge):
+        return False
+    for queue in (*map(file_queue, bridge.sources), STUDY_QUEUE, sink_queue("lake")):
+        if bridge.state.items(queue=queue, parked=False, limit=1):
+            return False
+    return not bridge.lake.pending()
 
 
 def _inbox_read(bridge: Bridge) -> bool:

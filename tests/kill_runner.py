@@ -42,10 +42,14 @@ def main() -> None:
 
 
 def settled(bridge: Bridge, folder: Path) -> bool:
+    # in the order in which work moves on, so that nothing slips by between two looks
     files = sum(1 for p in (folder / "inbox").rglob("*.dcm"))
-    queues = {STUDY_QUEUE, sink_queue("lake")}
-    waiting = any(depth[1] for depth in bridge.state.depth() if depth[0] in queues)
-    return len(bridge.state.known_files("inbox")) == files and not waiting and not bridge.lake.pending()
+    if len(bridge.state.known_files("inbox")) != files:
+        return False
+    for queue in (STUDY_QUEUE, sink_queue("lake")):
+        if bridge.state.items(queue=queue, parked=False, limit=1):
+            return False
+    return not bridge.lake.pending()
 
 
 def summary(bridge: Bridge) -> dict[str, object]:
