@@ -22,7 +22,7 @@ from bridge.api.app import create_app
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import FolderSource, OrthancSource, ReceiverSource, Settings
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, SinkUnavailable
 from bridge.loops import Loops
 from bridge.model import WadoEndpoint
 from bridge.ports import ImagingSource, Sink
@@ -181,6 +181,8 @@ class Bridge:
         """Makes what was delivered to the lake visible to questions."""
         try:
             self.lake.publish(datetime.now(UTC))
+        except SinkUnavailable as error:
+            log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
 

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import orjson
 
-from bridge.errors import InvalidQuery
+from bridge.errors import InvalidQuery, SinkUnavailable
 from cohort.schema import ViewTable, catalogue, dicom_tables, view_tables
 
 Key = tuple[str, str, str]
@@ -69,7 +69,13 @@ class Fold:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, batch: Iterable[Path]) -> FoldResult:
-        """The next generation's files, on disk when this returns."""
+        """The next generation's files, on disk when this returns. Raises SinkUnavailable when they cannot be made."""
+        try:
+            return self._run(batch)
+        except duckdb.Error as error:
+            raise SinkUnavailable(f"lake: a generation cannot be made ({type(error).__name__})") from None
+
+    def _run(self, batch: Iterable[Path]) -> FoldResult:
         newest = self._read(batch)
         self._result.files |= dict(self._before)
         by_type: dict[str, list[dict[str, Any]]] = {}

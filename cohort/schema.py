@@ -8,7 +8,8 @@ import csv
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import UTC, date, datetime
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -133,14 +134,17 @@ def _ansi_types(selects: Any) -> list[tuple[str, str]]:
 
 
 def _conversion(column: ViewColumn, kind: str) -> Callable[[Any], Any] | None:
-    if kind == "DATE":
-        return first_day
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return first_moment
-    if kind == "DOUBLE":
-        return _number
-    if kind in ("INTEGER", "BIGINT"):
-        return _whole
+    """What makes a value fit the column's type, or None of it: one malformed value must not stop a whole load."""
+    known: dict[str, Callable[[Any], Any]] = {
+        "DATE": first_day,
+        "TIMESTAMP WITH TIME ZONE": first_moment,
+        "DOUBLE": _number,
+        "INTEGER": partial(_whole, limit=2**31),
+        "BIGINT": partial(_whole, limit=2**63),
+        "BOOLEAN": lambda value: value if isinstance(value, bool) else None,
+    }
+    if kind in known:
+        return known[kind]
     if column.type == "base64Binary":
         return _decoded
     if column.name == "study_instance_uid":
@@ -158,32 +162,40 @@ def first_day(value: Any) -> str | None:
     if match is None:
         return None
     day = match.group()
-    return {4: f"{day}-01-01", 7: f"{day}-01"}.get(len(day), day)
+    day = {4: f"{day}-01-01", 7: f"{day}-01"}.get(len(day), day)
+    try:
+        return date.fromisoformat(day).isoformat()
+    except ValueError:
+        return None
 
 
 def first_moment(value: Any) -> str | None:
-    """A FHIR dateTime as a moment; one without a time counts from midnight UTC; None if it is none."""
+    """A FHIR dateTime as a moment in UTC; one without a time or zone counts in UTC; None if it is none."""
     text = str(value)
-    if "T" in text:
-        return text
-    day = first_day(value)
-    return f"{day}T00:00:00Z" if day else None
+    if "T" not in text:
+        day = first_day(value)
+        return f"{day}T00:00:00Z" if day else None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _whole(value: Any, limit: int) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and -limit <= value < limit else None
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return (value if isinstance(value, str) else orjson.dumps(value).decode()).replace("\0", "")
 
 
 def _decoded(value: Any) -> str | None:
     try:
-        return base64.b64decode(str(value), validate=True).decode("utf-8", "replace")
+        return base64.b64decode(str(value), validate=True).decode("utf-8", "replace").replace("\0", "")
     except (binascii.Error, ValueError):
         return None

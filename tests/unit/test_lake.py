@@ -195,6 +195,32 @@ def test_a_broken_line_or_resource_is_parked_and_the_rest_is_folded(lake: Lake) 
     assert reasons.count("not a line of the delta's format") == 2
 
 
+NASTY: list[Any] = [
+    "2024-13-45", "0000-00-00", "99999", "2024-01-01T25:61:61Z", "9999-12-31T23:59:59-14:00", "\x00", "a\x00b", 2**40, -1,
+    1.5, True, "true", [], {}, [[]], {"a": {"b": ["c"]}}, "\U0001f600" * 50, "'; DROP TABLE x --", "NaN", None,
+]  # fmt: skip
+SHAPES = [
+    ("Patient", "birthDate"), ("Patient", "deceasedBoolean"), ("Patient", "deceasedDateTime"), ("Patient", "gender"),
+    ("Patient", "identifier"), ("Condition", "onsetDateTime"), ("Condition", "code"), ("Condition", "subject"),
+    ("Observation", "valueQuantity"), ("Observation", "effectiveDateTime"), ("Observation", "category"),
+    ("Encounter", "period"), ("Encounter", "class"), ("MedicationRequest", "medicationCodeableConcept"),
+    ("DiagnosticReport", "presentedForm"), ("DiagnosticReport", "issued"), ("DiagnosticReport", "imagingStudy"),
+    ("ImagingStudy", "numberOfSeries"), ("ImagingStudy", "series"), ("ImagingStudy", "started"),
+]  # fmt: skip
+
+
+def test_no_value_whatever_it_is_stops_a_load(lake: Lake) -> None:
+    nested = [{"value": x, "start": x, "data": x, "contentType": "text/plain", "code": x, "coding": x} for x in NASTY]
+    broken = [
+        line(kind, f"{kind}-{n}-{m}", **{element: value})
+        for n, (kind, element) in enumerate(SHAPES)
+        for m, value in enumerate((*NASTY, *nested, *([x] for x in nested)))
+    ]
+    put(lake, *broken, line("Patient", "good", birthDate="1970-01-01"))
+    assert ask(lake, "SELECT birth_date FROM patient WHERE patient_id = 'good'") == [("1970-01-01",)]
+    assert ask(lake, "SELECT count(*) > 100 FROM patient") == [(True,)]
+
+
 def test_unchanged_tables_share_their_files_and_a_generation_stays_as_it_was(lake: Lake) -> None:
     put(lake, line("Patient", "p"), line("Condition", "c"))
     first = lake.current()
