@@ -75,7 +75,7 @@ def merge(
             held = instances.setdefault(sop_uid, (series_uid, headers))
             if held[0] != series_uid:
                 remarks.add("SeriesInstanceUID", "differs between archives for the same SOP Instance UID")
-        first = first or tuple(snapshots[source])
+        first = first or tuple(sorted(snapshots[source], key=_uids))
     return Study(
         study_instance_uid, _series(instances), tuple(s for s in ranked if snapshots[s]), first, tuple(rejected)
     )
@@ -87,6 +87,10 @@ def _place(study_instance_uid: str, headers: Headers) -> tuple[str, str]:
     sop_uid = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
     checked_uid(headers.text("SOPClassUID"), "SOPClassUID")
     return checked_uid(headers.text("SeriesInstanceUID"), "SeriesInstanceUID"), sop_uid
+
+
+def _uids(headers: Headers) -> tuple[str, str]:
+    return headers.text("SeriesInstanceUID"), headers.text("SOPInstanceUID")
 
 
 def _series(instances: Mapping[str, tuple[str, Headers]]) -> tuple[Series, ...]:
