@@ -21,7 +21,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from bridge import __version__
-from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile
+from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile, Unavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.folder import Folder
@@ -127,6 +127,9 @@ class Receiver:
             return self._keep(event, part, hashlib.sha256(content).hexdigest())
         except OSError as error:
             log.error("receiver %s: an object could not be written: %s", self.name, error.strerror)
+            return OUT_OF_RESOURCES
+        except Unavailable as error:
+            log.error("receiver %s: an object could not be taken: %s", self.name, error)
             return OUT_OF_RESOURCES
         finally:
             part.unlink(missing_ok=True)

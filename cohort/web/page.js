@@ -2,6 +2,7 @@
 // Values reach the page by textContent only: nothing that comes from data is ever read as HTML.
 
 const SHOWN_ROWS = 500;
+const SHORT = 30; // characters that stay on one line
 const at = (id) => document.getElementById(id);
 let questions = [];
 let last = null; // what was asked last, for the downloads
@@ -72,18 +73,20 @@ function table(answer) {
 }
 
 function cell(value) {
+  if (value === null) return make("td", "");
   if (Array.isArray(value) && value.length < 2) return cell(value.length ? value[0] : null);
+  if (typeof value === "number") return make("td", value, { class: "number" });
+  const text = Array.isArray(value) ? value.join("; ") : String(value);
+  if (text.length <= SHORT) return make("td", text, { class: "short" });
+  const box = make("div", Array.isArray(value) ? null : text, { class: "cell" });
   if (Array.isArray(value)) {
     const list = make("ul");
     value.forEach((v) => list.append(make("li", v)));
-    const box = make("div", null, { class: "cell" });
     box.append(list);
-    const made = make("td");
-    made.append(box);
-    return made;
   }
-  const number = typeof value === "number";
-  return make("td", value === null ? "" : value, number ? { class: "number" } : {});
+  const made = make("td");
+  made.append(box);
+  return made;
 }
 
 function chosen() {

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, StateUnavailable
 from bridge.ports import ChangePage
 from bridge.sources.part10 import read_headers
 from bridge.sources.receiver import Receiver, answer_at_once
@@ -142,6 +142,20 @@ def test_a_disk_that_refuses_is_told_and_nothing_is_left(rig: Rig, monkeypatch: 
     monkeypatch.setattr("bridge.sources.receiver._write_durably", full)
     assert rig.send(a_dataset()) == [0xA700]
     assert rig.files() == []
+
+
+def test_a_state_that_cannot_answer_is_told_and_the_sender_tries_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object) -> None:
+        raise StateUnavailable("state: the database cannot answer now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.state, "commit_page", locked)
+        assert rig.send(a_dataset()) == [0xA700]
+    assert rig.send(a_dataset()) == [0]
+    assert len(rig.files()) == 1
+    assert len(rig.receiver.read(STUDY).instances) == 1
 
 
 def test_parts_of_a_crash_are_swept_at_the_start(tmp_path: Path) -> None:
