@@ -36,6 +36,7 @@ from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
 from bridge.translate.imaging_study import Site
 from bridge.translate.study import Translator
+from bridge.translate.validate import validate
 from cohort.api import router as cohort_router
 from cohort.lake import Lake
 
@@ -73,6 +74,7 @@ class Bridge:
             clock=time.time,
             random=random.random,
             at=at,
+            check=validate if settings.validate_resources else None,
         )
 
     def app(self) -> FastAPI:

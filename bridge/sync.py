@@ -63,6 +63,8 @@ class Pipeline:
     clock: Callable[[], float]
     random: Callable[[], float]
     at: Callable[[str], None] = field(default=_nothing)
+    check: Callable[[StudyResult], None] | None = None
+    """Looks at what a translation made before it is stored; raises RejectedInput to park the study instead."""
 
     def prepare(self) -> None:
         """Rows for every source's polls and sweeps; those of sources no longer configured are removed."""
@@ -168,6 +170,8 @@ class Pipeline:
             self._retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
         self.at("translated")
+        if self.check is not None:
+            self.check(result)
         plain = [name for name, sink in self.sinks.items() if not sink.wants_rows]
         with_rows = [name for name, sink in self.sinks.items() if sink.wants_rows]
         self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished=failure is None)

@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.config": {"bridge.errors", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
+    "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
     "bridge.code_tables": {"bridge.translate"},
     "bridge.sources": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from bridge.errors import RefusedByServer, SinkUnavailable
-from bridge.model import StudyState
+from bridge.model import StudyResult, StudyState
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.headers import Headers
+from bridge.translate.validate import validate
 from tests.archive_fake import FakeArchive, FakeSink
 from tests.builders import STUDY, a_translator, headers
 
@@ -275,6 +277,25 @@ def test_a_bug_met_by_one_study_is_parked_without_its_values(rig: Rig, monkeypat
     (parked,) = rig.state.items(parked=True)
     assert parked.error.startswith("unexpected ZeroDivisionError")
     assert "SECRET" not in parked.error
+
+
+def test_a_site_can_have_every_resource_checked_before_it_is_stored(rig: Rig) -> None:
+    def spoiled(result: StudyResult) -> None:
+        wrong = result.resources[-1] | {"numberOfSeries": "SECRET", "status": []}
+        validate(replace(result, resources=(*result.resources[:-1], wrong)))
+
+    rig.pipeline.check = validate
+    rig.a.put(headers())
+    rig.run()
+    assert rig.study()["status"] == "available"
+    rig.pipeline.check = spoiled
+    rig.a.put(headers(instance=2))
+    rig.run()
+    (parked,) = rig.state.items(parked=True)
+    assert parked.error.startswith("ImagingStudy is not valid FHIR: ")
+    assert "numberOfSeries" in parked.error
+    assert "SECRET" not in parked.error
+    assert rig.study()["numberOfInstances"] == 1
 
 
 def test_the_sinks_get_the_newest_state_whatever_was_marked(rig: Rig) -> None:
