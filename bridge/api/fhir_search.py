@@ -156,7 +156,7 @@ class _Parser:
         self._ids.append(ids)
 
     def _set_updated(self, value: str) -> None:
-        self._updated += [_date("_lastUpdated", v) for v in [value]]
+        self._updated.append(_date("_lastUpdated", value))
 
     def _set_sort(self, value: str) -> None:
         name = value.removeprefix("-")
