@@ -127,7 +127,7 @@ def _bring(bridge: Bridge, made: Path, folder: Path, studies: int, console: Cons
     if parked:
         console.print(
             f"{parked} of pydicom's own test files are damaged or incomplete on purpose and parked with the reason. "
-            f"See: bridge parked list --data-dir {bridge.settings.data_dir}"
+            f"See: {_command('bridge')} parked list --data-dir {bridge.settings.data_dir}"
         )
 
 
@@ -236,7 +236,17 @@ def _answer(bridge: Bridge, console: Console, today: date) -> None:
         raise SourceUnavailable("the lake has no generation: nothing was delivered")
     answer = ask(generation, asked, {}, today)
     console.print(table(answer, console.width, rows=12, columns=SHOWN_COLUMNS))
-    console.print(f"All of it: cohort ask {QUESTION} --lake {bridge.settings.lake_dir} --format csv", soft_wrap=True)
+    console.print(
+        f"All of it: {_command('cohort')} ask {QUESTION} --lake {bridge.settings.lake_dir} --format csv", soft_wrap=True
+    )
+
+
+def _command(name: str) -> str:
+    """How the person who started the demo calls a command of this environment."""
+    path = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(path):
+        return name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _addresses(bridge: Bridge, console: Console) -> None:
