@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,10 +10,11 @@ from urllib.parse import quote
 
 from bridge.model import Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
-from bridge.sources.orthanc_client import OrthancClient, Transport
 from bridge.sources.orthanc_ids import StudyIds
 from bridge.sources.orthanc_log import LogPage, Position, is_orthanc_id
 from bridge.sources.orthanc_tags import headers_from_tags
+from bridge.sources.web_auth import sign_in
+from bridge.sources.web_client import Transport, WebClient
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
 
@@ -44,6 +46,7 @@ class Orthanc:
         dicom_web: str = "/dicom-web",
         username: str = "",
         password: str = "",
+        tls: ssl.SSLContext | None = None,
         timeout_s: float = 60.0,
         endpoint: WadoEndpoint | None = None,
         poll_s: float = 2.0,
@@ -52,8 +55,14 @@ class Orthanc:
     ) -> None:
         self.name, self.endpoint, self.poll_s, self.sweep_s = name, endpoint, poll_s, sweep_s
         self._dicom_web = dicom_web.rstrip("/")
-        self._client = OrthancClient(
-            name, url, username=username, password=password, timeout_s=timeout_s, transport=transport
+        self._client = WebClient(
+            name,
+            url,
+            product="Orthanc",
+            auth=sign_in(url, username=username, password=password),
+            tls=tls,
+            timeout_s=timeout_s,
+            transport=transport,
         )
         self._ids = StudyIds(self._client)
 

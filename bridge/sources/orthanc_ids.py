@@ -8,8 +8,8 @@ from typing import Any
 
 from bridge.errors import InvalidDicomValue
 from bridge.model import Rejection
-from bridge.sources.orthanc_client import OrthancClient
 from bridge.sources.orthanc_log import Entry, is_orthanc_id
+from bridge.sources.web_client import WebClient
 from bridge.translate.uids import checked_uid
 
 REMEMBERED = 50_000
@@ -26,7 +26,7 @@ _FEW = 4
 class StudyIds:
     """Finds the studies that entries of the log are about. What is gone meanwhile names nothing."""
 
-    def __init__(self, client: OrthancClient) -> None:
+    def __init__(self, client: WebClient) -> None:
         self._client = client
         self._uid_of_study = _Recent()
         self._study_of_series = _Recent()
@@ -63,7 +63,7 @@ class _Recent(OrderedDict[str, str]):
 class _Search:
     """The entries of one page, followed upwards. One request for a series answers for all its instances."""
 
-    def __init__(self, client: OrthancClient, uid_of_study: _Recent, study_of_series: _Recent) -> None:
+    def __init__(self, client: WebClient, uid_of_study: _Recent, study_of_series: _Recent) -> None:
         self._client, self._uid_of_study, self._study_of_series = client, uid_of_study, study_of_series
         self._studies_done: set[str] = set()
         self._series_done: set[str] = set()

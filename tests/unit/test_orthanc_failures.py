@@ -143,7 +143,7 @@ def test_the_wait_that_the_peer_asks_for_is_passed_on(
 def test_an_answer_too_large_is_refused_before_it_is_read_whole(
     fake: FakeOrthanc, source: Orthanc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.sources.orthanc_client.ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr("bridge.sources.web_client.ANSWER_BYTES", 1 << 20)
     sent: list[int] = []
 
     def endless() -> Iterator[bytes]:

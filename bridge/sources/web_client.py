@@ -1,4 +1,4 @@
-"""Speaks HTTP with one Orthanc: bounded answers, and every failure told as what the operator can do about it."""
+"""Speaks HTTP with one archive: bounded answers, and every failure told as what the operator can do about it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,6 +21,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines quote who
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 Transport = httpx.BaseTransport
+Parameters = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
+"""Query parameters; pairs where one is repeated."""
 
 ANSWER_BYTES = 268_435_456
 """The largest REST answer read into memory: the largest asked for lists 200 series with their instances."""
@@ -38,10 +40,11 @@ KEEP_IDLE_S = 0.5
 _LONGEST_WAIT_S = 3600.0
 
 
-class OrthancClient:
+class WebClient:
     """GET, POST and streamed GET under one base address. Safe to use from several threads.
 
-    Redirects are not followed and the environment's proxies not used, so that the password goes to `url` only.
+    `product` is what the operator calls the peer, `setting` the setting its address stands in. Redirects are not
+    followed and the environment's proxies not used, so that credentials go to `url` only.
     Raises ConfigError when `url` is not an address, SourceUnavailable when an answer cannot be had.
     """
 
@@ -50,15 +53,19 @@ class OrthancClient:
         name: str,
         url: str,
         *,
-        username: str = "",
-        password: str = "",
+        product: str,
+        setting: str = "url",
+        auth: httpx.Auth | None = None,
+        tls: ssl.SSLContext | None = None,
         timeout_s: float = 60.0,
         transport: Transport | None = None,
     ) -> None:
         self._name, self._url, self._timeout_s = name, url.rstrip("/"), timeout_s
+        self._product, self._setting = product, setting
         _check_address(name, url)
         self._client = httpx.Client(
-            auth=(username, password) if username else None,
+            auth=auth,
+            verify=tls if tls is not None else True,
             timeout=timeout_s,
             limits=httpx.Limits(keepalive_expiry=KEEP_IDLE_S),
             follow_redirects=False,
@@ -69,22 +76,24 @@ class OrthancClient:
     def close(self) -> None:
         self._client.close()
 
-    def get(self, path: str, parameters: Mapping[str, str | int] | None = None) -> Any:
-        """The JSON under a path; None when there is nothing (404)."""
-        with self._answer("GET", path, parameters or {}, "application/json") as response:
-            return None if response is None else self._parsed(response)
+    def get(self, path: str, parameters: Parameters = (), accept: str = "application/json") -> Any:
+        """The JSON under a path; None when there is nothing (404, 410, 204)."""
+        with self._answer("GET", path, parameters, accept) as response:
+            return None if response is None or response.status_code == 204 else self._parsed(response)
 
     def post(self, path: str, text: str) -> Any:
         """The JSON answer to a text; None when nothing is there (404)."""
         with self._answer("POST", path, {}, "application/json", text) as response:
-            return None if response is None else self._parsed(response)
+            return None if response is None or response.status_code == 204 else self._parsed(response)
 
-    def each(self, path: str, accept: str, visit: Callable[[Any], None]) -> int | None:
-        """Visits every item of a JSON array while it arrives; how many there were, None for 404."""
+    def each(self, path: str, accept: str, visit: Callable[[Any], None], parameters: Parameters = ()) -> int | None:
+        """Visits every item of a JSON array while it arrives; how many there were (204: 0), None for 404 and 410."""
         count = 0
-        with self._answer("GET", path, {}, accept) as response:
+        with self._answer("GET", path, parameters, accept) as response:
             if response is None:
                 return None
+            if response.status_code == 204:
+                return 0
             try:
                 for item in array_items(self._chunks(response, ARRAY_BYTES), ITEM_CHARACTERS):
                     visit(item)
@@ -104,7 +113,9 @@ class OrthancClient:
         except orjson.JSONDecodeError:
             html = content.lstrip()[:1] == b"<"
             kind = "HTML instead of JSON: a proxy or a login page answers" if html else "not JSON"
-            raise self.unavailable(f"the answer is {kind}; check that url is Orthanc's REST API") from None
+            raise self.unavailable(
+                f"the answer is {kind}; check that {self._setting} is the address of {self._product}"
+            ) from None
 
     def _chunks(self, response: httpx.Response, most: int) -> Iterator[bytes]:
         until, size = time.monotonic() + TIMEOUTS_PER_ANSWER * self._timeout_s, 0
@@ -118,29 +129,49 @@ class OrthancClient:
 
     @contextmanager
     def _answer(
-        self, method: str, path: str, parameters: Mapping[str, str | int], accept: str, text: str | None = None
+        self, method: str, path: str, parameters: Parameters, accept: str, text: str | None = None
     ) -> Iterator[httpx.Response | None]:
         """The response to read from, or None for 404 and 410. What goes wrong while reading is translated as well."""
-        request: dict[str, Any] = {"params": dict(parameters), "headers": {"Accept": accept}}
+        pairs = list(parameters.items() if isinstance(parameters, Mapping) else parameters)
+        request: dict[str, Any] = {"params": pairs, "headers": {"Accept": accept}}
         if text is not None:
             request["content"] = text.encode()
         try:
             with self._client.stream(method, self._url + path, **request) as response:
                 if response.status_code in {404, 410}:
                     yield None
-                elif response.status_code == 200:
+                elif response.status_code in {200, 204}:
                     yield response
                 else:
                     raise self._refused(response)
         except httpx.HTTPError as error:
-            raise self.unavailable(_explained(error, self._timeout_s)) from None
+            raise self.unavailable(self._explained(error)) from None
 
     def _refused(self, response: httpx.Response) -> SourceUnavailable:
         code = response.status_code
-        hint = _HINTS.get(code, "")
+        hint = _HINTS.get(code, "").format(product=self._product)
         if 300 <= code < 400:
-            hint = ": redirects are not followed; set url to the final address"
+            hint = f": redirects are not followed; set {self._setting} to the final address"
         return self.unavailable(f"HTTP {code}{hint}", _retry_after(response))
+
+    def _explained(self, error: httpx.HTTPError) -> str:
+        """What went wrong, from the type and its causes; never the error's own text, which may quote the URL."""
+        causes = list(_causes(error))
+        if isinstance(error, httpx.ConnectTimeout):
+            return f"no connection within {self._timeout_s:g} s (timeout_s): check {self._setting} and the network"
+        if isinstance(error, httpx.TimeoutException):
+            return f"no answer within {self._timeout_s:g} s (timeout_s)"
+        if any(isinstance(c, ssl.SSLError) for c in causes):
+            return f"the TLS connection failed: check the certificates, and http or https in {self._setting}"
+        if any(isinstance(c, socket.gaierror) for c in causes):
+            return f"the host name in {self._setting} is not known"
+        if any(isinstance(c, ConnectionRefusedError) for c in causes):
+            return f"connection refused: is {self._product} running, and its port the one in {self._setting}?"
+        if isinstance(error, httpx.DecodingError):
+            return "the answer's compression is damaged"
+        if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.CloseError | httpx.RemoteProtocolError):
+            return "the connection was cut before the answer was complete"
+        return f"cannot be reached ({type(error).__name__}): check {self._setting} and the network"
 
 
 def _check_address(name: str, url: str) -> None:
@@ -153,32 +184,12 @@ def _check_address(name: str, url: str) -> None:
 
 
 _HINTS = {
-    401: ": username or password not accepted",
-    403: ": this user may not do this; check the user's rights in Orthanc or in the proxy before it",
-    405: ": Orthanc, or a proxy before it, does not allow this method here",
+    401: ": username or password not accepted, or the token",
+    403: ": this user may not do this; check the user's rights in {product} or in the proxy before it",
+    405: ": {product}, or a proxy before it, does not allow this method here",
     429: ": too many requests",
-    503: ": Orthanc, or a proxy before it, cannot answer now",
+    503: ": {product}, or a proxy before it, cannot answer now",
 }
-
-
-def _explained(error: httpx.HTTPError, timeout_s: float) -> str:
-    """What went wrong on the way, from the type and its causes; never the error's own text, which may quote the URL."""
-    causes = list(_causes(error))
-    if isinstance(error, httpx.ConnectTimeout):
-        return f"no connection within {timeout_s:g} s (timeout_s): check url and the network"
-    if isinstance(error, httpx.TimeoutException):
-        return f"no answer within {timeout_s:g} s (timeout_s)"
-    if any(isinstance(c, ssl.SSLError) for c in causes):
-        return "the TLS connection failed: check the certificate, and http or https in url"
-    if any(isinstance(c, socket.gaierror) for c in causes):
-        return "the host name in url is not known"
-    if any(isinstance(c, ConnectionRefusedError) for c in causes):
-        return "connection refused: is Orthanc running, and its port the one in url?"
-    if isinstance(error, httpx.DecodingError):
-        return "the answer's compression is damaged"
-    if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.CloseError | httpx.RemoteProtocolError):
-        return "the connection was cut before the answer was complete"
-    return f"cannot be reached ({type(error).__name__}): check url and the network"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
