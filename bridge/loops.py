@@ -18,7 +18,8 @@ HEARTBEATS_PER_LEASE = 3
 
 
 class Loops:
-    """One thread for each source's polls, one for sweeps, `workers` for studies, one for each sink, a heartbeat.
+    """One thread for each source's polls, one for sweeps, one for verify passes, `workers` for studies, one for each
+    sink, a heartbeat.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -34,7 +35,7 @@ class Loops:
     ) -> None:
         self._pipeline, self._process, self._renew, self._failed = pipeline, process, renew, failed
         self._stop = threading.Event()
-        steps: list[tuple[str, Callable[[str], int]]] = [("sweep", pipeline.sweep)]
+        steps: list[tuple[str, Callable[[str], int]]] = [("sweep", pipeline.sweep), ("verify", pipeline.verify)]
         steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]
         steps += [(f"study-{n}", pipeline.translate) for n in range(workers)]
         steps += [(f"sink-{name}", partial(pipeline.deliver, name)) for name in pipeline.sinks]

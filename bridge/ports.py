@@ -19,6 +19,9 @@ POLL_QUEUE = "poll"
 SWEEP_QUEUE = "sweep"
 """Sources to compare as a whole; key: source. Recurring."""
 
+VERIFY_QUEUE = "verify"
+"""Sources of which a bounded part of what is held is compared, one part after another; key: source. Recurring."""
+
 INSTANCE_QUEUE = "instance"
 """Parked instances; key: Study Instance UID/source/instance or path."""
 
@@ -80,12 +83,21 @@ class ImagingSource(Protocol):
     @property
     def sweep_s(self) -> float: ...
 
+    @property
+    def verify_s(self) -> float:
+        """Seconds between passes of `count` over a part of what is held; 0: `changes` miss no deletion."""
+        ...
+
     def changes(self, position: str | None) -> ChangePage: ...
 
     def read(self, study_instance_uid: str) -> StudyHeaders: ...
 
     def inventory(self) -> Iterator[tuple[str, int]]:
-        """Every study the source holds now, with its number of instances."""
+        """Every study the source holds now, with its number of instances. Raises rather than giving only a part."""
+        ...
+
+    def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
+        """How many instances the source holds now of each of these studies, counted as `inventory` does; 0 = gone."""
         ...
 
 
@@ -99,6 +111,8 @@ class FileIndex(Protocol):
     def file_studies(self, source: str, paths: Sequence[str]) -> dict[str, str]: ...
 
     def indexed_studies(self, source: str) -> Iterator[tuple[str, int]]: ...
+
+    def file_counts(self, source: str, studies: Sequence[str]) -> dict[str, int]: ...
 
     def replayed_files(self, source: str) -> tuple[str, ...]: ...
 
@@ -209,5 +223,11 @@ class PipelineState(WorkTable, Protocol):
     def clear_replayed(self, source: str, before: float) -> None: ...
 
     def held(self, source: str) -> Iterator[tuple[str, int]]: ...
+
+    def held_after(self, source: str, after: str, limit: int) -> list[tuple[str, int]]: ...
+
+    def verified_up_to(self, source: str) -> str: ...
+
+    def commit_verified(self, source: str, different: Iterable[str], up_to: str, now: float) -> None: ...
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...

@@ -15,6 +15,7 @@ from bridge.ports import (
     POLL_QUEUE,
     STUDY_QUEUE,
     SWEEP_QUEUE,
+    VERIFY_QUEUE,
     Claim,
     ImagingSource,
     LeaseLost,
@@ -28,6 +29,9 @@ log = logging.getLogger("bridge.sync")
 
 PAGES_PER_POLL = 50
 SWEEP_MARKS = 500
+VERIFIED_PER_PASS = 200
+"""Studies counted in one verify pass: its cost does not depend on how many the archive holds."""
+
 REPLAY_GRACE_S = 600.0
 
 
@@ -70,6 +74,8 @@ class Pipeline:
         """Rows for every source's polls and sweeps; those of sources no longer configured are removed."""
         self.state.ensure(POLL_QUEUE, self.sources, self.clock())
         self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
+        verified = [name for name, source in self.sources.items() if source.verify_s]
+        self.state.ensure(VERIFY_QUEUE, verified, self.clock())
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
@@ -83,6 +89,13 @@ class Pipeline:
         claims = self.state.claim(SWEEP_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
             self._guarded(claim, partial(self._sweep, claim))
+        return len(claims)
+
+    def verify(self, worker: str) -> int:
+        """Counts the next part of what is held of one due source in its archive and marks every difference."""
+        claims = self.state.claim(VERIFY_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
+        for claim in claims:
+            self._guarded(claim, partial(self._verify, claim))
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
@@ -160,6 +173,17 @@ class Pipeline:
         self.state.mark_studies(claim.key, different | held.keys(), self.clock())
         self.state.clear_replayed(claim.key, started - REPLAY_GRACE_S)
         self.state.reschedule(claim, self.clock() + source.sweep_s)
+
+    def _verify(self, claim: Claim) -> None:
+        """One pass over the next studies in order of UID; after the last one the next pass begins with the first."""
+        source, after = self.sources[claim.key], self.state.verified_up_to(claim.key)
+        held = dict(self.state.held_after(claim.key, after, VERIFIED_PER_PASS))
+        now_held = source.count(list(held)) if held else {}
+        different = [uid for uid, instances in held.items() if now_held.get(uid, 0) != instances]
+        up_to = max(held) if len(held) == VERIFIED_PER_PASS else ""
+        now = self.clock()
+        self.state.commit_verified(claim.key, different, up_to, now)
+        self.state.reschedule(claim, now + source.verify_s)
 
     def _study(self, claim: Claim) -> None:
         uid = claim.key
@@ -241,7 +265,7 @@ class Pipeline:
         place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
         log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, place)
         message = f"unexpected {type(error).__name__} at {place}: a bug of this program"
-        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE}:
+        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE}:
             self._retry(claim, SourceUnavailable(message))
         else:
             self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": place})

@@ -13,13 +13,14 @@ from bridge.translate.headers import Headers
 class FakeArchive:
     """Holds headers by study; its log is a list of study UIDs, its position an index into it."""
 
-    poll_s, sweep_s = 1.0, 1000.0
+    poll_s, sweep_s, verify_s = 1.0, 1000.0, 10.0
 
     def __init__(self, name: str, endpoint: WadoEndpoint | None = None) -> None:
         self.name, self.endpoint = name, endpoint
         self.studies: dict[str, dict[str, Headers]] = {}
         self.log: list[str] = []
         self.down = False
+        self.counted: list[int] = []
 
     def put(self, *instances: Headers, quietly: bool = False) -> None:
         for headers in instances:
@@ -42,6 +43,11 @@ class FakeArchive:
     def inventory(self) -> Iterator[tuple[str, int]]:
         self._answer()
         yield from [(uid, len(found)) for uid, found in self.studies.items()]
+
+    def count(self, study_instance_uids: Sequence[str]) -> dict[str, int]:
+        self._answer()
+        self.counted.append(len(study_instance_uids))
+        return {uid: len(self.studies.get(uid, {})) for uid in study_instance_uids}
 
     def _answer(self) -> None:
         if self.down:

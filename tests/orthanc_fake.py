@@ -161,6 +161,8 @@ class FakeOrthanc(httpx.BaseTransport):
                 return [_dicom_json(i.dataset) for i in studies[0].instances()] if len(studies) == 1 else None
             case ["studies", id_, "instances-tags"] if id_ in self.resources:
                 return {i.id: _tags_json(i.dataset) for i in self.resources[id_].instances()}
+            case ["studies", id_, "statistics"] if id_ in self.resources:
+                return {"CountInstances": len(list(self.resources[id_].instances()))}
             case [folder] if folder in LEVELS.values():
                 since, limit = int(request.url.params["since"]), int(request.url.params["limit"])
                 listed = [r.as_json() for r in self.resources.values() if LEVELS[r.level] == folder]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bridge.errors import InvalidDicomValue, InvalidFile, RejectedInput, SourceUnavailable
@@ -28,6 +28,7 @@ class Folder:
     """
 
     endpoint: WadoEndpoint | None = None
+    verify_s = 0.0
 
     def __init__(
         self,
@@ -94,6 +95,10 @@ class Folder:
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study with its number of files, as last looked at."""
         return self._index.indexed_studies(self.name)
+
+    def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
+        """How many files of each study there are, as last looked at."""
+        return self._index.file_counts(self.name, study_instance_uids)
 
     def forget_what_is_known(self) -> None:
         """Compare with the durable index at the next look (someone else wrote to it)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -51,9 +51,11 @@ class Orthanc:
         endpoint: WadoEndpoint | None = None,
         poll_s: float = 2.0,
         sweep_s: float = 3600.0,
+        verify_s: float = 60.0,
         transport: Transport | None = None,
     ) -> None:
         self.name, self.endpoint, self.poll_s, self.sweep_s = name, endpoint, poll_s, sweep_s
+        self.verify_s = verify_s
         self._dicom_web = dicom_web.rstrip("/")
         self._client = WebClient(
             name,
@@ -128,6 +130,19 @@ class Orthanc:
             if uid:
                 by_uid[uid] += count
         yield from sorted(by_uid.items())
+
+    def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
+        """How many instances Orthanc holds now of each study."""
+        return {uid: sum(map(self._count, self._orthanc_ids(uid))) for uid in study_instance_uids}
+
+    def _count(self, study: str) -> int:
+        found = self._client.get(f"/studies/{study}/statistics")
+        if found is None:
+            return 0
+        count = found.get("CountInstances") if isinstance(found, Mapping) else None
+        if not str(count).isascii() or not str(count).isdigit():
+            raise self._client.unavailable("/studies did not answer as Orthanc does: check url")
+        return int(str(count))
 
     def _orthanc_ids(self, uid: str) -> list[str]:
         """Orthanc's identifiers of the study: several when it is held under several patient ids."""

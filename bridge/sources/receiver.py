@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -46,6 +46,7 @@ class Receiver:
     """A C-STORE and C-ECHO SCP on plain pynetdicom. `store` makes a page of changes durable."""
 
     endpoint: WadoEndpoint | None = None
+    verify_s = 0.0
 
     def __init__(
         self,
@@ -114,6 +115,9 @@ class Receiver:
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         return self._files.inventory()
+
+    def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
+        return self._files.count(study_instance_uids)
 
     def _on_store(self, event: Any) -> int:
         """Status of one C-STORE (PS3.4 B.2.3). Success only once the object survives a crash."""

@@ -22,6 +22,8 @@ from bridge.state.work import BATCH, Work
 from bridge.translate.headers import Headers
 
 HELD_PAGE = 2000
+_VERIFIED = "verify:"
+"""Cursors of verify passes lie beside those of sources; a source's name has no colon."""
 
 
 class Holdings(Work):
@@ -43,14 +45,16 @@ class Holdings(Work):
             self._accept(connection, source, (*page.accepted, *page.gone))
             self._park_rejections(connection, file_queue(source), page.rejected, now)
             self._hint(connection, source, page.studies, now, quiet_s, max_wait_s)
-            if not page.position:
-                return
-            statement = self._insert(cursor).values(source=source, position=page.position)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[cursor.c.source], set_={"position": statement.excluded.position}
-                )
+            if page.position:
+                self._move(connection, source, page.position)
+
+    def _move(self, connection: Connection, source: str, position: str) -> None:
+        statement = self._insert(cursor).values(source=source, position=position)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[cursor.c.source], set_={"position": statement.excluded.position}
             )
+        )
 
     def mark_studies(self, source: str, studies: Iterable[str], now: float) -> None:
         """Hint that these studies of a source may have changed; they are due at once (sweeps, people)."""
@@ -130,18 +134,32 @@ class Holdings(Work):
         """Every study the source held when last read, with its number of instances; in order of UID."""
         last = ""
         while True:
-            statement = (
-                select(holding.c.study_instance_uid, holding.c.instances)
-                .where(holding.c.source == source, holding.c.instances > 0, holding.c.study_instance_uid > last)
-                .order_by(holding.c.study_instance_uid)
-                .limit(HELD_PAGE)
-            )
-            with self._db.read() as connection:
-                page = connection.execute(statement).all()
-            yield from ((row.study_instance_uid, row.instances) for row in page)
+            page = self.held_after(source, last, HELD_PAGE)
+            yield from page
             if len(page) < HELD_PAGE:
                 return
-            last = page[-1].study_instance_uid
+            last = page[-1][0]
+
+    def held_after(self, source: str, after: str, limit: int) -> list[tuple[str, int]]:
+        """The next `limit` studies after a UID that the source held when last read, with their instances."""
+        statement = (
+            select(holding.c.study_instance_uid, holding.c.instances)
+            .where(holding.c.source == source, holding.c.instances > 0, holding.c.study_instance_uid > after)
+            .order_by(holding.c.study_instance_uid)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return [(row.study_instance_uid, row.instances) for row in connection.execute(statement)]
+
+    def verified_up_to(self, source: str) -> str:
+        """The last study that a verify pass has counted; "" when the next pass begins with the first."""
+        return self.position(f"{_VERIFIED}{source}") or ""
+
+    def commit_verified(self, source: str, different: Iterable[str], up_to: str, now: float) -> None:
+        """What one verify pass found: hints for the studies that differ, and how far it came."""
+        with self._db.write() as connection:
+            self._hint(connection, source, different, now, 0.0, 0.0)
+            self._move(connection, f"{_VERIFIED}{source}", up_to)
 
     def known_files(self, source: str) -> dict[str, tuple[int, int]]:
         """path → (size, mtime_ns) of every file the source has read, readable or not."""
@@ -181,6 +199,19 @@ class Holdings(Work):
         with self._db.read() as connection:
             rows = connection.execute(statement).all()
         yield from ((row[0], row[1]) for row in rows)
+
+    def file_counts(self, source: str, studies: Sequence[str]) -> dict[str, int]:
+        """study → how many files of it are indexed, for those of the studies that have any."""
+        found: dict[str, int] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(studies), BATCH):
+                statement = (
+                    select(file.c.study_instance_uid, func.count())
+                    .where(file.c.source == source, file.c.study_instance_uid.in_(studies[start : start + BATCH]))
+                    .group_by(file.c.study_instance_uid)
+                )
+                found |= {row[0]: row[1] for row in connection.execute(statement)}
+        return found
 
     def replayed_files(self, source: str) -> tuple[str, ...]:
         """Keys a person asked to try again."""

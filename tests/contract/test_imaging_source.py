@@ -276,6 +276,17 @@ def test_the_inventory_counts_what_a_read_holds(archive: Archive, follower: Foll
     inventory = dict(follower.source.inventory())
     assert inventory == {STUDY: 6, OTHER: 1}
     assert inventory == {study: follower.source.read(study).held for study in inventory}
+    assert dict(follower.source.count([STUDY, OTHER])) == inventory
+
+
+def test_a_count_tells_what_is_gone_in_whole_or_in_part(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=3))
+    archive.put(study_bytes(OTHER, instances=1))
+    follower.follow()
+    archive.delete_study(OTHER)
+    follower.follow()
+    count = follower.source.count([STUDY, OTHER, "1.2.3.4.5"])
+    assert [count.get(uid, 0) for uid in (STUDY, OTHER, "1.2.3.4.5")] == [3, 0, 0]
 
 
 def test_an_archive_that_is_away_is_unavailable_and_comes_back(archive: Archive, follower: Follower) -> None:

@@ -40,7 +40,8 @@ class Rig:
         step = 1.0 if seconds <= 60 else seconds / 40
         for _ in range(int(seconds / step)):
             self.now += step
-            while self.pipeline.poll("w") or self.pipeline.sweep("w") or self.pipeline.translate("w"):
+            steps = (self.pipeline.poll, self.pipeline.sweep, self.pipeline.verify, self.pipeline.translate)
+            while any(step("w") for step in steps):
                 pass
             for name in ("ehr", "lake"):
                 try:
@@ -71,7 +72,7 @@ def test_a_study_goes_from_the_archive_to_every_sink(rig: Rig) -> None:
         assert [r.resource_type for r in state.resources] == ["Patient", "ImagingStudy"]
     assert rig.ehr.states[0].rows == {}
     assert len(rig.lake.states[0].rows["dicom_instance"]) == 2
-    assert [q for q, *_ in rig.state.depth()] == ["poll", "sweep"]
+    assert [q for q, *_ in rig.state.depth()] == ["poll", "sweep", "verify"]
 
 
 def test_late_and_repeated_instances_make_one_new_version_and_none(rig: Rig) -> None:
@@ -141,6 +142,29 @@ def test_the_sweep_finds_what_no_change_told(rig: Rig) -> None:
     gone = [r.content for r in rig.state.study_resources(other) if r.resource_type == "ImagingStudy"]
     assert gone[0] is not None
     assert gone[0]["status"] == "entered-in-error"
+
+
+def test_verify_passes_find_deletions_a_part_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.sync.VERIFIED_PER_PASS", 4)
+    studies = [f"1.2.3.{n}" for n in range(10, 20)]
+    for uid in studies:
+        rig.a.put(headers(study=uid, instance=1), headers(study=uid, instance=2))
+    rig.run(5)
+    del rig.a.studies[studies[1]]
+    del rig.a.studies[studies[8]][f"{studies[8]}.1.2"]
+    rig.a.counted.clear()
+    rig.run(40)
+    assert max(rig.a.counted) == 4
+    assert sum(rig.a.counted[:3]) >= 9
+    shown = {}
+    for uid in studies:
+        (content,) = [r.content for r in rig.state.study_resources(uid) if r.resource_type == "ImagingStudy"]
+        assert content is not None
+        shown[uid] = content["status"], content["numberOfInstances"]
+    assert shown.pop(studies[1]) == ("entered-in-error", 0)
+    assert shown.pop(studies[8]) == ("available", 1)
+    assert set(shown.values()) == {("available", 2)}
+    assert rig.b.counted == []
 
 
 def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
