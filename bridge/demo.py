@@ -25,7 +25,7 @@ from bridge import __version__, config
 from bridge.compose import Bridge
 from bridge.errors import ConfigError, ProjectError, SourceUnavailable
 from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
-from bridge.sources.receiver import answer_at_once
+from bridge.sources.association import answer_at_once
 from cohort.catalogue import question
 from cohort.clinical import load
 from cohort.render import table

@@ -1,52 +1,70 @@
-"""A C-STORE receiver: bytes on disk and fsynced before success is answered; its spool is its archive."""
+"""A C-STORE receiver: bytes on disk and fsynced before success is answered; its spool is its archive.
+
+Connections wait in the lobby until they have asked for an association; each association has a thread. The spool is the
+truth: the index is written behind it, in groups, and what a crash left out of it is found by the scan at the start.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
+import ipaddress
 import logging
-import os
 import shutil
 import socket
+import ssl
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID, AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from bridge import __version__
 from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile, Unavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
+from bridge.sources.association import Association, Judgement, Origin, Peer, Received
 from bridge.sources.folder import Folder
+from bridge.sources.indexer import Indexer
+from bridge.sources.lobby import BACKLOG, Lobby
+from bridge.sources.manifest import Manifest, Verdict, forget
 from bridge.sources.part10 import read_headers
+from bridge.sources.services import Request, Response, Service, Status
+from bridge.sources.spool import Outcome, Spool
+from bridge.sources.upper_layer import Proposal, Reject, reject_pdu
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
 
 log = logging.getLogger("bridge.receiver")
 
-SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
-IMPLEMENTATION_UID = UID("2.25.148187237184310236424206226377838563984")
 RESCAN_S = 300.0
-_TIMEOUT_S = 60
-_MAXIMUM_PDU = 131_072
-_REFUSED_KEPT = 1000
+IDLE_S, OBJECT_S = 60.0, 900.0
+SILENT_S = 1.0
+"""An association silent for so long may be ended to make room for another peer."""
 
-for _name in ("pynetdicom", "pydicom"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # their messages quote identifiers
+QUARANTINED_KEPT = 1000
+QUARANTINED_BYTES = 10_737_418_240
+TURNED_AWAY_A_MINUTE = 60
+"""So many refused connections a minute get a manifest of their own; the rest are counted in the log."""
+
+_STORAGE = "1.2.840.10008.5.1.4."
+_NOT_STORAGE = ("1.2.840.10008.5.1.4.1.2.", "1.2.840.10008.5.1.4.3", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.38")
 
 
 class Receiver:
-    """A C-STORE and C-ECHO SCP on plain pynetdicom. `store` makes a page of changes durable."""
+    """A C-STORE and C-ECHO SCP. `store` makes a page of changes durable.
+
+    `calling_ae_titles` empty: callers on this machine only; `promiscuous`: any titles, from anywhere. `certificates`
+    maps an AE title to the name or `sha256:` digest its client certificate must have. `route` may name another spool
+    for an object, which is then not this source's; `services` answer what is neither C-ECHO nor C-STORE.
+    """
 
     endpoint: WadoEndpoint | None = None
     verify_s = 0.0
+    idle_s, object_s = IDLE_S, OBJECT_S
 
     def __init__(
         self,
@@ -57,57 +75,73 @@ class Receiver:
         clock: Callable[[], float],
         *,
         ae_title: str = "BRIDGE",
+        called_ae_titles: Sequence[str] = (),
+        calling_ae_titles: Sequence[str] = (),
+        promiscuous: bool = False,
         host: str = "127.0.0.1",
         port: int = 11112,
-        maximum_associations: int = 16,
+        tls: ssl.SSLContext | None = None,
+        certificates: Mapping[str, str] | None = None,
+        maximum_associations: int = 64,
+        maximum_connections: int = 512,
         maximum_object_bytes: int = 2_147_483_648,
         minimum_free_bytes: int = 1_073_741_824,
+        manifest_days: float = 90.0,
         sweep_s: float = 3600.0,
+        services: Sequence[Service] = (),
+        route: Callable[[Origin, str], Spool | None] = lambda _origin, _study: None,
         at: Callable[[str], None] = lambda _stage: None,
     ) -> None:
         self.name, self.poll_s, self.sweep_s = name, RESCAN_S, sweep_s
-        self._studies, self._incoming, self._refused = spool / "studies", spool / "incoming", spool / "refused"
-        for folder in (self._studies, self._incoming, self._refused):
+        self.spool, self._quarantine, self.manifests = Spool(spool), spool / "quarantine", spool / "associations"
+        for folder in (self._quarantine, self.manifests):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._files = Folder(name, self._studies, index, clock, settle_s=0, allow_empty=True)
-        self._store, self._at = store, at
-        self._ae_title, self._host, self._port = ae_title, host, port
-        self._maximum_associations = maximum_associations
-        self._maximum_bytes, self._minimum_free = maximum_object_bytes, minimum_free_bytes
-        self._server: Any = None
+        self._files = Folder(name, self.spool.studies, index, clock, settle_s=0, allow_empty=True)
+        self._indexer = Indexer(name, store, at)
+        self._clock, self._at, self._route = clock, at, route
+        self._called, self._calling, self._promiscuous = (
+            {ae_title, *called_ae_titles},
+            set(calling_ae_titles),
+            promiscuous,
+        )
+        self._host, self._port, self._tls = host, port, tls
+        self._certificates = dict(certificates or {})
+        self._maximum_associations, self._maximum_connections = maximum_associations, maximum_connections
+        self.maximum_object_bytes, self._minimum_free = maximum_object_bytes, minimum_free_bytes
+        self._manifest_days = manifest_days
+        self._services = {uid: service for service in services for uid in service.sop_classes}
+        self._active: set[Association] = set()
+        self._lock = threading.Lock()
+        self._turned_away: Counter[str] = Counter()
+        self._minute = 0.0
+        self._lobby: Lobby | None = None
 
     def start(self) -> None:
         """Listens. Raises ConfigError when the address cannot be used."""
-        for part in self._incoming.iterdir():
-            part.unlink()  # never acknowledged: its sender still has it
-        _config.UNRESTRICTED_STORAGE_SERVICE = True  # a private SOP class is a study's object like any other
-        entity = AE(self._ae_title)
-        entity.require_called_aet = True
-        entity.maximum_associations = self._maximum_associations
-        entity.maximum_pdu_size = _MAXIMUM_PDU
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S
-        entity.add_supported_context(Verification)
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), AllTransferSyntaxes)
-        try:
-            self._server = entity.start_server(
-                (self._host, self._port),
-                block=False,
-                evt_handlers=[(evt.EVT_C_STORE, self._on_store), (evt.EVT_CONN_OPEN, answer_at_once)],
-            )
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-            raise ConfigError(
-                f"sources: {self.name}: port {self._port} on {self._host} {reason}. Choose another port or host"
-            ) from None
+        self.spool.sweep_parts()
+        forget(self.manifests, self._clock(), self._manifest_days)
+        listener = self._listening()
+        self._indexer.start()
+        self._lobby = Lobby(listener, self._arrived, self._dropped, maximum=self._maximum_connections, tls=self._tls)
+        self._lobby.start()
 
     def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
+        """Ends every association; what was acknowledged is indexed, the rest leaves nothing behind."""
+        if self._lobby is None:
+            return
+        self._lobby.stop()
+        until = time.monotonic() + 10
+        while (active := self._snapshot()) and time.monotonic() < until:
+            for association in active:
+                association.evict()
+            time.sleep(0.02)
+        self._indexer.stop()
+        self._lobby = None
 
     def changes(self, position: str | None) -> ChangePage:
         """What lies in the spool and is not indexed yet: what a crash left between disk and database."""
         self._files.forget_what_is_known()
+        forget(self.manifests, self._clock(), self._manifest_days)
         return self._files.changes(position)
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
@@ -119,113 +153,238 @@ class Receiver:
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         return self._files.count(study_instance_uids)
 
-    def _on_store(self, event: Any) -> int:
-        """Status of one C-STORE (PS3.4 B.2.3). Success only once the object survives a crash."""
-        part = self._incoming / f"{uuid4().hex}.part"
-        try:
-            content = self._content(event)
-            if content is None:
-                return OUT_OF_RESOURCES
-            _write_durably(part, content)
-            self._at("fsynced")
-            return self._keep(event, part, hashlib.sha256(content).hexdigest())
-        except OSError as error:
-            log.error("receiver %s: an object could not be written: %s", self.name, error.strerror)
-            return OUT_OF_RESOURCES
-        except Unavailable as error:
-            log.error("receiver %s: an object could not be taken: %s", self.name, error)
-            return OUT_OF_RESOURCES
-        finally:
-            part.unlink(missing_ok=True)
+    def settled(self, timeout_s: float = 30.0) -> bool:
+        """Waits until everything acknowledged is indexed; whether it is."""
+        return self._indexer.settled(timeout_s)
 
-    def _content(self, event: Any) -> bytes | None:
-        """The Part 10 file of the object, its data set bit for bit as received; None when there is no room."""
-        data_set: bytes = event.request.DataSet.getvalue()
-        free = shutil.disk_usage(self._incoming).free
-        if len(data_set) > self._maximum_bytes or free - len(data_set) < self._minimum_free:
-            log.error("receiver %s: an object of %d bytes was refused: no room or too large", self.name, len(data_set))
+    # What an association asks of its receiver, in its own thread.
+
+    def admits(self, asked: Proposal, peer: Peer) -> Reject | None:
+        """Why an association is refused, or None (PS3.8 9.3.4)."""
+        if self._promiscuous:
             return None
-        return _preamble(event) + data_set
+        if asked.called_ae_title not in self._called:
+            return Reject.CALLED_AE_TITLE
+        if self._calling and asked.calling_ae_title not in self._calling:
+            return Reject.CALLING_AE_TITLE
+        if not self._calling and not self._certificates and not _on_this_machine(peer.address):
+            return Reject.CALLING_AE_TITLE
+        if self._certificates and self._certificates.get(asked.calling_ae_title) not in peer.names:
+            return Reject.CALLING_AE_TITLE
+        return None
 
-    def _keep(self, event: Any, part: Path, digest: str) -> int:
+    def accepts(self, abstract_syntax: str) -> bool:
+        """Verification, every storage class (private ones too), and what the services take."""
+        if abstract_syntax == Verification or abstract_syntax in self._services:
+            return True
+        uid = UID(abstract_syntax)
+        if not uid.is_valid:
+            return False
+        standard = abstract_syntax.startswith("1.2.840.10008.")
+        return not standard or (abstract_syntax.startswith(_STORAGE) and not abstract_syntax.startswith(_NOT_STORAGE))
+
+    def opened(self, asked: Proposal, peer: Peer, contexts: int, refused: int) -> _Record:
+        opening = _opening(asked, peer) | {"contexts": contexts, "contexts_refused": refused}
+        return _Record(Manifest(self.manifests, self._clock(), opening), self._clock)
+
+    def turned_away(self, asked: Proposal | None, peer: Peer, reason: str) -> None:
+        """A peer that got no association: a manifest, or a count when there are too many."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._minute > 60:
+                if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
+                    log.warning(
+                        "receiver %s: %d connections were turned away", self.name, sum(self._turned_away.values())
+                    )
+                self._turned_away.clear()
+                self._minute = now
+            self._turned_away[peer.address] += 1
+            if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
+                return
+        Manifest(self.manifests, self._clock(), _opening(asked, peer)).end(self._clock(), f"refused: {reason}")
+
+    def part(self) -> Path | None:
+        """Where the next object goes; None when there is no room for it."""
+        if shutil.disk_usage(self.spool.incoming).free < self._minimum_free:
+            log.error("receiver %s: objects are refused: less than minimum_free_bytes are free", self.name)
+            return None
+        return self.spool.part()
+
+    def take(self, origin: Origin, received: Received) -> Judgement:
+        """The status of one whole object (PS3.4 B.2.3). Success only once it survives a crash."""
         try:
-            headers = read_headers(part)
+            headers = read_headers(received.part)
             study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
             instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
         except (InvalidFile, InvalidDicomValue) as error:
-            self._refuse(part, digest, str(error))
-            return CANNOT_UNDERSTAND
-        if not _matches(event, headers):
-            self._refuse(part, digest, "SOPClassUID or SOPInstanceUID: the data set has other than the C-STORE said")
-            return MISMATCH
-        path = self._place(study, instance, digest)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.rename(path)
-            for folder in (path.parent, path.parent.parent, self._studies):
-                _sync_folder(folder)
-        self._at("renamed")
+            return self._quarantined(received, str(error), Status.CANNOT_UNDERSTAND)
+        except Unavailable as error:
+            return self._refused(received, str(error))
+        if (origin.sop_class_uid, origin.sop_instance_uid) != (headers.text("SOPClassUID"), instance):
+            reason = "SOPClassUID or SOPInstanceUID: the data set has other than the C-STORE said"
+            return self._quarantined(received, reason, Status.DATA_SET_DOES_NOT_MATCH)
+        other = self._route(origin, study)
+        try:
+            kept = (other or self.spool).keep(received.part, study, instance, received.digest)
+            self._at("renamed")
+            if other is not None:
+                return Judgement(Status.SUCCESS, Verdict.ROUTED, study_instance_uid=study)
+            self._indexer.add(self._indexed(kept.path, study, headers))
+        except OSError as error:
+            return self._refused(received, f"it cannot be kept: {error.strerror}")
+        except Unavailable as error:
+            return self._refused(received, str(error))
+        verdict = {Outcome.DUPLICATE: Verdict.DUPLICATE, Outcome.CONFLICT: Verdict.CONFLICT}.get(kept.outcome)
+        reason = _CONFLICT if kept.outcome is Outcome.CONFLICT else ""
+        return Judgement(Status.SUCCESS, verdict or Verdict.ACCEPTED, reason, study)
+
+    def serve(self, request: Request) -> Response:
+        """The answer to a request that is neither C-ECHO nor C-STORE."""
+        service = self._services.get(request.sop_class_uid)
+        if service is None:
+            return Response(Status.UNRECOGNIZED_OPERATION)
+        try:
+            return service.handle(request)
+        except (Unavailable, OSError):
+            return Response(Status.RESOURCE_LIMITATION)
+
+    def _indexed(self, path: Path, study: str, headers: Headers) -> IndexedFile:
         status = path.stat()
-        relative = str(path.relative_to(self._studies))
-        indexed = IndexedFile(relative, status.st_size, status.st_mtime_ns, study, instance)
-        self._store(ChangePage(frozenset([study]), "", caught_up=True, files=(indexed,)))
-        self._at("stored")
-        return SUCCESS
+        relative = str(path.relative_to(self.spool.studies))
+        return IndexedFile(relative, status.st_size, status.st_mtime_ns, study, headers.text("SOPInstanceUID"))
 
-    def _place(self, study: str, instance: str, digest: str) -> Path:
-        """Names are digests: nothing that was received becomes part of a path."""
-        folder, name = _digest(study), _digest(instance)
-        return self._studies / folder[:2] / folder / f"{name}-{digest[:16]}.dcm"
+    def _refused(self, received: Received, reason: str) -> Judgement:
+        received.part.unlink(missing_ok=True)
+        log.error("receiver %s: an object was refused: %s", self.name, reason)
+        return Judgement(Status.OUT_OF_RESOURCES, Verdict.REFUSED, reason)
 
-    def _refuse(self, part: Path, digest: str, error: str) -> None:
-        """Keeps what could not be used where a person finds it; the sender was told that it failed."""
-        evidence: dict[str, str | int] = {"bytes": part.stat().st_size}
-        if sum(1 for _ in self._refused.iterdir()) < _REFUSED_KEPT:
-            part.rename(self._refused / f"{digest[:32]}.dcm")
-            evidence["file"] = f"refused/{digest[:32]}.dcm"
-        rejection = Rejection(f"refused/{digest[:32]}", error, evidence)
-        self._store(ChangePage(frozenset(), "", caught_up=True, rejected=(rejection,)))
+    def _quarantined(self, received: Received, reason: str, status: Status) -> Judgement:
+        """Keeps what cannot be used where a person finds it; the sender is told that it failed."""
+        name = f"{received.digest[:32]}.dcm"
+        path = self._quarantine / name
+        sizes = [entry.stat().st_size for entry in self._quarantine.iterdir()]
+        if not path.exists() and (len(sizes) >= QUARANTINED_KEPT or sum(sizes) + received.size > QUARANTINED_BYTES):
+            return self._refused(received, f"the quarantine is full; {reason}")
+        received.part.rename(path)
+        evidence: dict[str, str | int] = {"bytes": received.size, "file": f"quarantine/{name}"}
+        try:
+            self._indexer.add(Rejection(f"quarantine/{received.digest[:32]}", reason, evidence))
+        except Unavailable as error:
+            log.error("receiver %s: %s", self.name, error)
+        return Judgement(status, Verdict.QUARANTINED, reason)
+
+    # Connections.
+
+    def _arrived(self, connection: socket.socket, peer: Peer, request: bytes) -> None:
+        if not self._room():
+            self._lobby_reject(connection, peer)
+            return
+        connection.setblocking(True)
+        association = Association(connection, peer, request, self, self._at)
+        with self._lock:
+            self._active.add(association)
+        threading.Thread(target=self._run, args=(association,), name="association", daemon=True).start()
+
+    def _run(self, association: Association) -> None:
+        try:
+            association.run()
+        except Exception as error:  # noqa: BLE001  a bug met by one peer must not end the process
+            log.error("receiver %s: an association ended by unexpected %s", self.name, type(error).__name__)
+        finally:
+            with self._lock:
+                self._active.discard(association)
+
+    def _room(self) -> bool:
+        """Whether another association may begin; the one that has been silent longest makes room if need be."""
+        active = self._snapshot()
+        if len(active) < self._maximum_associations:
+            return True
+        silent = max(active, key=lambda a: a.silent_s)
+        if silent.silent_s < SILENT_S:
+            return False
+        silent.evict()
+        with self._lock:
+            self._active.discard(silent)
+        return True
+
+    def _lobby_reject(self, connection: socket.socket, peer: Peer) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.send(reject_pdu(Reject.LOCAL_LIMIT))
+        self.turned_away(None, peer, "local limit exceeded")
+
+    def _dropped(self, peer: Peer, reason: str) -> None:
+        self.turned_away(None, peer, reason)
+
+    def _snapshot(self) -> list[Association]:
+        with self._lock:
+            return list(self._active)
+
+    def _listening(self) -> socket.socket:
+        listener: socket.socket | None = None
+        try:
+            family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            if listener is not None:
+                listener.close()
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            raise ConfigError(
+                f"sources: {self.name}: port {self._port} on {self._host} {reason}. Choose another port or host"
+            ) from None
+        return listener
 
 
-def answer_at_once(event: Any) -> None:
-    """Small answers wait 40 ms for the peer's acknowledgement unless Nagle's algorithm is off; for SCU and SCP."""
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _Record:
+    """A manifest with its receiver's clock."""
+
+    def __init__(self, manifest: Manifest, clock: Callable[[], float]) -> None:
+        self._manifest, self._clock = manifest, clock
+
+    def add(self, verdict: Verdict, status: int, line: Mapping[str, Any]) -> None:
+        self._manifest.add(verdict, status, line)
+
+    def end(self, how: str) -> None:
+        self._manifest.end(self._clock(), how)
 
 
-def _matches(event: Any, headers: Headers) -> bool:
-    said = str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID)
-    return said == (headers.text("SOPClassUID"), headers.text("SOPInstanceUID"))
+_CONFLICT = "SOPInstanceUID: the spool holds other content of the same instance; both are kept, the first is shown"
 
 
-def _preamble(event: Any) -> bytes:
-    """128 zero bytes, DICM and the file meta information (PS3.10 7.1)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = event.request.AffectedSOPClassUID
-    meta.MediaStorageSOPInstanceUID = event.request.AffectedSOPInstanceUID
-    meta.TransferSyntaxUID = event.context.transfer_syntax
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = f"BRIDGE_{__version__}"[:16]
-    meta.SourceApplicationEntityTitle = event.assoc.requestor.ae_title
-    buffer = DicomBytesIO()
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return b"\0" * 128 + b"DICM" + bytes(buffer.getvalue())
+def _opening(asked: Proposal | None, peer: Peer) -> dict[str, Any]:
+    titles = (
+        {} if asked is None else {"calling_ae_title": asked.calling_ae_title, "called_ae_title": asked.called_ae_title}
+    )
+    certified = {"certificate": sorted(peer.names)} if peer.names else {}
+    return {"peer": peer.address, **titles, **certified}
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _on_this_machine(address: str) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
-def _digest(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()[:32]
+def server_context(name: str, *, certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    """TLS of a receiver (PS3.15 B.12: TLS 1.2 or newer); with `client_ca` every caller must show a certificate of it.
+
+    Raises  ConfigError, naming the setting, when a file cannot be used
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(
+            f"source {name}: tls.certificate, tls.key: not a readable PEM certificate with its key"
+        ) from None
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ssl.SSLError):
+            raise ConfigError(f"source {name}: tls.client_ca: not a readable file of PEM certificates") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

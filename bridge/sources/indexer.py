@@ -1,0 +1,105 @@
+"""Writes what a receiver has stored into the state's index, in groups, behind the objects themselves."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from bridge.errors import SourceUnavailable, Unavailable
+from bridge.model import IndexedFile, Rejection
+from bridge.ports import ChangePage
+
+log = logging.getLogger("bridge.receiver")
+
+GROUP, GROUP_S = 200, 0.05
+"""A group is committed when it has so many entries, or so long after its first."""
+
+WAITING = 2000
+"""Entries that may wait for the database; then senders wait as well."""
+
+STUCK_S = 20.0
+RETRY_S = 0.5
+
+_STOP = object()
+
+
+class Indexer:
+    """One thread that commits in the order of arrival, and again until the database takes it."""
+
+    def __init__(self, name: str, store: Callable[[ChangePage], None], at: Callable[[str], None]) -> None:
+        self._name, self._store, self._at = name, store, at
+        self._queue: queue.Queue[object] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name=f"indexer-{self._name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commits what waits, unless the database cannot take it: then the scan at the next start finds it."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._queue.put(_STOP)
+            self._thread.join(timeout=30)
+            self._thread = None
+
+    def add(self, entry: IndexedFile | Rejection) -> None:
+        """Hands over one entry. Raises SourceUnavailable when the database has taken nothing for a long time."""
+        try:
+            self._queue.put(entry, timeout=STUCK_S)
+        except queue.Full:
+            raise SourceUnavailable(
+                f"source {self._name}: the state takes no entries: is its database stuck?"
+            ) from None
+
+    def settled(self, timeout_s: float) -> bool:
+        """Waits until nothing waits; whether that was in time."""
+        until = time.monotonic() + timeout_s
+        while self._queue.unfinished_tasks:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def _run(self) -> None:
+        for group in self._groups():
+            while not self._commit(group) and not self._stopping.is_set():
+                self._stopping.wait(RETRY_S)
+            for _ in group:
+                self._queue.task_done()
+
+    def _groups(self) -> Iterator[list[IndexedFile | Rejection]]:
+        while True:
+            group: list[IndexedFile | Rejection] = []
+            entry = self._queue.get()
+            until = time.monotonic() + GROUP_S
+            while isinstance(entry, IndexedFile | Rejection):
+                group.append(entry)
+                if len(group) == GROUP:
+                    break
+                try:
+                    entry = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    break
+            if group:
+                yield group
+            if entry is _STOP:
+                self._queue.task_done()
+                return
+
+    def _commit(self, group: list[IndexedFile | Rejection]) -> bool:
+        files = tuple(e for e in group if isinstance(e, IndexedFile))
+        rejected = tuple(e for e in group if isinstance(e, Rejection))
+        studies = frozenset(f.study_instance_uid for f in files)
+        try:
+            self._store(ChangePage(studies, "", caught_up=True, files=files, rejected=rejected))
+        except Unavailable as error:
+            log.warning("source %s: stored objects are not indexed yet: %s", self._name, error)
+            return False
+        self._at("stored")
+        return True

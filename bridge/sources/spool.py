@@ -1,0 +1,116 @@
+"""Objects on disk, under names that are digests: nothing that was received becomes part of a path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from uuid import uuid4
+
+REMEMBERED_STUDIES = 256
+"""Studies whose file names are kept in memory, so that an object's place is known without listing its folder."""
+
+
+class Outcome(StrEnum):
+    """What keeping an object came to."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    """The same SOP Instance UID with other content: kept beside the first."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where an object lies now."""
+
+    path: Path
+    outcome: Outcome
+
+
+class Spool:
+    """`root/incoming` for what is being received, `root/studies` for whole objects. Safe to use from several threads.
+
+    A file is `studies/xx/STUDY/INSTANCE-CONTENT.dcm`, each part a SHA-256: of the Study Instance UID, the SOP Instance
+    UID and the data set as it was received.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.studies, self.incoming = root / "studies", root / "incoming"
+        for folder in (self.studies, self.incoming):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, dict[str, set[str]]] = OrderedDict()
+
+    def part(self) -> Path:
+        """A name for an object that is not whole yet."""
+        return self.incoming / f"{uuid4().hex}.part"
+
+    def sweep_parts(self) -> None:
+        """Removes what an earlier process left unfinished: it was never acknowledged, its sender still has it."""
+        for part in self.incoming.iterdir():
+            part.unlink(missing_ok=True)
+
+    def keep(self, part: Path, study_instance_uid: str, sop_instance_uid: str, digest: str) -> Kept:
+        """Moves a whole, fsynced part to its place, durably. `digest` is the SHA-256 of its data set, in hex."""
+        study, instance, content = _digest(study_instance_uid), _digest(sop_instance_uid), digest[:32]
+        folder = self.studies / study[:2] / study
+        path = folder / f"{instance}-{content}.dcm"
+        with self._lock:
+            contents = self._contents(folder).setdefault(instance, set())
+            made = not folder.exists()
+            if content in contents:
+                outcome = Outcome.DUPLICATE
+                part.unlink()
+            else:
+                outcome = Outcome.CONFLICT if contents else Outcome.NEW
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                part.rename(path)
+                contents.add(content)
+        for changed in (folder, folder.parent, self.studies) if made else (folder,):
+            sync_folder(changed)
+        return Kept(path, outcome)
+
+    def study_files(self, study_instance_uid: str) -> Iterator[Path]:
+        """The files of one study, in order of name."""
+        study = _digest(study_instance_uid)
+        folder = self.studies / study[:2] / study
+        yield from sorted(folder.glob("*.dcm")) if folder.is_dir() else ()
+
+    def remove(self, path: Path) -> None:
+        """Deletes a file of a study."""
+        with self._lock:
+            path.unlink(missing_ok=True)
+            self._known.pop(path.parent.name, None)
+
+    def _contents(self, folder: Path) -> dict[str, set[str]]:
+        """Instance digest → content digests in a study's folder, read from disk once."""
+        known = self._known.get(folder.name)
+        if known is None:
+            known = {}
+            for path in folder.iterdir() if folder.is_dir() else ():
+                instance, _, content = path.stem.partition("-")
+                known.setdefault(instance, set()).add(content)
+            self._known[folder.name] = known
+        self._known.move_to_end(folder.name)
+        while len(self._known) > REMEMBERED_STUDIES:
+            self._known.popitem(last=False)
+        return known
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:32]
