@@ -10,27 +10,29 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Any
 from uuid import uuid4
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.api.app import create_app
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import FolderSource, OrthancSource, ReceiverSource, Settings
-from bridge.errors import ConfigError, SinkUnavailable
+from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
 from bridge.model import WadoEndpoint
 from bridge.ports import ImagingSource, Sink
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.sinks.lake import LakeSink
 from bridge.sources.folder import Folder
+from bridge.sources.manifest import association, associations
 from bridge.sources.orthanc import Orthanc
-from bridge.sources.receiver import Receiver
+from bridge.sources.receiver import Receiver, server_context
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
@@ -79,7 +81,9 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        return create_app(self.settings, self.state, time.time, [cohort_router(self.lake)])
+        return create_app(
+            self.settings, self.state, time.time, [cohort_router(self.lake), _associations_router(self.settings)]
+        )
 
     def _source(self, settings: FolderSource | ReceiverSource | OrthancSource) -> ImagingSource:
         if isinstance(settings, FolderSource):
@@ -103,9 +107,23 @@ class Bridge:
                 self._stored(settings.name),
                 time.time,
                 ae_title=settings.ae_title,
+                called_ae_titles=settings.called_ae_titles,
+                calling_ae_titles=settings.calling_ae_titles,
+                promiscuous=settings.promiscuous,
                 host=settings.host,
                 port=settings.port,
+                tls=None
+                if settings.tls is None
+                else server_context(
+                    settings.name,
+                    certificate=settings.tls.certificate,
+                    key=settings.tls.key,
+                    client_ca=settings.tls.client_ca,
+                ),
+                certificates=settings.tls.ae_titles if settings.tls is not None else {},
                 maximum_associations=settings.maximum_associations,
+                maximum_connections=settings.maximum_connections,
+                manifest_days=settings.manifest_days,
                 maximum_object_bytes=settings.maximum_object_bytes,
                 minimum_free_bytes=settings.minimum_free_bytes,
                 sweep_s=settings.sweep_s,
@@ -122,6 +140,7 @@ class Bridge:
             endpoint=WadoEndpoint(settings.name, address.rstrip("/")),
             poll_s=settings.poll_s,
             sweep_s=settings.sweep_s,
+            verify_s=settings.verify_s,
         )
 
     def _stored(self, source: str) -> Callable[..., None]:
@@ -187,6 +206,44 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def list_associations(settings: Settings, limit: int) -> list[dict[str, Any]]:
+    """The newest associations of every receiver, newest first."""
+    found = [
+        one | {"source": name} for name, folder in _manifests(settings).items() for one in associations(folder, limit)
+    ]
+    return sorted(found, key=lambda one: str(one["id"]), reverse=True)[:limit]
+
+
+def show_association(settings: Settings, id_: str) -> dict[str, Any]:
+    """One association with its objects. Raises InvalidQuery when no receiver had it."""
+    for name, folder in _manifests(settings).items():
+        with suppress(InvalidQuery):
+            return association(folder, id_) | {"source": name}
+    raise InvalidQuery("no association is known under this id")
+
+
+def _associations_router(settings: Settings) -> APIRouter:
+    routes = APIRouter(prefix="/operations", tags=["operations"])
+
+    @routes.get("/associations")
+    def get_associations(limit: Annotated[int, Query(ge=1, le=10_000)] = 100) -> list[dict[str, Any]]:
+        return list_associations(settings, limit)
+
+    @routes.get("/associations/{association_id}")
+    def get_association(association_id: str) -> dict[str, Any]:
+        try:
+            return show_association(settings, association_id)
+        except InvalidQuery as error:
+            raise HTTPException(404, str(error)) from None
+
+    return routes
+
+
+def _manifests(settings: Settings) -> dict[str, Path]:
+    receivers = [s.name for s in settings.sources if isinstance(s, ReceiverSource)]
+    return {name: settings.data_dir / "spool" / name / "associations" for name in receivers}
 
 
 def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:

@@ -66,6 +66,24 @@ class FolderSource(_Source):
     )
 
 
+class ReceiverTls(_Section):
+    """TLS 1.2 or newer for a receiver. With `client_ca`, callers must show a certificate of that authority."""
+
+    certificate: Path = Field(description="PEM file")
+    key: Path = Field(description="PEM file")
+    client_ca: Path | None = Field(default=None, description="PEM file; callers must show a certificate of it")
+    ae_titles: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Calling AE title = what its certificate must say: common name, DNS name or sha256:HEX",
+    )
+
+    @model_validator(mode="after")
+    def _certificates_are_asked_for(self) -> ReceiverTls:
+        if self.ae_titles and self.client_ca is None:
+            raise ValueError("ae_titles needs client_ca: without it callers show no certificate")
+        return self
+
+
 class ReceiverSource(_Source):
     """A C-STORE receiver. What it has stored is kept in its spool under `data_dir`."""
 
@@ -73,7 +91,15 @@ class ReceiverSource(_Source):
     ae_title: str = Field(default="BRIDGE", pattern=AE_TITLE, description="Our application entity title")
     host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
     port: int = Field(default=11112, ge=1, le=65_535, description="TCP port to listen on")
-    maximum_associations: int = Field(default=16, ge=1, le=200)
+    called_ae_titles: tuple[str, ...] = Field(default=(), description="Further titles we may be called by")
+    calling_ae_titles: tuple[str, ...] = Field(
+        default=(), description="Who may send; empty: callers on this machine only, or those that tls.ae_titles names"
+    )
+    promiscuous: bool = Field(default=False, description="Admit any calling and called title, from anywhere")
+    tls: ReceiverTls | None = None
+    maximum_associations: int = Field(default=64, ge=1, le=500)
+    maximum_connections: int = Field(default=512, ge=16, le=10_000, description="That wait to ask for an association")
+    manifest_days: float = Field(default=90.0, ge=1, le=36_500, description="Days that manifests are kept")
     maximum_object_bytes: int = Field(default=2_147_483_648, ge=1_048_576, description="Larger objects are refused")
     minimum_free_bytes: int = Field(default=1_073_741_824, ge=0, description="Below this free space: status A700")
 
@@ -92,6 +118,9 @@ class OrthancSource(_Source):
         description="WADO-RS base that readers of FHIR use, if other than url + dicom_web",
     )
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
+    verify_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="Seconds between passes that count a part of what is held"
+    )
 
 
 class FhirServerSink(_Section):
@@ -229,10 +258,17 @@ def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
 
 
 def _rooted(settings: Settings, root: Path) -> Settings:
-    sources = tuple(
-        s.model_copy(update={"path": root / s.path}) if isinstance(s, FolderSource) else s for s in settings.sources
-    )
+    sources = tuple(_rooted_source(s, root) for s in settings.sources)
     return settings.model_copy(update={"data_dir": root / settings.data_dir, "sources": sources})
+
+
+def _rooted_source(source: Any, root: Path) -> Any:
+    if isinstance(source, FolderSource):
+        return source.model_copy(update={"path": root / source.path})
+    if isinstance(source, ReceiverSource) and source.tls is not None:
+        files = {n: root / p for n in ("certificate", "key", "client_ca") if (p := getattr(source.tls, n)) is not None}
+        return source.model_copy(update={"tls": source.tls.model_copy(update=files)})
+    return source
 
 
 def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[str | int, ...]) -> Any:

@@ -36,6 +36,7 @@ def test_what_dcmtk_sends_is_received_whole(rig: Rig, tmp_path: Path, tool: str)
     folder = files(tmp_path / "out", 25)
     assert run("echoscu", "-aec", "BRIDGE", "127.0.0.1", rig.port) == 0
     assert run(tool, "+sd", "-aec", "BRIDGE", "127.0.0.1", rig.port, folder) == 0
+    assert rig.receiver.settled()
     assert len(rig.receiver.read(STUDY).instances) == 25
     assert run(tool, "+sd", "-aec", "BRIDGE", "127.0.0.1", rig.port, folder) == 0
     assert len(rig.files()) == 25
@@ -51,6 +52,7 @@ def test_several_senders_at_once(rig: Rig, tmp_path: Path) -> None:
     command = [str(program("storescu")), "+sd", "-aec", "BRIDGE", "127.0.0.1", str(rig.port)]
     senders = [subprocess.Popen([*command, str(folder)]) for folder in folders]
     assert [sender.wait(60) for sender in senders] == [0, 0, 0, 0]
+    assert rig.receiver.settled()
     assert len(rig.receiver.read(STUDY).instances) == 40
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
 from tests.builders import STUDY, write_file
 from tests.services.peers import free_port
@@ -33,7 +35,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
-                            ["parked", "replay"], ["demo"])
+                            ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
+                            ["demo"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"])]  # fmt: skip
 
 
@@ -41,7 +44,7 @@ COMMANDS = [
 def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> None:
     shown = command(name, *words, "--help")
     assert shown.returncode == 0
-    if words and words != ["parked"]:
+    if words and words not in (["parked"], ["associations"]):
         assert "Example:" in shown.stdout
 
 
@@ -159,3 +162,14 @@ def test_run_serves_stops_cleanly_and_status_and_parked_tell(tmp_path: Path) -> 
         assert "P1" not in bridge.log
     finally:
         bridge.close()
+
+
+def test_associations_are_listed_and_shown(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "spool" / "receiver" / "associations", 1e9, {"peer": "127.0.0.1"})
+    manifest.add(Verdict.REFUSED, 0xA700, {"sop_instance_uid": "1.2.3", "reason": "no room"})
+    manifest.end(1e9 + 1, "released")
+    listed = command("bridge", "associations", "list", "--json", "--data-dir", tmp_path)
+    assert json.loads(listed.stdout)[0]["refused"] == 1
+    shown = command("bridge", "associations", "show", manifest.id, "--data-dir", tmp_path)
+    assert json.loads(shown.stdout)["objects"][0]["reason"] == "no room"
+    assert command("bridge", "associations", "show", "../x", "--data-dir", tmp_path).returncode == 2
