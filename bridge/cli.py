@@ -104,7 +104,7 @@ def _greet(settings: config.Settings) -> None:
         elif isinstance(source, config.ReceiverSource):
             typer.echo(f"{'C-STORE':<12} {source.ae_title} at {source.host}:{source.port}")
         else:
-            typer.echo(f"{'Orthanc':<12} {source.url}")
+            typer.echo(f"{'Archive':<12} {source.url}")
     sys.stdout.flush()
 
 

@@ -21,18 +21,20 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.api.app import create_app
 from bridge.code_tables import code_tables, dicom_columns
+from bridge.config import DicomServerSource, FolderSource, OrthancSource, ReceiverSource, Settings
 from bridge.config import FhirServerSink as FhirServerSettings
-from bridge.config import FolderSource, OrthancSource, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
 from bridge.model import WadoEndpoint
 from bridge.ports import ImagingSource, Sink
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.sinks.lake import LakeSink
+from bridge.sources.dicom_server import DicomServer
 from bridge.sources.folder import Folder
 from bridge.sources.manifest import association, associations
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.receiver import Receiver, server_context
+from bridge.sources.web_auth import ClientCredentials
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
@@ -85,7 +87,7 @@ class Bridge:
             self.settings, self.state, time.time, [cohort_router(self.lake), _associations_router(self.settings)]
         )
 
-    def _source(self, settings: FolderSource | ReceiverSource | OrthancSource) -> ImagingSource:
+    def _source(self, settings: FolderSource | ReceiverSource | OrthancSource | DicomServerSource) -> ImagingSource:
         if isinstance(settings, FolderSource):
             if settings.path.is_relative_to(self.settings.data_dir):
                 settings.path.mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,8 @@ class Bridge:
                 sweep_s=settings.sweep_s,
                 at=self._at,
             )
+        if isinstance(settings, DicomServerSource):
+            return _dicom_server(settings)
         address = settings.wado_rs or settings.url.rstrip("/") + settings.dicom_web
         return Orthanc(
             settings.name,
@@ -160,7 +164,7 @@ class Bridge:
                 if isinstance(source, Receiver):
                     source.start()
                     stack.callback(source.stop)
-                elif isinstance(source, Orthanc):
+                elif isinstance(source, Orthanc | DicomServer):
                     stack.callback(source.close)
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
@@ -253,6 +257,38 @@ def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Transla
     )
     endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
     return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
+
+
+def _dicom_server(settings: DicomServerSource) -> DicomServer:
+    oauth = settings.oauth
+    auth = (
+        None
+        if oauth is None
+        else ClientCredentials(
+            settings.name,
+            settings.url,
+            token_url=oauth.token_url,
+            client_id=oauth.client_id,
+            client_secret=oauth.client_secret.get_secret_value(),
+            scope=oauth.scope,
+            resource=oauth.resource,
+        )
+    )
+    address = f"{settings.url.rstrip('/')}/{settings.api_version}"
+    if len(settings.partitions) == 1:
+        address += f"/partitions/{settings.partitions[0]}"
+    return DicomServer(
+        settings.name,
+        settings.url,
+        api_version=settings.api_version,
+        partitions=settings.partitions,
+        auth=auth,
+        timeout_s=settings.timeout_s,
+        endpoint=WadoEndpoint(settings.name, address),
+        poll_s=settings.poll_s,
+        sweep_s=settings.sweep_s,
+        overlap_s=settings.overlap_s,
+    )
 
 
 def _fhir_server(settings: FhirServerSettings) -> FhirServerSink:

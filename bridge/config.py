@@ -123,6 +123,30 @@ class OrthancSource(_Source):
     )
 
 
+class OAuth(_Section):
+    """OAuth2 client credentials (RFC 6749 4.4)."""
+
+    token_url: Address = Field(description="The token endpoint")
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr
+    scope: str = ""
+    resource: str = Field(default="", description="Some servers want it instead of scope")
+
+
+class DicomServerSource(_Source):
+    """Microsoft's DICOM server, followed through its change feed."""
+
+    kind: Literal["dicom_server"]
+    url: Address = Field(description="The server, without the version: for example https://dicom.example")
+    api_version: Literal["v1", "v2"] = Field(default="v2", description="Of the change feed and of DICOMweb")
+    partitions: tuple[str, ...] = Field(default=(), description="Data partitions to follow; empty: all")
+    oauth: OAuth | None = Field(default=None, description="How to sign in; without it: not at all")
+    overlap_s: float = Field(default=60.0, ge=0, le=3600, description="How late an entry may appear in the v2 feed")
+    poll_s: float = Field(default=5.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
+    sweep_s: float = Field(default=86_400.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
+    timeout_s: float = Field(default=60.0, ge=1, le=3600)
+
+
 class FhirServerSink(_Section):
     """A FHIR R4 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
 
@@ -146,7 +170,7 @@ class FhirServerSink(_Section):
         return self
 
 
-Source = Annotated[FolderSource | ReceiverSource | OrthancSource, Field(discriminator="kind")]
+Source = Annotated[FolderSource | ReceiverSource | OrthancSource | DicomServerSource, Field(discriminator="kind")]
 Sink = Annotated[FhirServerSink, Field()]
 
 
@@ -289,7 +313,12 @@ def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[st
 
 
 _SECRET = re.compile(r"password|token|secret|state_url")
-_KINDS: dict[str, type[BaseModel]] = {"folder": FolderSource, "receiver": ReceiverSource, "orthanc": OrthancSource}
+_KINDS: dict[str, type[BaseModel]] = {
+    "folder": FolderSource,
+    "receiver": ReceiverSource,
+    "orthanc": OrthancSource,
+    "dicom_server": DicomServerSource,
+}
 
 
 def _explain(error: Any) -> str:

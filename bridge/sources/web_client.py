@@ -37,7 +37,14 @@ TIMEOUTS_PER_ANSWER = 10
 KEEP_IDLE_S = 0.5
 """Orthanc closes an idle connection after one second; a request sent at that moment would be lost."""
 
+NOTHING = frozenset({404, 410})
+"""What a server answers when there is nothing under a path."""
+
 _LONGEST_WAIT_S = 3600.0
+
+
+class UnreadableAnswer(SourceUnavailable):
+    """A whole answer came, but it is not the JSON that was asked for."""
 
 
 class WebClient:
@@ -76,9 +83,15 @@ class WebClient:
     def close(self) -> None:
         self._client.close()
 
-    def get(self, path: str, parameters: Parameters = (), accept: str = "application/json") -> Any:
-        """The JSON under a path; None when there is nothing (404, 410, 204)."""
-        with self._answer("GET", path, parameters, accept) as response:
+    def get(
+        self,
+        path: str,
+        parameters: Parameters = (),
+        accept: str = "application/json",
+        nothing: frozenset[int] = NOTHING,
+    ) -> Any:
+        """The JSON under a path; None when there is nothing (204, and the statuses of `nothing`)."""
+        with self._answer("GET", path, parameters, accept, nothing=nothing) as response:
             return None if response is None or response.status_code == 204 else self._parsed(response)
 
     def post(self, path: str, text: str) -> Any:
@@ -99,12 +112,15 @@ class WebClient:
                     visit(item)
                     count += 1
             except NotAnArray as problem:
-                raise self.unavailable(f"the answer is not the JSON list that was asked for: {problem}") from None
+                raise self._unreadable(f"the answer is not the JSON list that was asked for: {problem}") from None
         return count
 
     def unavailable(self, problem: str, retry_after_s: float | None = None) -> SourceUnavailable:
         """The error for a problem, naming the source."""
         return SourceUnavailable(f"source {self._name}: {problem}", retry_after_s)
+
+    def _unreadable(self, problem: str) -> UnreadableAnswer:
+        return UnreadableAnswer(f"source {self._name}: {problem}")
 
     def _parsed(self, response: httpx.Response) -> Any:
         content = b"".join(self._chunks(response, ANSWER_BYTES))
@@ -113,7 +129,7 @@ class WebClient:
         except orjson.JSONDecodeError:
             html = content.lstrip()[:1] == b"<"
             kind = "HTML instead of JSON: a proxy or a login page answers" if html else "not JSON"
-            raise self.unavailable(
+            raise self._unreadable(
                 f"the answer is {kind}; check that {self._setting} is the address of {self._product}"
             ) from None
 
@@ -129,16 +145,22 @@ class WebClient:
 
     @contextmanager
     def _answer(
-        self, method: str, path: str, parameters: Parameters, accept: str, text: str | None = None
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters,
+        accept: str,
+        text: str | None = None,
+        nothing: frozenset[int] = NOTHING,
     ) -> Iterator[httpx.Response | None]:
-        """The response to read from, or None for 404 and 410. What goes wrong while reading is translated as well."""
+        """The response to read from, or None for `nothing`. What goes wrong while reading is translated as well."""
         pairs = list(parameters.items() if isinstance(parameters, Mapping) else parameters)
         request: dict[str, Any] = {"params": pairs, "headers": {"Accept": accept}}
         if text is not None:
             request["content"] = text.encode()
         try:
             with self._client.stream(method, self._url + path, **request) as response:
-                if response.status_code in {404, 410}:
+                if response.status_code in nothing:
                     yield None
                 elif response.status_code in {200, 204}:
                     yield response
@@ -149,7 +171,7 @@ class WebClient:
 
     def _refused(self, response: httpx.Response) -> SourceUnavailable:
         code = response.status_code
-        hint = _HINTS.get(code, "").format(product=self._product)
+        hint = _HINTS.get(code, "").format(product=self._product, setting=self._setting)
         if 300 <= code < 400:
             hint = f": redirects are not followed; set {self._setting} to the final address"
         return self.unavailable(f"HTTP {code}{hint}", _retry_after(response))
@@ -186,6 +208,7 @@ def _check_address(name: str, url: str) -> None:
 _HINTS = {
     401: ": username or password not accepted, or the token",
     403: ": this user may not do this; check the user's rights in {product} or in the proxy before it",
+    404: ": there is no such path; check that {setting} is the address of {product}",
     405: ": {product}, or a proxy before it, does not allow this method here",
     429: ": too many requests",
     503: ": {product}, or a proxy before it, cannot answer now",

@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 
 from bridge.errors import SourceUnavailable
 from bridge.ports import ChangePage, ImagingSource
+from bridge.sources.dicom_server import DicomServer
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.state import State
 from tests.dicom_files import study_bytes
+from tests.dicom_server.archive import Fault, SimulatedArchive
+from tests.dicom_server.following import URL as DICOM_SERVER_URL
+from tests.dicom_server.serving import InProcess
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
@@ -109,6 +113,29 @@ class OrthancArchive:
         self.server.start()
 
 
+@dataclass
+class DicomServerArchive:
+    api_version: Literal["v1", "v2"]
+    simulated: SimulatedArchive = field(default_factory=SimulatedArchive)
+
+    def source(self, state: State) -> ImagingSource:
+        transport = InProcess(self.simulated)
+        return DicomServer("archive", DICOM_SERVER_URL, api_version=self.api_version, transport=transport)
+
+    def put(self, files: list[bytes]) -> None:
+        for content in files:
+            self.simulated.store(content)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.simulated.delete(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.simulated.faults.append(Fault("/", 503))
+
+    def come_back(self) -> None:
+        self.simulated.faults.clear()
+
+
 @contextmanager
 def folder_archive(folder: Path) -> Iterator[Archive]:
     yield FolderArchive(folder)
@@ -120,15 +147,34 @@ def fake_archive(_folder: Path) -> Iterator[Archive]:
 
 
 @contextmanager
+def dicom_server_v1(_folder: Path) -> Iterator[Archive]:
+    yield DicomServerArchive("v1")
+
+
+@contextmanager
+def dicom_server_v2(_folder: Path) -> Iterator[Archive]:
+    yield DicomServerArchive("v2")
+
+
+@contextmanager
 def orthanc_archive(folder: Path) -> Iterator[Archive]:
     with running_orthanc(folder) as server:
         yield OrthancArchive(server)
 
 
-KINDS = {"folder": folder_archive, "orthanc in memory": fake_archive, "real Orthanc": orthanc_archive}
+KINDS = {
+    "folder": folder_archive,
+    "orthanc in memory": fake_archive,
+    "DICOM server v1": dicom_server_v1,
+    "DICOM server v2": dicom_server_v2,
+    "real Orthanc": orthanc_archive,
+}
 
 
-@pytest.fixture(params=["folder", "orthanc in memory", pytest.param("real Orthanc", marks=pytest.mark.service)])
+IN_MEMORY = [kind for kind in KINDS if kind != "real Orthanc"]
+
+
+@pytest.fixture(params=[*IN_MEMORY, pytest.param("real Orthanc", marks=pytest.mark.service)])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     folder = tmp_path / "archive"
     folder.mkdir()
@@ -161,7 +207,7 @@ class Follower:
         self.source = self._archive.source(self._state)
 
     def close(self) -> None:
-        if isinstance(self.source, Orthanc):
+        if isinstance(self.source, Orthanc | DicomServer):
             self.source.close()
 
     def held(self, study: str) -> set[str]:
