@@ -4,7 +4,7 @@
 # what is missing (or fail, when CI=true).
 set -u
 
-packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql chromium gcc libc6-dev"
+packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql chromium gcc libc6-dev openssl"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs npm"
 
 give_up() {
