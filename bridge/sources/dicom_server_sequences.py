@@ -50,10 +50,10 @@ class SequencePosition:
     def after(self, page: LogPage, latest: int) -> SequencePosition:
         """Beyond the highest number on the page, or beyond the span if it is empty: sequence numbers have gaps."""
         end = self.sequence + SPAN
-        numbers = [s for s in page.sequences if self.sequence < s <= max(end, latest)]
-        marks = [e.mark for e in page.entries if e.mark and self.sequence < e.mark.sequence <= max(end, latest)]
-        reached = max(numbers, default=min(end, latest))
-        return SequencePosition(reached, max(marks, default=self.mark))
+        inside = range(self.sequence + 1, max(end, latest) + 1)
+        reached = max((s for s in page.sequences if s in inside), default=min(end, latest))
+        last = max((e for e in page.entries if e.sequence in inside), key=lambda e: e.sequence or 0, default=None)
+        return SequencePosition(reached, last.mark if last is not None else self.mark)
 
 
 class SequenceFeed:
