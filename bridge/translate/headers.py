@@ -66,6 +66,9 @@ BurnedInAnnotation LossyImageCompression SharedFunctionalGroupsSequence FrameAna
 MRTimingAndRelatedParametersSequence MREchoSequence CTExposureSequence CTXRayDetailsSequence CTReconstructionSequence
 ExposureTimeInms XRayTubeCurrentInmA
 """
+_PROCEDURE_STEP = """
+ScheduledStepAttributesSequence PerformedProcedureStepDescription
+"""
 
 
 def _vr(keyword: str) -> str:
@@ -79,7 +82,9 @@ def _tag(keyword: str) -> int:
     return int(tag)
 
 
-WANTED: Mapping[str, str] = {k: _vr(k) for block in (_PATIENT, _STUDY, _SERIES, _INSTANCE) for k in block.split()}
+WANTED: Mapping[str, str] = {
+    k: _vr(k) for block in (_PATIENT, _STUDY, _SERIES, _INSTANCE, _PROCEDURE_STEP) for k in block.split()
+}
 """Keyword → value representation of every attribute that is kept. What is not here never leaves the reader."""
 
 WANTED_TAGS: Mapping[int, tuple[str, str]] = {_tag(k): (k, vr) for k, vr in WANTED.items()}

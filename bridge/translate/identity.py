@@ -81,6 +81,12 @@ def one_patient(instances: Sequence[Headers], issuers: Issuers) -> Resource | No
     return found[0] if found else None
 
 
+def other_patient(described: Headers, instances: Sequence[Headers], issuers: Issuers) -> bool:
+    """Whether `described` names a patient other than the one these instances agree on."""
+    one, main = patient_identifier(described, issuers), one_patient(instances, issuers)
+    return one is not None and main is not None and _identity_key(one) != _identity_key(main)
+
+
 def patient(
     study_instance_uid: str, instances: Sequence[Headers], issuers: Issuers, remarks: Remarks
 ) -> tuple[str, Resource]:

@@ -52,18 +52,70 @@ def imaging_study(
     From    PS3.3 C.7.2.1 General Study, C.7.3.1 General Series, SOP Common
     To      FHIR R4 ImagingStudy (4.0.1); the element order and every list are fixed, so same study, same bytes
     """
-    instances = study.instances
+    modalities = {_modality(s.instances) for s in study.series}
+    status, uid, instances = ImagingStudyStatus.AVAILABLE, study.study_instance_uid, study.instances
+    made = _study_level(status, uid, instances, modalities, patient_id, endpoints, site, remarks)
+    made["numberOfSeries"] = len(study.series)
+    made["numberOfInstances"] = len(instances)
+    made["series"] = [_series(s, site, remarks) for s in _in_order(study.series)]
+    return made
+
+
+def announced(
+    study_instance_uid: str, steps: Sequence[Headers], cancelled: bool, patient_id: str, site: Site, remarks: Remarks
+) -> Resource:
+    """FHIR R4 ImagingStudy of a study that only procedure steps know of; `steps` from `as_instances`.
+
+    To      status registered, or cancelled; no endpoint, no series
+    """
+    status = ImagingStudyStatus.CANCELLED if cancelled else ImagingStudyStatus.REGISTERED
+    modalities = {_modality([step]) for step in steps}
+    made = _study_level(status, study_instance_uid, steps, modalities, patient_id, (), site, remarks)
+    return made | _NO_CONTENT
+
+
+def withdrawn(previous: Resource, cancelled: bool = False) -> Resource:
+    """The ImagingStudy of a study no archive holds any more, without endpoint and content.
+
+    `available` would claim at least one instance; who refers to the study still finds it and its identifiers. What was
+    held is in error now, unless every procedure step was discontinued (`cancelled`). Of what was only announced, and
+    is no longer, nobody can tell what became: unknown.
+    """
+    kept = {k: v for k, v in previous.items() if k not in {"endpoint", "series"}}
+    status = _WITHDRAWN.get(previous["status"], ImagingStudyStatus.ENTERED_IN_ERROR)
+    return kept | {"status": ImagingStudyStatus.CANCELLED.value if cancelled else status.value} | _NO_CONTENT
+
+
+_NO_CONTENT: Resource = {"numberOfSeries": 0, "numberOfInstances": 0}
+_WITHDRAWN = {
+    ImagingStudyStatus.REGISTERED: ImagingStudyStatus.UNKNOWN,
+    ImagingStudyStatus.UNKNOWN: ImagingStudyStatus.UNKNOWN,
+    ImagingStudyStatus.CANCELLED: ImagingStudyStatus.CANCELLED,
+}
+
+
+def _study_level(
+    status: ImagingStudyStatus,
+    study_instance_uid: str,
+    instances: Sequence[Headers],
+    modalities: set[str],
+    patient_id: str,
+    endpoints: Sequence[Resource],
+    site: Site,
+    remarks: Remarks,
+) -> Resource:
+    """Everything but the counts and the series."""
     accessions = accession_identifiers(instances, site.issuers)
     made: Resource = {
         "resourceType": "ImagingStudy",
-        "id": imaging_study_id(study.study_instance_uid),
-        "identifier": [study_identifier(study.study_instance_uid), *accessions],
-        "status": ImagingStudyStatus.AVAILABLE.value,
+        "id": imaging_study_id(study_instance_uid),
+        "identifier": [study_identifier(study_instance_uid), *accessions],
+        "status": status.value,
         "subject": {"reference": f"Patient/{patient_id}", "type": "Patient"},
     }
     values = _agreed(instances, remarks, *_STUDY_KEYWORDS)
-    made |= _present(
-        modality=_acquisition_modalities(study, site),
+    return made | _present(
+        modality=_acquisition_modalities(modalities, site),
         started=_started(values, "Study", site, remarks),
         basedOn=[{"type": "ServiceRequest", "identifier": accession} for accession in accessions],
         referrer=_named(values.name("ReferringPhysicianName")),
@@ -74,23 +126,6 @@ def imaging_study(
         reasonCode=_reasons(instances, site),
         description=_text(values, "StudyDescription"),
     )
-    made["numberOfSeries"] = len(study.series)
-    made["numberOfInstances"] = len(instances)
-    made["series"] = [_series(s, site, remarks) for s in _in_order(study.series)]
-    return made
-
-
-def withdrawn(previous: Resource) -> Resource:
-    """The ImagingStudy of a study no archive holds any more: in error, without endpoint and content.
-
-    `available` would claim at least one instance; who refers to the study still finds it and its identifiers.
-    """
-    kept = {k: v for k, v in previous.items() if k not in {"endpoint", "series"}}
-    return kept | {
-        "status": ImagingStudyStatus.ENTERED_IN_ERROR.value,
-        "numberOfSeries": 0,
-        "numberOfInstances": 0,
-    }
 
 
 _STUDY_KEYWORDS = (
@@ -113,10 +148,9 @@ def _present(**elements: object) -> Resource:
     return {name: value for name, value in elements.items() if value not in (None, "", [], {})}
 
 
-def _acquisition_modalities(study: Study, site: Site) -> list[Resource]:
+def _acquisition_modalities(modalities: set[str], site: Site) -> list[Resource]:
     """R4 lists acquisition modalities only (CID 29), each once."""
-    found = {_modality(s.instances) for s in study.series}
-    return [modality_coding(m, site.tables) for m in sorted(found) if site.tables.modality.get(m, ("", False))[1]]
+    return [modality_coding(m, site.tables) for m in sorted(modalities) if site.tables.modality.get(m, ("", False))[1]]
 
 
 def _modality(instances: Sequence[Headers]) -> str:

@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.errors import RejectedInput
-from bridge.model import Rejection, Resource, Row, StudyResult, WadoEndpoint
+from bridge.model import ImagingStudyStatus, Rejection, Resource, Row, StudyResult, WadoEndpoint
 from bridge.translate.headers import Headers
-from bridge.translate.identity import patient
-from bridge.translate.imaging_study import Site, endpoint, imaging_study, withdrawn
+from bridge.translate.identity import other_patient, patient
+from bridge.translate.imaging_study import Site, announced, endpoint, imaging_study, withdrawn
 from bridge.translate.merge import Remarks, merge
+from bridge.translate.procedure_step import ProcedureStep, all_discontinued, as_instances, merged_steps
 from bridge.translate.rows import RowColumn, rows
+
+Steps = Mapping[str, Sequence[ProcedureStep]]
+"""Source → the procedure steps it knows of that name a study."""
+
+NO_STEPS: Steps = {}
+_HELD = frozenset({ImagingStudyStatus.AVAILABLE.value, ImagingStudyStatus.ENTERED_IN_ERROR.value})
+"""Statuses of a study that was held once: steps no longer announce it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,11 @@ class Translator:
         study_instance_uid: str,
         snapshots: Mapping[str, Sequence[Headers]],
         unreadable: Sequence[Rejection] = (),
+        steps: Steps = NO_STEPS,
     ) -> StudyResult:
         """Everything FHIR says of a study: Endpoints, Patient, ImagingStudy, and what could not be used.
+
+        Procedure steps say nothing of a study that archives hold; one for another patient is remarked.
 
         Raises  RejectedInput when no instance is usable or the instances name different patients
         """
@@ -43,6 +54,11 @@ class Translator:
             reasons = sorted({r.error for r in (*study.rejected, *unreadable)})
             raise RejectedInput("no instance of this study can be used: " + "; ".join(reasons[:5]))
         patient_id, who = patient(study_instance_uid, study.first, self.site.issuers, remarks)
+        for step in as_instances(study_instance_uid, merged_steps(study_instance_uid, steps, self.order)):
+            if other_patient(step, study.first, self.site.issuers):
+                remarks.add(
+                    "PatientID", "of a procedure step names another patient than the instances; theirs was taken"
+                )
         endpoints = [endpoint(self.endpoints[s]) for s in study.sources if s in self.endpoints]
         what = imaging_study(study, patient_id, endpoints, self.site, remarks)
         rank = study.first[0].text("StudyDate") + study.first[0].text("StudyTime")
@@ -62,7 +78,39 @@ class Translator:
         """The study's rows of the `dicom_*` tables; empty tuples when no archive holds it."""
         return rows(merge(study_instance_uid, snapshots, self.order, Remarks()), self.columns)
 
-    def withdraw(self, study_instance_uid: str, previous: Sequence[Resource]) -> StudyResult:
+    def without_instances(
+        self,
+        study_instance_uid: str,
+        previous: Sequence[Resource],
+        steps: Steps = NO_STEPS,
+        unreadable: Sequence[Rejection] = (),
+    ) -> StudyResult:
+        """A study of which no archive holds an instance: announced by procedure steps, or withdrawn if it was held.
+
+        Raises  RejectedInput when nothing is known of it but what cannot be read, or its steps name different patients
+        """
+        naming = merged_steps(study_instance_uid, steps, self.order)
+        held = any(r.get("status") in _HELD for r in previous if r["resourceType"] == "ImagingStudy")
+        if naming and not held:
+            return self._announce(study_instance_uid, naming, unreadable)
+        if unreadable and not previous:
+            raise RejectedInput("no instance of this study can be read: " + unreadable[0].error)
+        return self.withdraw(study_instance_uid, previous, all_discontinued(naming))
+
+    def _announce(
+        self, study_instance_uid: str, naming: Sequence[ProcedureStep], unreadable: Sequence[Rejection]
+    ) -> StudyResult:
+        remarks = Remarks()
+        described = as_instances(study_instance_uid, naming)
+        patient_id, who = patient(study_instance_uid, described, self.site.issuers, remarks)
+        cancelled = all_discontinued(naming)
+        what = announced(study_instance_uid, described, cancelled, patient_id, self.site, remarks)
+        rank = described[0].text("StudyDate") + described[0].text("StudyTime")
+        return StudyResult(
+            study_instance_uid, patient_id, rank, who, (what,), rejected=tuple(unreadable), remarks=remarks.all()
+        )
+
+    def withdraw(self, study_instance_uid: str, previous: Sequence[Resource], cancelled: bool = False) -> StudyResult:
         """What remains of a study that no archive holds any more; `previous` its resources so far."""
-        kept = tuple(withdrawn(r) for r in previous if r["resourceType"] == "ImagingStudy")
+        kept = tuple(withdrawn(r, cancelled) for r in previous if r["resourceType"] == "ImagingStudy")
         return StudyResult(study_instance_uid, "", "", None, kept)
