@@ -9,6 +9,7 @@ from typing import Protocol
 from bridge.errors import ProjectError
 from bridge.model import IndexedFile, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
 from bridge.translate.headers import Headers
+from bridge.translate.procedure_step import ProcedureStep
 
 STUDY_QUEUE = "study"
 """Studies that may have changed; key: Study Instance UID."""
@@ -66,6 +67,8 @@ class StudyHeaders:
     held: int = 0
     """How many instances (or files) the source holds of it, usable or not: what its inventory counts."""
     rejected: tuple[Rejection, ...] = ()
+    procedure_steps: tuple[ProcedureStep, ...] = ()
+    """Steps the source was told of that name the study, whether it holds instances or not."""
 
 
 class ImagingSource(Protocol):
@@ -203,6 +206,8 @@ class PipelineState(WorkTable, Protocol):
         ...
 
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
+
+    def procedure_steps(self, study_instance_uid: str) -> dict[str, tuple[ProcedureStep, ...]]: ...
 
     def commit_snapshot(
         self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float

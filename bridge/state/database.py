@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from bridge.errors import ConfigError, StateUnavailable
 from bridge.state import schema
+from bridge.state.migrations import migrate
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -19,7 +20,7 @@ BUSY_TIMEOUT_MS = 30_000
 class Database:
     """One database. `write()` is one transaction that no other writer interleaves; `read()` is one snapshot or less.
 
-    Raises  ConfigError  the URL cannot be opened, or the schema is of another version
+    Raises  ConfigError  the URL cannot be opened, or the schema is a newer program's
     """
 
     def __init__(self, url: str) -> None:
@@ -28,7 +29,7 @@ class Database:
         try:
             with self.write() as connection:
                 schema.metadata.create_all(connection)
-                _check_version(connection)
+                migrate(connection)
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 
@@ -87,13 +88,3 @@ def _sqlite(url: str, path: str | None) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
-
-
-def _check_version(connection: Connection) -> None:
-    found = connection.execute(select(schema.setting.c.value).where(schema.setting.c.name == "schema_version")).scalar()
-    if found is None:
-        connection.execute(insert(schema.setting).values(name="schema_version", value=str(schema.SCHEMA_VERSION)))
-    elif found != str(schema.SCHEMA_VERSION):
-        raise ConfigError(
-            f"state_url: the database has schema version {found}, this program needs {schema.SCHEMA_VERSION}"
-        )

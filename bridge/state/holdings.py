@@ -20,6 +20,7 @@ from bridge.state.database import Database
 from bridge.state.schema import cursor, file, holding, work
 from bridge.state.work import BATCH, Work
 from bridge.translate.headers import Headers
+from bridge.translate.procedure_step import ProcedureStep
 
 HELD_PAGE = 2000
 _VERIFIED = "verify:"
@@ -93,6 +94,7 @@ class Holdings(Work):
     ) -> None:
         """What the source held when it was read after `hint`."""
         plain = orjson.dumps([h.as_json() for h in sorted(headers.instances, key=_place)])
+        steps = sorted(headers.procedure_steps, key=lambda step: step.sop_instance_uid)
         statement = (
             update(holding)
             .where(holding.c.source == source, holding.c.study_instance_uid == study_instance_uid)
@@ -102,6 +104,7 @@ class Holdings(Work):
                 headers=zlib.compress(plain, 1) if headers.instances else None,
                 digest=hashlib.sha256(plain).hexdigest() if headers.instances else "",
                 rejected=orjson.dumps([_plain_rejection(r) for r in headers.rejected]) if headers.rejected else None,
+                procedure_steps=orjson.dumps([s.as_json() for s in steps]) if steps else None,
                 read_at=now,
             )
         )
@@ -119,6 +122,19 @@ class Holdings(Work):
             found = connection.execute(statement).all()
         return {
             row.source: tuple(Headers.from_json(h) for h in orjson.loads(zlib.decompress(row.headers))) for row in found
+        }
+
+    def procedure_steps(self, study_instance_uid: str) -> dict[str, tuple[ProcedureStep, ...]]:
+        """source → the procedure steps that name the study, for every source that was told of any; sources by name."""
+        statement = (
+            select(holding.c.source, holding.c.procedure_steps)
+            .where(holding.c.study_instance_uid == study_instance_uid, holding.c.procedure_steps.is_not(None))
+            .order_by(holding.c.source)
+        )
+        with self._db.read() as connection:
+            found = connection.execute(statement).all()
+        return {
+            row.source: tuple(ProcedureStep.from_json(s) for s in orjson.loads(row.procedure_steps)) for row in found
         }
 
     def rejections(self, study_instance_uid: str) -> tuple[Rejection, ...]:
@@ -211,6 +227,18 @@ class Holdings(Work):
                     .group_by(file.c.study_instance_uid)
                 )
                 found |= {row[0]: row[1] for row in connection.execute(statement)}
+        return found
+
+    def instance_files(self, source: str, sop_instance_uids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """SOP Instance UID → the paths of its files, for those of the instances that are indexed."""
+        found: dict[str, tuple[str, ...]] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(sop_instance_uids), BATCH):
+                statement = select(file.c.sop_instance_uid, file.c.path).where(
+                    file.c.source == source, file.c.sop_instance_uid.in_(sop_instance_uids[start : start + BATCH])
+                )
+                for row in connection.execute(statement.order_by(file.c.id)):
+                    found[row.sop_instance_uid] = (*found.get(row.sop_instance_uid, ()), row.path)
         return found
 
     def replayed_files(self, source: str) -> tuple[str, ...]:

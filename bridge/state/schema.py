@@ -18,7 +18,8 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
 
@@ -65,6 +66,7 @@ holding = Table(
     Column("digest", String, nullable=False),
     Column("rejected", LargeBinary),
     Column("read_at", Float),
+    Column("procedure_steps", LargeBinary),
     Index("holding_study", "study_instance_uid"),
 )
 
@@ -80,6 +82,7 @@ file = Table(
     Column("sop_instance_uid", String, nullable=False),
     UniqueConstraint("source", "path"),
     Index("file_study", "source", "study_instance_uid"),
+    Index("file_instance", "source", "sop_instance_uid"),
 )
 
 study = Table(

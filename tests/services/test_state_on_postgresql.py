@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State
+from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
+from tests.unit.test_procedure_step import a_step
 from tests.unit.test_sync import *  # noqa: F403  (the same tests, with the fixtures below)
 from tests.unit.test_sync import Rig
 from tests.unit.test_work import *  # noqa: F403
@@ -32,3 +36,20 @@ def state(server: str) -> Iterator[State]:
 @pytest.fixture
 def rig(state: State) -> Rig:
     return Rig(state)
+
+
+def test_a_database_of_version_1_is_upgraded(server: str) -> None:
+    url = fresh_database(server, f"t{next(NUMBERS)}")
+    State(url).close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE holding DROP COLUMN procedure_steps"))
+        connection.execute(text("DROP INDEX file_instance"))
+        connection.execute(text("UPDATE setting SET value = '1' WHERE name = 'schema_version'"))
+    engine.dispose()
+    state = State(url)
+    state.commit_page("a", ChangePage(frozenset({STUDY}), "", True), 1.0, 0, 0)
+    state.commit_snapshot("a", STUDY, 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
+    assert state.procedure_steps(STUDY) == {"a": (a_step(),)}
+    assert state.instance_files("a", ["1.2.3"]) == {}
+    state.close()

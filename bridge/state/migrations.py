@@ -1,0 +1,42 @@
+"""Brings the tables of an older program to what this one needs. Steps are added, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from bridge.errors import ConfigError
+from bridge.state.schema import SCHEMA_VERSION, setting
+
+STEPS: Mapping[int, Sequence[str]] = {
+    1: (
+        "ALTER TABLE holding ADD COLUMN procedure_steps {binary}",
+        "CREATE INDEX file_instance ON file (source, sop_instance_uid)",
+    ),
+}
+"""Version → what makes the next version of it. New tables need nothing here: they are made when the database opens."""
+
+_BINARY = {"sqlite": "BLOB", "postgresql": "BYTEA"}
+
+
+def migrate(connection: Connection) -> None:
+    """Does every step that is missing, within the transaction of the connection: all of them or none.
+
+    Raises  ConfigError when the database is a newer program's
+    """
+    mine = setting.c.name == "schema_version"
+    found = connection.execute(select(setting.c.value).where(mine).with_for_update()).scalar()
+    if found is None:
+        connection.execute(insert(setting).values(name="schema_version", value=str(SCHEMA_VERSION)))
+        return
+    version = int(found)
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"state_url: the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
+            "use the newer program"
+        )
+    for step in range(version, SCHEMA_VERSION):
+        for statement in STEPS[step]:
+            connection.exec_driver_sql(statement.format(binary=_BINARY[connection.dialect.name]))
+    connection.execute(update(setting).where(mine).values(value=str(SCHEMA_VERSION)))
