@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import socket
 import struct
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -58,6 +60,11 @@ _BUFFER = 2 * (MAXIMUM_PDU + HEADER)
 _NO_DATA_SET = 0x0101
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 _PDU_HEADER = struct.Struct(">BxI")
+
+# pydicom judges every value it reads, and quotes the ones it does not like in warnings and in its log.
+config.settings.reading_validation_mode = config.IGNORE
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+logging.getLogger("pydicom").disabled = True
 
 
 @dataclass(frozen=True)
@@ -467,6 +474,8 @@ class Association:
                 elements[element] = number
         if response.comment:
             elements[0x0902] = response.comment[:64]
+        if response.error_id is not None:
+            elements[0x0903] = response.error_id
         maximum = self._asked.maximum_pdu
         answer = data_pdus(context_id, command_set(elements), True, maximum)
         if response.data_set is not None:
