@@ -57,6 +57,15 @@ class Indexer:
                 f"source {self._name}: the state takes no entries: is its database stuck?"
             ) from None
 
+    def caught_up(self, timeout_s: float) -> bool:
+        """Waits until what was handed over before this call is committed; whether that was in time."""
+        reached = threading.Event()
+        try:
+            self._queue.put(reached, timeout=timeout_s)
+        except queue.Full:
+            return False
+        return reached.wait(timeout_s)
+
     def settled(self, timeout_s: float) -> bool:
         """Waits until nothing waits; whether that was in time."""
         until = time.monotonic() + timeout_s
@@ -88,6 +97,10 @@ class Indexer:
                     break
             if group:
                 yield group
+            if isinstance(entry, threading.Event):
+                if not self._stopping.is_set():  # then the group may have been given up
+                    entry.set()
+                self._queue.task_done()
             if entry is _STOP:
                 self._queue.task_done()
                 return

@@ -17,13 +17,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile, Unavailable
+from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile, SourceUnavailable, Unavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.association import Association, Judgement, Origin, Peer, Received
@@ -36,6 +37,7 @@ from bridge.sources.services import Request, Response, Service, Status
 from bridge.sources.spool import Outcome, Spool
 from bridge.sources.upper_layer import Proposal, Reject, reject_pdu
 from bridge.translate.headers import Headers
+from bridge.translate.procedure_step import ProcedureStep
 from bridge.translate.uids import checked_uid
 
 log = logging.getLogger("bridge.receiver")
@@ -44,6 +46,9 @@ RESCAN_S = 300.0
 IDLE_S, OBJECT_S = 60.0, 900.0
 SILENT_S = 1.0
 """An association silent for so long may be ended to make room for another peer."""
+
+INDEXED_S = 30.0
+"""So long the index may lie behind the spool before a question about instances is put off."""
 
 QUARANTINED_KEPT = 1000
 QUARANTINED_BYTES = 10_737_418_240
@@ -59,7 +64,8 @@ class Receiver:
 
     `calling_ae_titles` empty: callers on this machine only; `promiscuous`: any titles, from anywhere. `certificates`
     maps an AE title to the name or `sha256:` digest its client certificate must have. `route` may name another spool
-    for an object, which is then not this source's; `services` answer what is neither C-ECHO nor C-STORE.
+    for an object, which is then not this source's; `services` answer what is neither C-ECHO nor C-STORE, and
+    `procedure_steps` gives the steps that name a study.
     """
 
     endpoint: WadoEndpoint | None = None
@@ -89,6 +95,7 @@ class Receiver:
         manifest_days: float = 90.0,
         sweep_s: float = 3600.0,
         services: Sequence[Service] = (),
+        procedure_steps: Callable[[str], tuple[ProcedureStep, ...]] = lambda _study: (),
         route: Callable[[Origin, str], Spool | None] = lambda _origin, _study: None,
         at: Callable[[str], None] = lambda _stage: None,
     ) -> None:
@@ -110,6 +117,8 @@ class Receiver:
         self.maximum_object_bytes, self._minimum_free = maximum_object_bytes, minimum_free_bytes
         self._manifest_days = manifest_days
         self._services = {uid: service for service in services for uid in service.sop_classes}
+        self._all_services, self._procedure_steps, self._index = tuple(services), procedure_steps, index
+        self._scanned = threading.Event()
         self._active: set[Association] = set()
         self._lock = threading.Lock()
         self._turned_away: Counter[str] = Counter()
@@ -142,16 +151,30 @@ class Receiver:
         """What lies in the spool and is not indexed yet: what a crash left between disk and database."""
         self._files.forget_what_is_known()
         forget(self.manifests, self._clock(), self._manifest_days)
-        return self._files.changes(position)
+        for service in self._all_services:
+            service.catch_up()
+        page = self._files.changes(position)
+        if page.files or page.gone or page.rejected:
+            return replace(page, caught_up=False)  # the next call knows that this page is durable
+        self._scanned.set()
+        return page
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
-        return self._files.read(study_instance_uid)
+        headers = self._files.read(study_instance_uid)
+        return replace(headers, procedure_steps=self._procedure_steps(study_instance_uid))
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         return self._files.inventory()
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         return self._files.count(study_instance_uids)
+
+    def instance_files(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[Path]]:
+        """SOP Instance UID → its files. Raises SourceUnavailable when what was acknowledged before is not indexed."""
+        if not self._scanned.is_set() or not self._indexer.caught_up(INDEXED_S):
+            raise SourceUnavailable(f"source {self.name}: objects are acknowledged that are not indexed yet")
+        found = self._index.instance_files(self.name, sop_instance_uids)
+        return {uid: [self.spool.studies / path for path in paths] for uid, paths in found.items()}
 
     def settled(self, timeout_s: float = 30.0) -> bool:
         """Waits until everything acknowledged is indexed; whether it is."""

@@ -103,6 +103,23 @@ class Spool:
         return known
 
 
+def intact(path: Path) -> bool:
+    """Whether the data set of a kept file is still what was received, read to its end. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        start = file.read(_GROUP_LENGTH_END)
+        if len(start) < _GROUP_LENGTH_END:
+            return False
+        file.seek(int.from_bytes(start[-4:], "little"), os.SEEK_CUR)
+        while piece := file.read(1_048_576):
+            digest.update(piece)
+    return path.stem.partition("-")[2] == digest.hexdigest()[:32]
+
+
+_GROUP_LENGTH_END = 144
+"""Where the length of the file meta information ends; the data set begins so many bytes later (PS3.10 7.1)."""
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
