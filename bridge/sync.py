@@ -219,16 +219,15 @@ class Pipeline:
         return failure
 
     def _result(self, uid: str, failure: Unavailable | None) -> StudyResult | None:
-        """The study as all archives hold it; withdrawn when none does; None when that cannot be known now."""
+        """The study as all archives hold it; if none does, announced or withdrawn; None when it cannot be known now."""
         snapshots, unreadable = self.state.snapshots(uid), self.state.rejections(uid)
+        steps = self.state.procedure_steps(uid)
         if snapshots:
-            return self.translator.translate(uid, snapshots, unreadable)
-        if failure is not None:
-            return None
+            return self.translator.translate(uid, snapshots, unreadable, steps)
         previous = [r.content for r in self.state.study_resources(uid) if r.content is not None]
-        if unreadable and not previous:
-            raise RejectedInput("no instance of this study can be read: " + unreadable[0].error)
-        return self.translator.withdraw(uid, previous)
+        if failure is not None and (previous or not steps):
+            return None
+        return self.translator.without_instances(uid, previous, steps, unreadable)
 
     def _study_state(self, uid: str, with_rows: bool) -> StudyState:
         resources = self.state.study_resources(uid)

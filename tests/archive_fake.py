@@ -8,6 +8,7 @@ from bridge.errors import ProjectError, SinkUnavailable, SourceUnavailable
 from bridge.model import StudyState, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.translate.headers import Headers
+from bridge.translate.procedure_step import ProcedureStep
 
 
 class FakeArchive:
@@ -18,6 +19,7 @@ class FakeArchive:
     def __init__(self, name: str, endpoint: WadoEndpoint | None = None) -> None:
         self.name, self.endpoint = name, endpoint
         self.studies: dict[str, dict[str, Headers]] = {}
+        self.steps: dict[str, ProcedureStep] = {}
         self.log: list[str] = []
         self.down = False
         self.counted: list[int] = []
@@ -29,6 +31,10 @@ class FakeArchive:
             if not quietly:
                 self.log.append(uid)
 
+    def announce(self, step: ProcedureStep, *studies: str) -> None:
+        self.steps[step.sop_instance_uid] = step
+        self.log += studies
+
     def changes(self, position: str | None) -> ChangePage:
         self._answer()
         start = int(position or 0)
@@ -38,7 +44,8 @@ class FakeArchive:
     def read(self, study_instance_uid: str) -> StudyHeaders:
         self._answer()
         found = tuple(self.studies.get(study_instance_uid, {}).values())
-        return StudyHeaders(found, len(found))
+        steps = tuple(step for step in self.steps.values() if step.items_of(study_instance_uid))
+        return StudyHeaders(found, len(found), procedure_steps=steps)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         self._answer()
