@@ -20,21 +20,16 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.api.app import create_app
+from bridge.archives import Archives
 from bridge.code_tables import code_tables, dicom_columns
-from bridge.config import DicomServerSource, FolderSource, OrthancSource, ReceiverSource, Settings
 from bridge.config import FhirServerSink as FhirServerSettings
+from bridge.config import ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
-from bridge.model import WadoEndpoint
 from bridge.ports import ImagingSource, Sink
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.sinks.lake import LakeSink
-from bridge.sources.dicom_server import DicomServer
-from bridge.sources.folder import Folder
 from bridge.sources.manifest import association, associations
-from bridge.sources.orthanc import Orthanc
-from bridge.sources.receiver import Receiver, server_context
-from bridge.sources.web_auth import ClientCredentials
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.identity import Issuers
@@ -66,7 +61,8 @@ class Bridge:
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
         self._publish = threading.Event()
-        self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
+        self._archives = Archives(settings, self.state, at)
+        self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: _fhir_server(s) for s in settings.sinks}
         self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
         self.pipeline = Pipeline(
@@ -87,70 +83,6 @@ class Bridge:
             self.settings, self.state, time.time, [cohort_router(self.lake), _associations_router(self.settings)]
         )
 
-    def _source(self, settings: FolderSource | ReceiverSource | OrthancSource | DicomServerSource) -> ImagingSource:
-        if isinstance(settings, FolderSource):
-            if settings.path.is_relative_to(self.settings.data_dir):
-                settings.path.mkdir(parents=True, exist_ok=True)
-            return Folder(
-                settings.name,
-                settings.path,
-                self.state,
-                time.time,
-                poll_s=settings.poll_s,
-                sweep_s=settings.sweep_s,
-                settle_s=settings.settle_s,
-                allow_empty=settings.allow_empty,
-            )
-        if isinstance(settings, ReceiverSource):
-            return Receiver(
-                settings.name,
-                self.settings.data_dir / "spool" / settings.name,
-                self.state,
-                self._stored(settings.name),
-                time.time,
-                ae_title=settings.ae_title,
-                called_ae_titles=settings.called_ae_titles,
-                calling_ae_titles=settings.calling_ae_titles,
-                promiscuous=settings.promiscuous,
-                host=settings.host,
-                port=settings.port,
-                tls=None
-                if settings.tls is None
-                else server_context(
-                    settings.name,
-                    certificate=settings.tls.certificate,
-                    key=settings.tls.key,
-                    client_ca=settings.tls.client_ca,
-                ),
-                certificates=settings.tls.ae_titles if settings.tls is not None else {},
-                maximum_associations=settings.maximum_associations,
-                maximum_connections=settings.maximum_connections,
-                manifest_days=settings.manifest_days,
-                maximum_object_bytes=settings.maximum_object_bytes,
-                minimum_free_bytes=settings.minimum_free_bytes,
-                sweep_s=settings.sweep_s,
-                at=self._at,
-            )
-        if isinstance(settings, DicomServerSource):
-            return _dicom_server(settings)
-        address = settings.wado_rs or settings.url.rstrip("/") + settings.dicom_web
-        return Orthanc(
-            settings.name,
-            settings.url,
-            dicom_web=settings.dicom_web,
-            username=settings.username,
-            password=settings.password.get_secret_value(),
-            timeout_s=settings.timeout_s,
-            endpoint=WadoEndpoint(settings.name, address.rstrip("/")),
-            poll_s=settings.poll_s,
-            sweep_s=settings.sweep_s,
-            verify_s=settings.verify_s,
-        )
-
-    def _stored(self, source: str) -> Callable[..., None]:
-        timing = self.settings.quiet_s, self.settings.max_wait_s
-        return lambda page: self.state.commit_page(source, page, time.time(), *timing)
-
     @contextmanager
     def running(self) -> Iterator[Bridge]:
         """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
@@ -160,12 +92,7 @@ class Bridge:
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
-            for source in self.sources.values():
-                if isinstance(source, Receiver):
-                    source.start()
-                    stack.callback(source.stop)
-                elif isinstance(source, Orthanc | DicomServer):
-                    stack.callback(source.close)
+            stack.enter_context(self._archives.running())
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
@@ -257,38 +184,6 @@ def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Transla
     )
     endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
     return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
-
-
-def _dicom_server(settings: DicomServerSource) -> DicomServer:
-    oauth = settings.oauth
-    auth = (
-        None
-        if oauth is None
-        else ClientCredentials(
-            settings.name,
-            settings.url,
-            token_url=oauth.token_url,
-            client_id=oauth.client_id,
-            client_secret=oauth.client_secret.get_secret_value(),
-            scope=oauth.scope,
-            resource=oauth.resource,
-        )
-    )
-    address = f"{settings.url.rstrip('/')}/{settings.api_version}"
-    if len(settings.partitions) == 1:
-        address += f"/partitions/{settings.partitions[0]}"
-    return DicomServer(
-        settings.name,
-        settings.url,
-        api_version=settings.api_version,
-        partitions=settings.partitions,
-        auth=auth,
-        timeout_s=settings.timeout_s,
-        endpoint=WadoEndpoint(settings.name, address),
-        poll_s=settings.poll_s,
-        sweep_s=settings.sweep_s,
-        overlap_s=settings.overlap_s,
-    )
 
 
 def _fhir_server(settings: FhirServerSettings) -> FhirServerSink:

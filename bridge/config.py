@@ -30,6 +30,7 @@ from bridge.errors import ConfigError
 
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
+HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
 URL = r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$"
 
 
@@ -99,6 +100,13 @@ class ReceiverSource(_Source):
     tls: ReceiverTls | None = None
     maximum_associations: int = Field(default=64, ge=1, le=500)
     maximum_connections: int = Field(default=512, ge=16, le=10_000, description="That wait to ask for an association")
+    peers: Mapping[str, Annotated[str, Field(pattern=HOST_PORT)]] = Field(
+        default_factory=dict, description="AE title = host:port, where storage commitment is reported to"
+    )
+    commitment_retry_days: float = Field(default=7.0, gt=0, le=365, description="Days that a report is tried for")
+    procedure_step_days: float = Field(
+        default=30.0, gt=0, le=3650, description="Days after which a study that was only announced is unknown"
+    )
     manifest_days: float = Field(default=90.0, ge=1, le=36_500, description="Days that manifests are kept")
     maximum_object_bytes: int = Field(default=2_147_483_648, ge=1_048_576, description="Larger objects are refused")
     minimum_free_bytes: int = Field(default=1_073_741_824, ge=0, description="Below this free space: status A700")
@@ -118,6 +126,7 @@ class OrthancSource(_Source):
         description="WADO-RS base that readers of FHIR use, if other than url + dicom_web",
     )
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
+    retrieve_ae_title: str = Field(default="", max_length=16, description="The name notifications have for it")
     verify_s: float = Field(
         default=60.0, ge=1, le=86_400, description="Seconds between passes that count a part of what is held"
     )
@@ -141,6 +150,13 @@ class DicomServerSource(_Source):
     api_version: Literal["v1", "v2"] = Field(default="v2", description="Of the change feed and of DICOMweb")
     partitions: tuple[str, ...] = Field(default=(), description="Data partitions to follow; empty: all")
     oauth: OAuth | None = Field(default=None, description="How to sign in; without it: not at all")
+    wado_rs: str = Field(
+        default="", pattern=f"^$|{URL}", description="WADO-RS base for readers of FHIR, if other than url/version"
+    )
+    retrieve_ae_title: str = Field(default="", max_length=16, description="The name notifications have for it")
+    verify_s: float = Field(
+        default=300.0, ge=0, le=86_400, description="Seconds between passes that count a part of what is held; 0: none"
+    )
     overlap_s: float = Field(default=60.0, ge=0, le=3600, description="How late an entry may appear in the v2 feed")
     poll_s: float = Field(default=5.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
     sweep_s: float = Field(default=86_400.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
