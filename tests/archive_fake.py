@@ -11,7 +11,11 @@ from bridge.translate.headers import Headers
 
 
 class FakeArchive:
-    """Holds headers by study; its log is a list of study UIDs, its position an index into it."""
+    """Holds headers by study; its log is a list of study UIDs, its position an index into it.
+
+    `settled` the studies that the next page names to be counted, `counted` how many each pass asked for;
+    `lost_in_total` by how much the total is wrong.
+    """
 
     poll_s, sweep_s, verify_s = 1.0, 1000.0, 10.0
 
@@ -21,6 +25,9 @@ class FakeArchive:
         self.log: list[str] = []
         self.down = False
         self.counted: list[int] = []
+        self.lost_in_total = 0
+        self.settled: set[str] = set()
+        self.reads = 0
 
     def put(self, *instances: Headers, quietly: bool = False) -> None:
         for headers in instances:
@@ -33,10 +40,13 @@ class FakeArchive:
         self._answer()
         start = int(position or 0)
         page = self.log[start : start + 3]
-        return ChangePage(frozenset(page), str(start + len(page)), start + len(page) == len(self.log))
+        recount, self.settled = frozenset(self.settled), set()
+        end = start + len(page)
+        return ChangePage(frozenset(page), str(end), end == len(self.log), recount=recount)
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
         self._answer()
+        self.reads += 1
         found = tuple(self.studies.get(study_instance_uid, {}).values())
         return StudyHeaders(found, len(found))
 
@@ -48,6 +58,10 @@ class FakeArchive:
         self._answer()
         self.counted.append(len(study_instance_uids))
         return {uid: len(self.studies.get(uid, {})) for uid in study_instance_uids}
+
+    def total(self) -> int:
+        self._answer()
+        return sum(map(len, self.studies.values())) - self.lost_in_total
 
     def _answer(self) -> None:
         if self.down:

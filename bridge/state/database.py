@@ -28,6 +28,8 @@ class Database:
         try:
             with self.write() as connection:
                 schema.metadata.create_all(connection)
+                for index in (i for table in schema.metadata.sorted_tables for i in table.indexes):
+                    index.create(connection, checkfirst=True)  # one that an older database does not have yet
                 _check_version(connection)
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None

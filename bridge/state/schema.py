@@ -66,6 +66,7 @@ holding = Table(
     Column("rejected", LargeBinary),
     Column("read_at", Float),
     Index("holding_study", "study_instance_uid"),
+    Index("holding_instances", "source", "instances", "hint", "read_hint"),
 )
 
 file = Table(
