@@ -49,13 +49,13 @@ def studies_with(client: WebClient, uid: str) -> list[str]:
 
 
 def instances_of(client: WebClient, study: str) -> dict[str, list[str]]:
-    """The identifiers of a study's instances by those of its series; {} when the study is gone."""
+    """The identifiers of a study's instances by those of its series, in order; {} when the study is gone."""
     found = client.get(f"/studies/{study}/series")
     if found is None:
         return {}
     if not isinstance(found, list) or not all(isinstance(s, Mapping) and is_orthanc_id(s.get("ID")) for s in found):
         raise client.unavailable("/studies did not answer as Orthanc does: check url")
-    return {s["ID"]: instances_in(client, s) for s in found}
+    return {s["ID"]: instances_in(client, s) for s in sorted(found, key=lambda s: str(s["ID"]))}
 
 
 def instances_in(client: WebClient, series: Mapping[str, Any]) -> list[str]:

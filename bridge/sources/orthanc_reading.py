@@ -115,7 +115,7 @@ class StudyReader:
         """Every instance that is still there, with its headers; None when Orthanc refused to read it, twice."""
         refused: list[str] = []
         readable = False
-        for series, listed in sorted(held.items()):
+        for series, listed in held.items():
             together = self._series_tags(series) if len(listed) <= TAGS_AT_ONCE else {}
             for instance in sorted(together.keys() | listed):
                 tags = together.get(instance) or self._tags(f"/instances/{instance}/tags")

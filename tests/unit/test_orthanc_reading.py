@@ -109,6 +109,14 @@ def test_of_an_instance_under_two_patient_ids_one_is_kept_and_one_rejected(fake:
     assert found == source.read(STUDY)
 
 
+def test_of_a_whole_study_under_two_patient_ids_one_copy_is_kept_whole(fake: FakeOrthanc, source: Orthanc) -> None:
+    for patient in ("A", "B"):
+        fake.put(STUDY, series=4, instances=2, PatientID=patient)
+    found = source.read(STUDY)
+    assert (found.held, len(found.instances), len(found.rejected)) == (16, 8, 8)
+    assert len({h.text("PatientID") for h in found.instances}) == 1
+
+
 def test_both_ways_of_reading_give_the_same_headers(fake: FakeOrthanc, source: Orthanc) -> None:
     code = dicom_bytes(STUDY, f"{STUDY}.1", f"{STUDY}.1.1", OperatorsName=["One^Operator", "Two^Operator"])
     fake.store(code)
