@@ -191,9 +191,10 @@ class Pipeline:
         begun = Round.parse(self.state.verified(claim.key)).before_pass(missing)
         held = dict(self.state.held_after(claim.key, begun.up_to, VERIFIED_PER_PASS))
         now_held = source.count(list(held)) if held else {}
-        different = [uid for uid, instances in held.items() if now_held.get(uid, 0) != instances]
+        different = {uid: now_held.get(uid, 0) for uid, n in held.items() if now_held.get(uid, 0) != n}
         up_to = max(held) if len(held) == VERIFIED_PER_PASS else ""
-        ended, now = begun.after_pass(up_to, bool(different), missing), self.clock()
+        left = max(0, missing - sum(held[uid] - there for uid, there in different.items()))
+        ended, now = begun.after_pass(up_to, left), self.clock()
         self.state.commit_verified(claim.key, different, ended.text, now)
         self.state.reschedule(claim, now if ended.pressing else now + source.verify_s)
 

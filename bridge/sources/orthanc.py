@@ -109,7 +109,7 @@ class Orthanc:
         return self._inventory.every()
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
-        """How many instances Orthanc holds now of each study, by two requests for 50 studies."""
+        """How many instances Orthanc holds now of each study, by two requests for 100 studies."""
         return self._inventory.of(study_instance_uids)
 
     def total(self) -> int | None:

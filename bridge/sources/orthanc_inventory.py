@@ -22,7 +22,7 @@ OVERLAP = 20
 
 STEPS_BACK = 1000
 
-COUNTED = 50
+COUNTED = 100
 """Studies counted at once: Orthanc goes through all its studies once for each request, and answers with the
 identifiers of all their instances, 57 bytes each."""
 
@@ -50,7 +50,7 @@ class Inventory:
         yield from sorted(by_uid.items())
 
     def of(self, study_instance_uids: Sequence[str]) -> dict[str, int]:
-        """The number of instances of each of these studies, 0 for those not held; two requests for 50 studies."""
+        """The number of instances of each of these studies, 0 for those not held; two requests for 100 studies."""
         counts: dict[str, int] = {}
         for start in range(0, len(study_instance_uids), COUNTED):
             counts |= self._of_few(study_instance_uids[start : start + COUNTED])

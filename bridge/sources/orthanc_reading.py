@@ -28,6 +28,9 @@ REFUSED_MOST = 100
 DAMAGED = frozenset({400, 500})
 """What Orthanc answers about an instance whose file is missing from its storage, or damaged."""
 
+NOT_GIVEN = DAMAGED | {502, 504}
+"""About a whole study also what a proxy answers when Orthanc takes too long over it."""
+
 
 class StudyReader:
     """Reads one study by WADO-RS metadata; by /tags what that refuses, leaves out, or gives only in part."""
@@ -69,7 +72,7 @@ class StudyReader:
         try:
             held = self._client.each(f"{self._dicom_web}/studies/{quote(uid, safe='')}/metadata", DICOM_JSON, visit)
         except RefusedRequest as error:
-            if error.code in DAMAGED:
+            if error.code in NOT_GIVEN:
                 return None
             raise
         if not held and studies_with(self._client, uid):
@@ -151,9 +154,7 @@ class StudyReader:
 _NO_METADATA = (
     "nothing under dicom_web for a study that Orthanc holds: is the DICOMweb plugin enabled, and dicom_web its path?"
 )
-_REDUCED = (
-    "its DICOMweb plugin leaves attributes out (StudiesMetadata is not Full): studies are read one series at a time"
-)
+_REDUCED = "its DICOMweb plugin left attributes out: such studies are read by tags; is StudiesMetadata set to Full?"
 _CONFLICT = "SOPInstanceUID: the archive holds other content of the same instance; the first is kept"
 _UNREADABLE = "Orthanc cannot read this instance: its file is missing from Orthanc's storage, or damaged"
 _NONE_READABLE = "Orthanc can read none of a study's instances: are the files of its storage there?"

@@ -122,6 +122,8 @@ def test_many_late_instances_of_a_known_series_cost_three_requests(fake: FakeOrt
     [
         ("ModifiedStudy", "Study"),
         ("AnonymizedStudy", "Study"),
+        ("ModifiedSeries", "Series"),
+        ("NewChildInstance", "Study"),
         ("UpdatedMetadata", "Study"),
         ("UpdatedAttachment", "Instance"),
         ("ModifiedPatient", "Patient"),

@@ -37,7 +37,7 @@ def test_counting_costs_the_same_whatever_the_archive_holds(fake: FakeOrthanc, s
         assert source.count(studies) == dict.fromkeys(studies, 1)
         source.total()
         spent.append(len(fake.requests))
-    assert spent == [5, 5]
+    assert spent == [3, 3]
 
 
 def test_a_single_instance_that_is_gone_shows(fake: FakeOrthanc, source: Orthanc) -> None:

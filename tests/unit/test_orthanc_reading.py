@@ -154,7 +154,7 @@ def test_metadata_without_some_attributes_are_not_the_study(
         again = source.read(STUDY)
         assert (again.held, again.rejected) == (4, ())
         assert by_uid(again) == by_uid(whole)
-    assert caplog.text.count("StudiesMetadata is not Full") == 1
+    assert caplog.text.count("is StudiesMetadata set to Full?") == 1
 
 
 def test_an_instance_that_cannot_be_read_is_rejected_and_the_others_are_given(
@@ -169,6 +169,16 @@ def test_an_instance_that_cannot_be_read_is_rejected_and_the_others_are_given(
     ]
     assert "storage" in found.rejected[0].error
     assert dict(source.count([STUDY])) == {STUDY: 6}
+
+
+@pytest.mark.parametrize("code", [400, 500, 502, 504])
+def test_metadata_that_orthanc_or_a_proxy_does_not_give_are_not_needed(
+    fake: FakeOrthanc, source: Orthanc, code: int
+) -> None:
+    fake.put(STUDY, series=2, instances=3)
+    whole = source.read(STUDY)
+    fake.faults["/dicom-web"] = lambda _: httpx.Response(code)
+    assert by_uid(source.read(STUDY)) == by_uid(whole)
 
 
 def test_an_instance_that_is_refused_once_is_read_at_the_second_try(fake: FakeOrthanc, source: Orthanc) -> None:
