@@ -163,11 +163,15 @@ class Pipeline:
         self.state.reschedule(claim, self.clock())
 
     def _recounted(self, source: ImagingSource, page: ChangePage) -> ChangePage:
-        """The page with those of the studies to be counted again that differ from what is held."""
+        """The page with those of the studies to be counted again that differ from what is held; all when that fails."""
         asked = sorted(page.recount - page.studies)
         if not asked:
             return page
-        held, now_held = self.state.held_of(source.name, asked), source.count(asked)
+        held = self.state.held_of(source.name, asked)
+        try:
+            now_held = source.count(asked)
+        except SourceUnavailable:
+            return replace(page, studies=page.studies | page.recount)
         return replace(page, studies=page.studies | {u for u in asked if now_held.get(u, 0) != held.get(u, 0)})
 
     def _sweep(self, claim: Claim) -> None:

@@ -224,6 +224,19 @@ def test_a_study_that_is_said_to_be_settled_is_read_again_only_if_its_count_diff
     assert rig.study()["status"] == "entered-in-error"
 
 
+def test_a_study_that_cannot_be_counted_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_self: FakeArchive, _uids: object) -> dict[str, int]:
+        raise SourceUnavailable("source a: HTTP 403")
+
+    monkeypatch.setattr(FakeArchive, "count", refused)
+    rig.a.put(headers(instance=1))
+    rig.run()
+    rig.a.put(headers(instance=2), quietly=True)
+    rig.a.settled = {STUDY}
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
+
+
 def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
     rig.a.put(headers())
     rig.a.down = True
