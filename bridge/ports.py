@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bridge.errors import ProjectError
 from bridge.model import IndexedFile, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
@@ -57,6 +57,8 @@ class ChangePage:
     accepted: tuple[str, ...] = ()
     resweep: bool = False
     """The source was reset: every study known of it must be compared with its inventory."""
+    recount: frozenset[str] = frozenset()
+    """Studies that changed only if the source does not hold as many instances of them as it did when they were read."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,16 @@ class ImagingSource(Protocol):
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances the source holds now of each of these studies, counted as `inventory` does; 0 = gone."""
+        ...
+
+
+@runtime_checkable
+class KnowsTotal(Protocol):
+    """A source that can tell cheaply how many instances it holds of all studies: verify passes make haste when some
+    are missing. It need not be exact: what it does not show, the passes find at their own pace."""
+
+    def total(self) -> int | None:
+        """How many instances there are now; None when that cannot be told."""
         ...
 
 
@@ -233,8 +245,14 @@ class PipelineState(WorkTable, Protocol):
 
     def held_after(self, source: str, after: str, limit: int) -> list[tuple[str, int]]: ...
 
-    def verified_up_to(self, source: str) -> str: ...
+    def held_of(self, source: str, studies: Sequence[str]) -> dict[str, int]: ...
 
-    def commit_verified(self, source: str, different: Iterable[str], up_to: str, now: float) -> None: ...
+    def settled_instances(self, source: str) -> int:
+        """How many instances the source held of all studies that no hint waits for."""
+        ...
+
+    def verified(self, source: str) -> str: ...
+
+    def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None: ...
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...

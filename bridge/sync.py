@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from bridge.errors import ProjectError, RejectedInput, SourceUnavailable, Unavailable
@@ -16,13 +16,16 @@ from bridge.ports import (
     STUDY_QUEUE,
     SWEEP_QUEUE,
     VERIFY_QUEUE,
+    ChangePage,
     Claim,
     ImagingSource,
+    KnowsTotal,
     LeaseLost,
     PipelineState,
     Sink,
     sink_queue,
 )
+from bridge.rounds import Round
 from bridge.translate.study import Translator
 
 log = logging.getLogger("bridge.sync")
@@ -144,7 +147,7 @@ class Pipeline:
     def _poll(self, claim: Claim) -> None:
         source = self.sources[claim.key]
         for _ in range(PAGES_PER_POLL):
-            page = source.changes(self.state.position(claim.key))
+            page = self._recounted(source, source.changes(self.state.position(claim.key)))
             self.at("changes read")
             now = self.clock()
             self.state.commit_page(claim.key, page, now, self.timing.quiet_s, self.timing.max_wait_s)
@@ -158,6 +161,18 @@ class Pipeline:
             if not self.state.renew(claim, now, self.timing.lease_s):
                 return
         self.state.reschedule(claim, self.clock())
+
+    def _recounted(self, source: ImagingSource, page: ChangePage) -> ChangePage:
+        """The page with those of the studies to be counted again that differ from what is held; all when that fails."""
+        asked = sorted(page.recount - page.studies)
+        if not asked:
+            return page
+        held = self.state.held_of(source.name, asked)
+        try:
+            now_held = source.count(asked)
+        except SourceUnavailable:
+            return replace(page, studies=page.studies | page.recount)
+        return replace(page, studies=page.studies | {u for u in asked if now_held.get(u, 0) != held.get(u, 0)})
 
     def _sweep(self, claim: Claim) -> None:
         source, started = self.sources[claim.key], self.clock()
@@ -176,14 +191,22 @@ class Pipeline:
 
     def _verify(self, claim: Claim) -> None:
         """One pass over the next studies in order of UID; after the last one the next pass begins with the first."""
-        source, after = self.sources[claim.key], self.state.verified_up_to(claim.key)
-        held = dict(self.state.held_after(claim.key, after, VERIFIED_PER_PASS))
+        source, missing = self.sources[claim.key], self._missing(claim.key)
+        begun = Round.parse(self.state.verified(claim.key)).before_pass(missing)
+        held = dict(self.state.held_after(claim.key, begun.up_to, VERIFIED_PER_PASS))
         now_held = source.count(list(held)) if held else {}
-        different = [uid for uid, instances in held.items() if now_held.get(uid, 0) != instances]
+        different = {uid: now_held.get(uid, 0) for uid, n in held.items() if now_held.get(uid, 0) != n}
         up_to = max(held) if len(held) == VERIFIED_PER_PASS else ""
-        now = self.clock()
-        self.state.commit_verified(claim.key, different, up_to, now)
-        self.state.reschedule(claim, now + source.verify_s)
+        left = max(0, missing - sum(held[uid] - there for uid, there in different.items()))
+        ended, now = begun.after_pass(up_to, left), self.clock()
+        self.state.commit_verified(claim.key, different, ended.text, now)
+        self.state.reschedule(claim, now if ended.pressing else now + source.verify_s)
+
+    def _missing(self, name: str) -> int:
+        """How many instances the source says to hold too few, against the studies whose reading nothing waits for."""
+        source = self.sources[name]
+        total = source.total() if isinstance(source, KnowsTotal) else None
+        return 0 if total is None else max(0, self.state.settled_instances(name) - total)
 
     def _study(self, claim: Claim) -> None:
         uid = claim.key

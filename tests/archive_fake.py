@@ -12,7 +12,11 @@ from bridge.translate.procedure_step import ProcedureStep
 
 
 class FakeArchive:
-    """Holds headers by study; its log is a list of study UIDs, its position an index into it."""
+    """Holds headers by study; its log is a list of study UIDs, its position an index into it.
+
+    `settled` the studies that the next page names to be counted, `counted` how many each pass asked for;
+    `lost_in_total` by how much the total is wrong.
+    """
 
     poll_s, sweep_s, verify_s = 1.0, 1000.0, 10.0
 
@@ -23,6 +27,9 @@ class FakeArchive:
         self.log: list[str] = []
         self.down = False
         self.counted: list[int] = []
+        self.lost_in_total = 0
+        self.settled: set[str] = set()
+        self.reads = 0
 
     def put(self, *instances: Headers, quietly: bool = False) -> None:
         for headers in instances:
@@ -39,10 +46,13 @@ class FakeArchive:
         self._answer()
         start = int(position or 0)
         page = self.log[start : start + 3]
-        return ChangePage(frozenset(page), str(start + len(page)), start + len(page) == len(self.log))
+        recount, self.settled = frozenset(self.settled), set()
+        end = start + len(page)
+        return ChangePage(frozenset(page), str(end), end == len(self.log), recount=recount)
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
         self._answer()
+        self.reads += 1
         found = tuple(self.studies.get(study_instance_uid, {}).values())
         steps = tuple(step for step in self.steps.values() if step.items_of(study_instance_uid))
         return StudyHeaders(found, len(found), procedure_steps=steps)
@@ -55,6 +65,10 @@ class FakeArchive:
         self._answer()
         self.counted.append(len(study_instance_uids))
         return {uid: len(self.studies.get(uid, {})) for uid in study_instance_uids}
+
+    def total(self) -> int:
+        self._answer()
+        return sum(map(len, self.studies.values())) - self.lost_in_total
 
     def _answer(self) -> None:
         if self.down:

@@ -1,6 +1,7 @@
 """An Orthanc in memory, behind an httpx transport: the part of its contract that the source relies on.
 
-It answers as Orthanc 1.10 with DICOMweb plugin 1.7 does; the contract suite runs on it and on the real one.
+It answers as Orthanc 1.10 with DICOMweb plugin 1.7 does; the contract suite runs on it and on the real one. With
+`extended` its log can be filtered as that of Orthanc 1.12.5 and later.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from io import BytesIO
 from typing import Any
 
 import httpx
+import orjson
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from bridge.ports import ChangePage
@@ -54,15 +57,26 @@ class Resource:
             yield from child.instances()
 
 
+UNREADABLE = object()
+"""What stands for an answer that Orthanc cannot put together, because of a file it cannot read."""
+
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
 class FakeOrthanc(httpx.BaseTransport):
-    """`requests` are the paths asked for; `faults` maps the start of a path to what answers instead; `edits` maps the
-    first part of a path to what changes the answer; `log` is the change log with its numbers, `last` the last given."""
+    """`requests` are the paths asked for, `queries` their parameters; `faults` maps the start of a path to what answers
+    instead; `edits` maps the first part of a path to what changes the answer; `log` is the change log with its numbers,
+    `last` the last given. `find_limit` is LimitFindResults, `damaged` the identifiers of instances whose file cannot be
+    read, `reduced` the keywords that the DICOMweb plugin leaves out.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, extended: bool = False) -> None:
+        self.extended = extended
+        self.find_limit: int | None = None
+        self.damaged: set[str] = set()
+        self.reduced: set[str] = set()
         self.requests: list[str] = []
+        self.queries: list[httpx.QueryParams] = []
         self.faults: dict[str, Answer] = {}
         self.edits: dict[str, Callable[[Any], Any]] = {}
         self.resources: dict[str, Resource] = {}
@@ -138,6 +152,7 @@ class FakeOrthanc(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         self.requests.append(path)
+        self.queries.append(request.url.params)
         fault = next((answer for start, answer in self.faults.items() if path.startswith(start)), None)
         if fault is not None:
             return fault(request)
@@ -147,22 +162,33 @@ class FakeOrthanc(httpx.BaseTransport):
         edit = self.edits.get(path.strip("/").partition("/")[0])
         if found is None:
             return httpx.Response(404, json={"HttpStatus": 404, "Message": "Unknown resource"})
+        if found is UNREADABLE:
+            return httpx.Response(500, json={"HttpStatus": 500, "Message": "Internal error"})
         return httpx.Response(200, json=edit(found) if edit else found)
 
     def _answer(self, parts: list[str], request: httpx.Request) -> Any:
         match parts:
+            case ["system"]:
+                return {"Version": "1.10.1"} | ({"Capabilities": {"HasExtendedChanges": True}} if self.extended else {})
+            case ["statistics"]:
+                return {"CountInstances": sum(r.level == "Instance" for r in self.resources.values())}
             case ["changes"]:
-                return self._changes(int(request.url.params["since"]), int(request.url.params["limit"]))
+                return self._changes(request.url.params)
             case ["tools", "lookup"]:
                 found = [r for r in self.resources.values() if request.content.decode() in r.tags.values()]
                 return [{"ID": r.id, "Path": f"/{LEVELS[r.level]}/{r.id}", "Type": r.level} for r in found]
+            case ["tools", "find"]:
+                return self._found(orjson.loads(request.content))
             case ["dicom-web", "studies", uid, "metadata"]:
                 studies = self.found("Study", uid)
-                return [_dicom_json(i.dataset) for i in studies[0].instances()] if len(studies) == 1 else None
-            case ["studies", id_, "instances-tags"] if id_ in self.resources:
-                return {i.id: _tags_json(i.dataset) for i in self.resources[id_].instances()}
-            case ["studies", id_, "statistics"] if id_ in self.resources:
-                return {"CountInstances": len(list(self.resources[id_].instances()))}
+                return self._metadata(list(studies[0].instances())) if len(studies) == 1 else None
+            case ["studies", id_, "series"] if id_ in self.resources:
+                return [series.as_json() for series in self.resources[id_].children.values()]
+            case ["series", id_, "instances-tags"] if id_ in self.resources:
+                instances = list(self.resources[id_].instances())
+                return UNREADABLE if self._any_damaged(instances) else {i.id: _tags_json(i.dataset) for i in instances}
+            case ["instances", id_, "tags"] if id_ in self.resources:
+                return UNREADABLE if id_ in self.damaged else _tags_json(self.resources[id_].dataset)
             case [folder] if folder in LEVELS.values():
                 since, limit = int(request.url.params["since"]), int(request.url.params["limit"])
                 listed = [r.as_json() for r in self.resources.values() if LEVELS[r.level] == folder]
@@ -172,11 +198,29 @@ class FakeOrthanc(httpx.BaseTransport):
             case _:
                 return None
 
-    def _changes(self, since: int, limit: int) -> dict[str, Any]:
-        rest = [(number, entry) for number, entry in self.log if number > since]
-        page = rest[:limit]
-        last = page[-1][0] if page else self.last
-        return {"Changes": [entry for _, entry in page], "Done": len(page) == len(rest), "Last": last}
+    def _changes(self, asked: httpx.QueryParams) -> dict[str, Any]:
+        """A filter that is not known is ignored, as Orthanc does. Without entries, Last is that of the whole log."""
+        types = set(asked.get("type", "").split(";")) if self.extended and "type" in asked else None
+        rest = [(n, e) for n, e in self.log if n > int(asked["since"]) and (types is None or e["ChangeType"] in types)]
+        page = rest[: int(asked["limit"])]
+        answer: dict[str, Any] = {"Changes": [entry for _, entry in page], "Done": len(page) == len(rest)}
+        answer["Last"] = page[-1][0] if page else self.last
+        return answer | ({"First": page[0][0]} if self.extended and page else {})
+
+    def _found(self, query: dict[str, Any]) -> list[dict[str, Any]]:
+        uids = query["Query"]["StudyInstanceUID"].split("\\")
+        studies = [r for uid in uids for r in self.found("Study", uid)]
+        series = [child for study in studies for child in study.children.values()]
+        return [r.as_json() for r in (studies if query["Level"] == "Study" else series)][: self.find_limit]
+
+    def _metadata(self, instances: list[Resource]) -> Any:
+        if self._any_damaged(instances):
+            return UNREADABLE
+        left_out = {f"{tag_for_keyword(keyword):08X}" for keyword in self.reduced}
+        return [{k: v for k, v in _dicom_json(i.dataset).items() if k not in left_out} for i in instances]
+
+    def _any_damaged(self, instances: list[Resource]) -> bool:
+        return not self.damaged.isdisjoint(i.id for i in instances)
 
 
 def connect(fake: FakeOrthanc, password: str = PASSWORD) -> Orthanc:

@@ -1,4 +1,4 @@
-"""From Orthanc's identifiers to Study Instance UIDs, with few requests."""
+"""From Orthanc's identifiers to Study Instance UIDs, with few requests, and back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from bridge.translate.uids import checked_uid
 
 REMEMBERED = 50_000
 """Studies and series whose parents are kept: an identifier is a hash of its UIDs and never gets another parent."""
-
-NOTHING_NEW = frozenset({"NewPatient", "StablePatient"})
-"""About a patient, but said of each study as well: they name no study, or each new study would mean reading all of
-its patient's older ones again."""
 
 _FEW = 4
 """So many instances of a known series are asked for one by one, instead of asking for all the series' instances."""
@@ -42,6 +38,32 @@ class StudyIds:
         search = _Search(self._client, self._uid_of_study, self._study_of_series)
         search.add_study(study)
         return next(iter(search.uids), None)
+
+
+def studies_with(client: WebClient, uid: str) -> list[str]:
+    """Orthanc's identifiers of a study: several when it is held under several patient ids, none when it is not."""
+    found = client.post("/tools/lookup", uid)
+    if not isinstance(found, list) or not all(isinstance(f, Mapping) and is_orthanc_id(f.get("ID")) for f in found):
+        raise client.unavailable("/tools/lookup did not answer as Orthanc does: check url")
+    return sorted(f["ID"] for f in found if f.get("Type") == "Study")
+
+
+def instances_of(client: WebClient, study: str) -> dict[str, list[str]]:
+    """The identifiers of a study's instances by those of its series, in order; {} when the study is gone."""
+    found = client.get(f"/studies/{study}/series")
+    if found is None:
+        return {}
+    if not isinstance(found, list) or not all(isinstance(s, Mapping) and is_orthanc_id(s.get("ID")) for s in found):
+        raise client.unavailable("/studies did not answer as Orthanc does: check url")
+    return {s["ID"]: instances_in(client, s) for s in sorted(found, key=lambda s: str(s["ID"]))}
+
+
+def instances_in(client: WebClient, series: Mapping[str, Any]) -> list[str]:
+    """The identifiers of a series' instances, from Orthanc's description of the series."""
+    held = series.get("Instances")
+    if not isinstance(held, list) or not all(map(is_orthanc_id, held)):
+        raise client.unavailable("a series is not described as Orthanc does it: check url")
+    return held
 
 
 class _Recent(OrderedDict[str, str]):
@@ -74,8 +96,7 @@ class _Search:
     def follow(self, entries: list[Entry]) -> None:
         by_level: dict[str, dict[str, None]] = {}
         for entry in entries:
-            if entry.change_type not in NOTHING_NEW:
-                by_level.setdefault(entry.level, {})[entry.orthanc_id] = None
+            by_level.setdefault(entry.level, {})[entry.orthanc_id] = None
         self._instances = by_level.get("Instance", {})
         for study in by_level.get("Study", {}):
             self.add_study(study)

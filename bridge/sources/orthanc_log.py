@@ -10,6 +10,21 @@ from typing import Any
 
 from bridge.model import Rejection
 
+HINTS = frozenset(
+    {
+        "NewInstance", "NewSeries", "NewStudy", "ModifiedStudy", "ModifiedSeries", "ModifiedPatient",
+        "AnonymizedStudy", "AnonymizedSeries", "AnonymizedPatient", "UpdatedMetadata", "UpdatedAttachment",
+    }
+)  # fmt: skip
+"""What is known to mean that a study changed. A type never heard of is taken for one as well."""
+
+SETTLED = frozenset({"StableStudy"})
+"""Said of a study some time (StableAge) after its last instance came, which has an entry of its own. It is worth a
+count: that finds instances whose entries were cleared, or deleted instances, without reading every study twice."""
+
+NOTHING_NEW = frozenset({"NewPatient", "StablePatient", "StableSeries", "CompletedSeries"})
+"""Said besides entries about the same instances. About a patient it would mean to read all the older studies again."""
+
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 _LEVELS = {"patients": "Patient", "studies": "Study", "series": "Series", "instances": "Instance"}
 

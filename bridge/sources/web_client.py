@@ -174,7 +174,7 @@ class WebClient:
         hint = _HINTS.get(code, "").format(product=self._product, setting=self._setting)
         if 300 <= code < 400:
             hint = f": redirects are not followed; set {self._setting} to the final address"
-        return self.unavailable(f"HTTP {code}{hint}", _retry_after(response))
+        return RefusedRequest(f"source {self._name}: HTTP {code}{hint}", code, _retry_after(response))
 
     def _explained(self, error: httpx.HTTPError) -> str:
         """What went wrong, from the type and its causes; never the error's own text, which may quote the URL."""
@@ -194,6 +194,14 @@ class WebClient:
         if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.CloseError | httpx.RemoteProtocolError):
             return "the connection was cut before the answer was complete"
         return f"cannot be reached ({type(error).__name__}): check {self._setting} and the network"
+
+
+class RefusedRequest(SourceUnavailable):
+    """The peer answered, with an error status. Result  `code` the HTTP status."""
+
+    def __init__(self, message: str, code: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.code = code
 
 
 def _check_address(name: str, url: str) -> None:

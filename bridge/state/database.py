@@ -30,6 +30,8 @@ class Database:
             with self.write() as connection:
                 schema.metadata.create_all(connection)
                 migrate(connection)
+                for index in (i for table in schema.metadata.sorted_tables for i in table.indexes):
+                    index.create(connection, checkfirst=True)  # one that an older database does not have yet
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 

@@ -167,15 +167,34 @@ class Holdings(Work):
         with self._db.read() as connection:
             return [(row.study_instance_uid, row.instances) for row in connection.execute(statement)]
 
-    def verified_up_to(self, source: str) -> str:
-        """The last study that a verify pass has counted; "" when the next pass begins with the first."""
+    def held_of(self, source: str, studies: Sequence[str]) -> dict[str, int]:
+        """study → how many instances the source held when last read, for those of the studies known of it."""
+        found: dict[str, int] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(studies), BATCH):
+                statement = select(holding.c.study_instance_uid, holding.c.instances).where(
+                    holding.c.source == source, holding.c.study_instance_uid.in_(studies[start : start + BATCH])
+                )
+                found |= {row.study_instance_uid: row.instances for row in connection.execute(statement)}
+        return found
+
+    def settled_instances(self, source: str) -> int:
+        """How many instances the source held of all studies that no hint waits for."""
+        statement = select(func.sum(holding.c.instances)).where(
+            holding.c.source == source, holding.c.hint == holding.c.read_hint
+        )
+        with self._db.read() as connection:
+            return int(connection.execute(statement).scalar() or 0)
+
+    def verified(self, source: str) -> str:
+        """How far the verify passes of a source have come, as the last of them put it; "" before the first."""
         return self.position(f"{_VERIFIED}{source}") or ""
 
-    def commit_verified(self, source: str, different: Iterable[str], up_to: str, now: float) -> None:
-        """What one verify pass found: hints for the studies that differ, and how far it came."""
+    def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None:
+        """What one verify pass found: hints for the studies that differ, and how far the passes have come."""
         with self._db.write() as connection:
             self._hint(connection, source, different, now, 0.0, 0.0)
-            self._move(connection, f"{_VERIFIED}{source}", up_to)
+            self._move(connection, f"{_VERIFIED}{source}", progress)
 
     def known_files(self, source: str) -> dict[str, tuple[int, int]]:
         """path → (size, mtime_ns) of every file the source has read, readable or not."""

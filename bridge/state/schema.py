@@ -68,6 +68,7 @@ holding = Table(
     Column("read_at", Float),
     Column("procedure_steps", LargeBinary),
     Index("holding_study", "study_instance_uid"),
+    Index("holding_instances", "source", "instances", "hint", "read_hint"),
 )
 
 file = Table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -82,20 +81,6 @@ def test_late_instances_and_instances_sent_again(source: Orthanc, feed: Feed) ->
     feed(study_bytes(STUDY, instances=2, first=3))
     assert reader.follow() == {STUDY}
     assert source.read(STUDY).held == 4
-
-
-def test_a_quiet_study_is_named_once_more(tmp_path: Path) -> None:
-    with running_orthanc(tmp_path, {"StableAge": 1}) as orthanc:
-        source = connect(orthanc)
-        orthanc.upload(study_bytes(STUDY))
-        reader = Reader(source)
-        reader.follow()
-        until = time.monotonic() + 15
-        while not (named := reader.follow()):
-            assert time.monotonic() < until, "Orthanc never reported its study as stable"
-            time.sleep(0.1)
-        assert (named, reader.resweeps) == ({STUDY}, 0)
-        source.close()
 
 
 def test_a_deleted_study_is_gone_and_no_reset(orthanc: OrthancServer, source: Orthanc) -> None:

@@ -96,7 +96,7 @@ def test_many_instances_of_one_series_cost_three_requests(fake: FakeOrthanc, sou
     fake.put(STUDY, instances=300)
     fake.log = [(n, e) for n, e in fake.log if e["ChangeType"] == "NewInstance"]
     assert follow(source)[0] == {STUDY}
-    assert sorted(p.split("/")[1] for p in fake.requests) == ["changes", "instances", "series", "studies"]
+    assert sorted(p.split("/")[1] for p in fake.requests) == ["changes", "instances", "series", "studies", "system"]
 
 
 def test_a_known_series_costs_one_request_for_a_late_instance(fake: FakeOrthanc, source: Orthanc) -> None:
@@ -120,11 +120,10 @@ def test_many_late_instances_of_a_known_series_cost_three_requests(fake: FakeOrt
 @pytest.mark.parametrize(
     ("change", "level"),
     [
-        ("StableStudy", "Study"),
-        ("StableSeries", "Series"),
-        ("CompletedSeries", "Series"),
         ("ModifiedStudy", "Study"),
         ("AnonymizedStudy", "Study"),
+        ("ModifiedSeries", "Series"),
+        ("NewChildInstance", "Study"),
         ("UpdatedMetadata", "Study"),
         ("UpdatedAttachment", "Instance"),
         ("ModifiedPatient", "Patient"),
@@ -146,13 +145,109 @@ def test_a_changed_patient_names_all_its_studies(fake: FakeOrthanc, source: Orth
     assert follow(source, position)[0] == {STUDY, OTHER}
 
 
-def test_a_patient_that_is_merely_stable_does_not_name_its_older_studies(fake: FakeOrthanc, source: Orthanc) -> None:
+@pytest.mark.parametrize(
+    ("change", "level"),
+    [
+        ("NewPatient", "Patient"),
+        ("StablePatient", "Patient"),
+        ("StableSeries", "Series"),
+        ("CompletedSeries", "Series"),
+    ],
+)
+def test_what_is_said_besides_other_entries_names_no_study_and_is_passed(
+    fake: FakeOrthanc, source: Orthanc, change: str, level: str
+) -> None:
     fake.put(STUDY)
     _, position, _ = follow(source)
-    fake.add_change("StablePatient", fake.found("Patient", "TEST-1")[0])
-    named, moved, _ = follow(source, position)
+    fake.add_change(change, next(r for r in fake.resources.values() if r.level == level))
+    named, moved, pages = follow(source, position)
     assert named == set()
+    assert not any(p.recount for p in pages)
     assert moved != position
+
+
+def test_a_study_that_is_merely_stable_is_to_be_counted_only(fake: FakeOrthanc, source: Orthanc) -> None:
+    fake.put(STUDY)
+    _, position, _ = follow(source)
+    fake.add_change("StableStudy", fake.found("Study", STUDY)[0])
+    named, _, (page,) = follow(source, position)
+    assert (named, page.recount) == (set(), {STUDY})
+
+
+def test_a_stable_study_with_a_late_instance_is_named(fake: FakeOrthanc, source: Orthanc) -> None:
+    fake.put(STUDY)
+    _, position, _ = follow(source)
+    fake.add_change("StableStudy", fake.found("Study", STUDY)[0])
+    fake.put(STUDY, instances=1, first=3)
+    named, _, (page,) = follow(source, position)
+    assert (named, page.recount) == ({STUDY}, frozenset())
+
+
+# A log that can be filtered
+
+
+@pytest.fixture
+def extended() -> FakeOrthanc:
+    return FakeOrthanc(extended=True)
+
+
+def test_only_an_orthanc_that_offers_it_is_asked_to_filter(fake: FakeOrthanc, extended: FakeOrthanc) -> None:
+    asked = {}
+    for server in (fake, extended):
+        source = connect(server)
+        server.put(STUDY)
+        named, position, _ = follow(source)
+        follow(source, position)
+        assert named == {STUDY}
+        assert server.requests.count("/system") == 1
+        asked[server] = [dict(q) for q in server.queries if "since" in q]
+        source.close()
+    assert not any("type" in q for q in asked[fake])
+    assert all("NewInstance" in q["type"].split(";") for q in asked[extended])
+
+
+def test_a_filtered_log_shows_what_is_a_hint_and_hides_what_is_none(extended: FakeOrthanc) -> None:
+    source = connect(extended)
+    extended.put(STUDY)
+    _, position, _ = follow(source)
+    for change, level, uid in (("StableSeries", "Series", f"{STUDY}.1"), ("StableStudy", "Study", STUDY)):
+        extended.add_change(change, extended.found(level, uid)[0])
+    extended.add_change("StablePatient", extended.found("Patient", "TEST-1")[0])
+    named, position, (page,) = follow(source, position)
+    assert (named, page.recount) == (set(), {STUDY})
+    extended.put(STUDY, instances=1, first=3)
+    extended.add_change("ModifiedStudy", extended.found("Study", STUDY)[0])
+    assert follow(source, position)[0] == {STUDY}
+    source.close()
+
+
+def test_hidden_entries_at_the_end_of_a_filtered_log_are_no_reset(extended: FakeOrthanc) -> None:
+    source = connect(extended)
+    extended.put(STUDY)
+    _, position, _ = follow(source)
+    for _ in range(3):
+        extended.add_change("StablePatient", extended.found("Patient", "TEST-1")[0])
+        named, position, pages = follow(source, position)
+        assert named == set()
+        assert not any(p.resweep for p in pages)
+    extended.delete("Study", STUDY)
+    _, position, pages = follow(source, position)
+    assert not any(p.resweep for p in pages)
+    extended.put(OTHER)
+    assert follow(source, position)[0] == {OTHER}
+    source.close()
+
+
+def test_a_reset_is_seen_in_a_filtered_log(extended: FakeOrthanc) -> None:
+    source = connect(extended)
+    extended.put(STUDY)
+    _, position, _ = follow(source)
+    extended.reset()
+    extended.put(OTHER)
+    named, _, pages = follow(source, position)
+    assert pages[0].resweep
+    assert named == {OTHER}
+    source.close()
 
 
 def test_a_change_without_a_level_is_ignored_and_passed(fake: FakeOrthanc, source: Orthanc) -> None:
@@ -168,7 +263,7 @@ def test_a_change_without_a_level_is_ignored_and_passed(fake: FakeOrthanc, sourc
 def test_the_level_is_taken_from_the_path_when_it_is_not_said(fake: FakeOrthanc, source: Orthanc) -> None:
     fake.put(STUDY)
     _, position, _ = follow(source)
-    fake.add_change("StableStudy", fake.found("Study", STUDY)[0])
+    fake.add_change("ModifiedStudy", fake.found("Study", STUDY)[0])
     del fake.log[-1][1]["ResourceType"]
     assert follow(source, position)[0] == {STUDY}
 
@@ -320,5 +415,5 @@ def test_only_an_orthanc_id_goes_into_an_address(fake: FakeOrthanc, source: Orth
     fake.add_change("UpdatedMetadata", fake.found("Patient", "TEST-1")[0])
     fake.edits["patients"] = lambda found: found | {"Studies": ["../../system", 7, None]}
     assert follow(source)[0] == {STUDY}
-    assert "/system" not in fake.requests
+    assert "/patients/../../system" not in fake.requests
     assert not any(".." in path for path in fake.requests)

@@ -53,7 +53,7 @@ FAULTS = [
     (answers(403), "HTTP 403"),
     (answers(302, headers={"Location": "http://elsewhere.example/"}), "HTTP 302: redirects are not followed"),
     (answers(429), "HTTP 429: too many requests"),
-    (answers(500), "HTTP 500"),
+    (answers(500), "HTTP 500|can read none"),
     (answers(503), "HTTP 503"),
     (answers(200, b"<html>Sign in</html>"), "HTML|JSON list"),
     (answers(200, b"hello"), "JSON"),
@@ -69,7 +69,8 @@ def test_every_failure_is_source_unavailable_and_says_what_to_do(
     fake: FakeOrthanc, source: Orthanc, step: str, fault: Callable[..., httpx.Response], message: str
 ) -> None:
     fake.put(STUDY)
-    fake.faults["/dicom-web" if step == "metadata" else "/"] = fault
+    starts = ("/dicom-web", "/series", "/instances") if step == "metadata" else ("/",)
+    fake.faults |= dict.fromkeys(starts, fault)
     with pytest.raises(SourceUnavailable, match=message) as caught:
         if step == "changes":
             source.changes(None)

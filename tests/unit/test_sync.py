@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.errors import RefusedByServer, SinkUnavailable
+from bridge.errors import RefusedByServer, SinkUnavailable, SourceUnavailable
 from bridge.model import StudyResult, StudyState
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
@@ -144,27 +144,97 @@ def test_the_sweep_finds_what_no_change_told(rig: Rig) -> None:
     assert gone[0]["status"] == "entered-in-error"
 
 
-def test_verify_passes_find_deletions_a_part_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Forty studies of two instances, all shown; a pass counts four of them."""
     monkeypatch.setattr("bridge.sync.VERIFIED_PER_PASS", 4)
-    studies = [f"1.2.3.{n}" for n in range(10, 20)]
+    studies = [f"1.2.3.{n}" for n in range(10, 50)]
     for uid in studies:
         rig.a.put(headers(study=uid, instance=1), headers(study=uid, instance=2))
-    rig.run(5)
-    del rig.a.studies[studies[1]]
-    del rig.a.studies[studies[8]][f"{studies[8]}.1.2"]
+    rig.run(20)
     rig.a.counted.clear()
-    rig.run(40)
+    return studies
+
+
+def shown(rig: Rig, uid: str) -> tuple[str, int]:
+    (content,) = [r.content for r in rig.state.study_resources(uid) if r.resource_type == "ImagingStudy"]
+    assert content is not None
+    return content["status"], content["numberOfInstances"]
+
+
+def test_what_the_total_lacks_is_found_by_passes_that_follow_each_other_at_once(rig: Rig, many: list[str]) -> None:
+    del rig.a.studies[many[1]]
+    del rig.a.studies[many[38]][f"{many[38]}.1.2"]
+    rig.run(12)
+    assert shown(rig, many[1]) == ("entered-in-error", 0)
+    assert shown(rig, many[38]) == ("available", 1)
+    assert {shown(rig, uid) for uid in many if uid not in (many[1], many[38])} == {("available", 2)}
     assert max(rig.a.counted) == 4
-    assert sum(rig.a.counted[:3]) >= 9
-    shown = {}
-    for uid in studies:
-        (content,) = [r.content for r in rig.state.study_resources(uid) if r.resource_type == "ImagingStudy"]
-        assert content is not None
-        shown[uid] = content["status"], content["numberOfInstances"]
-    assert shown.pop(studies[1]) == ("entered-in-error", 0)
-    assert shown.pop(studies[8]) == ("available", 1)
-    assert set(shown.values()) == {("available", 2)}
+    assert len(rig.a.counted) <= 13
     assert rig.b.counted == []
+
+
+def test_a_deletion_that_an_addition_balances_is_found_by_the_calm_passes(rig: Rig, many: list[str]) -> None:
+    del rig.a.studies[many[20]]
+    rig.a.put(headers(study="1.2.4.1", instance=1), headers(study="1.2.4.1", instance=2), quietly=True)
+    rig.run(110)
+    assert shown(rig, many[20]) == ("entered-in-error", 0)
+    assert len(rig.a.counted) <= 11
+
+
+def test_a_total_that_is_always_wrong_hurries_one_round_only(rig: Rig, many: list[str]) -> None:
+    rig.a.lost_in_total = 7
+    rig.run(12)
+    assert len(rig.a.counted) in (11, 12, 13)
+    rig.a.counted.clear()
+    rig.run(100)
+    assert len(rig.a.counted) in (9, 10, 11)
+    del rig.a.studies[many[30]]
+    rig.run(12)
+    assert shown(rig, many[30]) == ("entered-in-error", 0)
+
+
+def test_haste_ends_when_what_is_missing_was_found_even_if_it_cannot_be_read(
+    rig: Rig, many: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_self: FakeArchive, _uid: str) -> object:
+        raise SourceUnavailable("source a: HTTP 500")
+
+    del rig.a.studies[many[2]]
+    monkeypatch.setattr(FakeArchive, "read", unreadable)
+    rig.run(100)
+    assert len(rig.a.counted) <= 13
+    assert shown(rig, many[2]) == ("available", 2)
+
+
+def test_a_study_that_is_said_to_be_settled_is_read_again_only_if_its_count_differs(rig: Rig) -> None:
+    rig.a.put(headers(instance=1), headers(instance=2))
+    rig.run()
+    before = rig.a.reads
+    rig.a.settled = {STUDY}
+    rig.run()
+    assert rig.a.reads == before
+    rig.a.put(headers(instance=3), quietly=True)
+    rig.a.settled = {STUDY, STUDY + ".9"}
+    rig.run(5)
+    assert rig.study()["numberOfInstances"] == 3
+    del rig.a.studies[STUDY]
+    rig.a.settled = {STUDY}
+    rig.run(5)
+    assert rig.study()["status"] == "entered-in-error"
+
+
+def test_a_study_that_cannot_be_counted_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_self: FakeArchive, _uids: object) -> dict[str, int]:
+        raise SourceUnavailable("source a: HTTP 403")
+
+    monkeypatch.setattr(FakeArchive, "count", refused)
+    rig.a.put(headers(instance=1))
+    rig.run()
+    rig.a.put(headers(instance=2), quietly=True)
+    rig.a.settled = {STUDY}
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 2
 
 
 def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
