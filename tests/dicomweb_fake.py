@@ -43,6 +43,8 @@ class Quirks:
     takes_no_lists: bool = False
     cap: int | None = None
     """The most items of one answer, whatever `limit` says."""
+    largest_limit: int | None = None
+    """A higher `limit` is refused with 400."""
     warns: bool = False
     too_broad: int | None = None
     """A search that finds more is refused with 413."""
@@ -200,7 +202,8 @@ class FakeDicomWeb(httpx.BaseTransport):
 
     def _search(self, uids: list[str], item: Callable[[str], Json], query: httpx.QueryParams) -> httpx.Response:
         quirks = self.quirks
-        if quirks.refuses_fields and "includefield" in query:
+        too_high = quirks.largest_limit is not None and int(query.get("limit", 0)) > quirks.largest_limit
+        if too_high or (quirks.refuses_fields and "includefield" in query):
             return httpx.Response(400)
         if quirks.too_broad is not None and len(uids) > quirks.too_broad:
             return httpx.Response(413)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import httpx
@@ -15,7 +14,7 @@ from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.dicomweb_position import MOST_WIDTH_DAYS, Position, Seen
 from bridge.sources.qido import Qido
 from bridge.sources.qido_items import DAY, EVERYTHING, LAST, Study, Window, merged
-from bridge.sources.wado_metadata import SMALLER, WadoMetadata
+from bridge.sources.wado_metadata import BROKEN, SMALLER, WadoMetadata
 from bridge.sources.web_client import Refusal, Transport, WebClient
 from bridge.translate.uids import checked_uid
 
@@ -24,6 +23,8 @@ REMEMBERED = 50_000
 
 COUNTED_NEW, COUNTED_AGAIN = 100, 20
 """Studies counted in one page where the archive's search does not count instances: new ones, and known ones."""
+
+MOST_DAYS = 36_500
 
 UIDS_AT_ONCE = 40
 """UIDs in one search: addresses stay below 4 KB."""
@@ -60,20 +61,15 @@ class DicomWeb:
         endpoint: WadoEndpoint | None = None,
         transport: Transport | None = None,
     ) -> None:
-        if overlap_days < 1 or page_size < 1 or lookback_days < 0:
-            raise ConfigError(f"source {name}: overlap_days and page_size must be 1 or more, lookback_days 0 or more")
+        if not (page_size >= 1 and 1 <= overlap_days <= MOST_DAYS and 0 <= lookback_days <= MOST_DAYS):
+            allowed = f"page_size 1 or more, overlap_days 1 to {MOST_DAYS}, lookback_days 0 to {MOST_DAYS}"
+            raise ConfigError(f"source {name}: allowed are {allowed}")
         self.name, self.endpoint = name, endpoint
         self.poll_s, self.sweep_s, self.verify_s = poll_s, sweep_s, verify_s
         self._clock, self._since, self._page_size = clock, since, page_size
         self._lookback, self._overlap = timedelta(days=lookback_days), timedelta(days=overlap_days)
         self._client = WebClient(
-            name,
-            url,
-            product="the DICOMweb service",
-            auth=auth,
-            tls=tls,
-            timeout_s=timeout_s,
-            transport=transport,
+            name, url, product="the DICOMweb service", auth=auth, tls=tls, timeout_s=timeout_s, transport=transport
         )
         self._qido = Qido(self._client, qido_prefix, page_size)
         self._wado = WadoMetadata(name, self._client, wado_prefix)
@@ -94,7 +90,7 @@ class DicomWeb:
         edge = max(today - self._overlap, self._since or date.min)
         day = here.day or max(today - self._lookback, self._since or date.min)
         if here.seen is None and day < edge:
-            return self._older(replace(here, day=day), edge)
+            return self._older(day, here.width_days, edge)
         return self._newest(here, min(day, edge) if here.seen is not None else edge, edge)
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
@@ -124,10 +120,13 @@ class DicomWeb:
         """Every study the archive holds with its number of instances, in order of UID."""
         window = Window(self._since, LAST) if self._since else EVERYTHING
         for uid, study in merged(self._qido.studies(window)).items():
-            yield uid, study.instances if study.instances is not None else self._counted_parts(uid)
+            yield uid, self._instances(uid, study)
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
-        """How many instances the archive holds now of each study. 0 only if a search for it alone finds nothing."""
+        """How many instances the archive holds now of each study.
+
+        0 only if a search for the study alone finds nothing, or the archive refuses to count it: reading tells which.
+        """
         uids = [checked_uid(uid, "StudyInstanceUID") for uid in study_instance_uids]
         counts: dict[str, int] = {}
         for start in range(0, len(uids), UIDS_AT_ONCE):
@@ -139,23 +138,21 @@ class DicomWeb:
         counts: dict[str, int] = {}
         for uid in uids:
             found = together.get(uid) or merged(self._qido.named([uid])).get(uid)
-            if found is not None and uid not in together and self._takes_lists:
+            if found is not None and uid not in together and len(together) <= 1:
                 self._takes_lists = False
-            counts[uid] = found.instances if found and found.instances is not None else self._counted_parts(uid)
+            counts[uid] = self._instances(uid, found)
         return counts
 
-    def _older(self, here: Position, edge: date) -> ChangePage:
-        """The next days back in time; wider steps where there is little, narrower ones where there is much."""
-        day = here.day or edge
-        window = Window(day, min(day + timedelta(days=here.width_days - 1), edge - DAY))
+    def _older(self, day: date, width_days: int, edge: date) -> ChangePage:
+        """The next days on the way to today; wider steps where there is little, narrower ones where there is much."""
+        window = Window(day, min(day + timedelta(days=width_days - 1), edge - DAY))
         found, rejected = self._listed(window)
-        width = here.width_days
         dated = sum(study.study_date is not None for study in found.values())
         if dated > self._page_size:
-            width = max(1, width // 2)
+            width_days = max(1, width_days // 2)
         elif dated < self._page_size // 4:
-            width = min(width * 2, MOST_WIDTH_DAYS)
-        there = Position(window.last + DAY, width)
+            width_days = min(width_days * 2, MOST_WIDTH_DAYS)
+        there = Position(window.last + DAY, width_days)
         return ChangePage(frozenset(found), there.text, caught_up=False, rejected=rejected)
 
     def _newest(self, here: Position, day: date, edge: date) -> ChangePage:
@@ -163,15 +160,9 @@ class DicomWeb:
         next one, and the days do not move on until then."""
         before = here.seen or {}
         found, rejected = self._listed(Window(day, LAST))
-        uncounted = [uid for uid, study in found.items() if study.instances is None]
-        new = [uid for uid in uncounted if uid not in before]
-        turn = _turn([uid for uid in uncounted if uid in before], here.counted)
-        counts = {uid: self._counted_if_possible(uid) for uid in (*new[:COUNTED_NEW], *turn)}
-        waiting = frozenset(new[COUNTED_NEW:])
+        counts, waiting, counted = self._counted_now(found, before, here.counted)
         now = {
-            uid: Seen(
-                study.fingerprint, study.instances or counts.get(uid, before[uid].instances if uid in before else None)
-            )
+            uid: Seen(study.fingerprint, study.instances or counts[uid])
             for uid, study in found.items()
             if uid not in waiting
         }
@@ -179,9 +170,24 @@ class DicomWeb:
         kept = now if waiting else {uid: seen for uid, seen in now.items() if _on_or_after(found[uid], edge)}
         if len(kept) > REMEMBERED:
             raise self._client.unavailable(f"more than {REMEMBERED} studies within overlap_days: lower overlap_days")
-        there = Position(day if waiting else edge, here.width_days, kept, turn[-1] if turn else here.counted)
+        there = Position(day if waiting else edge, here.width_days, kept, counted)
         text = there.text if there != here else ""
         return ChangePage(frozenset(changed), text, caught_up=not waiting, rejected=rejected)
+
+    def _counted_now(
+        self, found: Mapping[str, Study], before: Mapping[str, Seen], after: str
+    ) -> tuple[dict[str, int | None], frozenset[str], str]:
+        """Counts of studies that the search does not count: new ones, and known ones in turn, of the others as before.
+
+        Result  the counts; new studies that have to wait; the known study counted last
+        """
+        uncounted = [uid for uid, study in found.items() if study.instances is None]
+        new = [uid for uid in uncounted if uid not in before]
+        known = [uid for uid in uncounted if uid in before]
+        turn = ([uid for uid in known if uid > after] or known)[:COUNTED_AGAIN]
+        counts: dict[str, int | None] = {uid: before[uid].instances for uid in known}
+        counts |= {uid: self._counted_parts(uid) for uid in (*new[:COUNTED_NEW], *turn)}
+        return counts, frozenset(new[COUNTED_NEW:]), turn[-1] if turn else after
 
     def _listed(self, window: Window) -> tuple[dict[str, Study], tuple[Rejection, ...]]:
         """The studies of a window by UID, and what has no usable UID."""
@@ -191,29 +197,27 @@ class DicomWeb:
         rejected = tuple(Rejection(f"search result {f}", error, {"fingerprint": f}) for f in nameless)
         return merged(studies), rejected
 
-    def _counted_if_possible(self, uid: str) -> int | None:
-        """The number of instances; None where the archive answers, but refuses to say it of this study."""
-        try:
-            return self._counted_parts(uid)
-        except Refusal:
-            return None
+    def _instances(self, uid: str, study: Study | None) -> int:
+        counted = study.instances if study is not None else None
+        return counted if counted is not None else self._counted_parts(uid) or 0
 
-    def _counted_parts(self, uid: str) -> int:
-        """The number of instances by the series of a study, and by their instances where those are not counted."""
+    def _counted_parts(self, uid: str) -> int | None:
+        """The number of instances by the series of a study, and by their instances where those are not counted; else
+        by its metadata; None where the archive refuses all of this for this study."""
         try:
             series = self._qido.series(uid)
             return sum(s.instances or len(self._qido.instances(uid, s.uid)) for s in series)
-        except SourceUnavailable:
+        except SourceUnavailable as problem:
+            unlisted = problem
+        try:
             whole = self._wado.study(uid)
-            if whole is None:
+        except Refusal as refusal:
+            if refusal.code not in BROKEN:
                 raise
-            return whole.held
-
-
-def _turn(known: list[str], after: str) -> list[str]:
-    """The next studies to be counted again, in order of UID, beginning anew at the end."""
-    later = [uid for uid in known if uid > after]
-    return (later or known)[:COUNTED_AGAIN]
+            return None
+        if whole is None:
+            raise unlisted
+        return whole.held
 
 
 def _on_or_after(study: Study, edge: date) -> bool:

@@ -61,7 +61,7 @@ class Qido:
 
         What the archive answers beyond the window is left out.
         """
-        query = (("StudyDate", window.text),) if window.text else ()
+        query = _dates(window)
         pages = Pages(lambda offset: self._study_page(query, offset), self._unavailable, self._believed)
         strays = False
         for study in pages:
@@ -93,7 +93,7 @@ class Qido:
         """The window in halves; a single day once more if more can be asked for at once."""
         halves: Sequence[Window] = window.halves() or ()
         if not halves:
-            if refusal is not None or not self._more_at_once():
+            if refusal is not None or not self._more_at_once(window):
                 raise refusal or self._unavailable(_ONE_DAY)
             halves = (window,)
         elif window == EVERYTHING and not self._warned:
@@ -113,11 +113,16 @@ class Qido:
         round_number = count % SMALLEST_CAP == 0 or count & (count - 1) == 0
         return self._ignores_limit and (count < SMALLEST_CAP or not round_number)
 
-    def _more_at_once(self) -> bool:
-        """Asks for everything, to learn how much this archive gives at once; whether that is news."""
+    def _more_at_once(self, day: Window) -> bool:
+        """Learns how much this archive gives at once, where it takes a higher `limit`; whether that is news."""
         before = self._limit, self._largest
-        self._limit = max(self._limit, MOST_AT_ONCE)
-        page = self._glance(self._limit)
+        higher = max(self._limit, MOST_AT_ONCE)
+        try:
+            self._page("/studies", _dates(day), Study.read, 0, (), higher)
+        except Refusal:
+            return False
+        self._limit = higher
+        page = self._glance(higher)
         self._largest = max(self._largest, page.count if page else 0)
         return (self._limit, self._largest) != before
 
@@ -169,3 +174,7 @@ class Qido:
             self._fields = ()
             return plain
         return None if found is None else page
+
+
+def _dates(window: Window) -> Query:
+    return (("StudyDate", window.text),) if window.text else ()

@@ -253,7 +253,9 @@ def test_prefixes_stand_before_searches_and_reading(fake: FakeDicomWeb) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("wrong", [{"overlap_days": 0}, {"page_size": 0}, {"lookback_days": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"overlap_days": 0}, {"page_size": 0}, {"lookback_days": -1}, {"lookback_days": 10**9}]
+)
 def test_settings_that_cannot_work_stop_at_once(fake: FakeDicomWeb, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         connect(fake, **wrong)

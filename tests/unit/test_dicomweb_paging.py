@@ -87,6 +87,18 @@ def test_a_part_is_never_taken_for_the_whole(quirks: Quirks, problem: str) -> No
     source.close()
 
 
+def test_a_limit_that_is_refused_spoils_no_later_search() -> None:
+    fake = filled(Quirks(ignores_offset=True, largest_limit=60), 150, days=2)
+    source = connect(fake, page_size=60)
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable, match="more studies of one day than it lists at once"):
+            list(source.inventory())
+    for n in range(70):
+        fake.delete(f"1.2.3.{n}")
+    assert dict(source.inventory()) == fake.truth()
+    source.close()
+
+
 def test_an_archive_that_never_keeps_an_order_is_not_believed_to_page() -> None:
     fake = filled(Quirks(shuffles=True, cap=60), 90, days=3)
     assert listed(fake) == fake.truth()

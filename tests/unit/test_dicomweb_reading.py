@@ -348,6 +348,28 @@ def test_where_searches_do_not_count_many_new_studies_come_in_several_pages(
     source.close()
 
 
+def test_a_study_that_is_refused_to_be_counted_stops_no_other(countless: FakeDicomWeb) -> None:
+    source = connect(countless)
+    countless.add(STUDY)
+    countless.add(OTHER)
+    countless.faults[f"/studies/{STUDY}/"] = answers(500)
+    assert source.count([STUDY, OTHER]) == dict(source.inventory()) == {STUDY: 0, OTHER: 1}
+    with pytest.raises(SourceUnavailable, match="HTTP 500"):
+        source.read(STUDY)
+    source.close()
+
+
+@pytest.mark.parametrize("code", [401, 429, 503])
+def test_an_archive_that_refuses_everybody_counts_nothing(countless: FakeDicomWeb, code: int) -> None:
+    source = connect(countless)
+    countless.add(STUDY)
+    countless.faults[f"/studies/{STUDY}/"] = answers(code)
+    for step in (lambda: source.count([STUDY]), lambda: list(source.inventory()), lambda: follow(source)):
+        with pytest.raises(SourceUnavailable, match=f"HTTP {code}"):
+            step()
+    source.close()
+
+
 def test_a_study_that_cannot_be_counted_now_is_named_and_stops_no_other(countless: FakeDicomWeb) -> None:
     source = connect(countless)
     countless.add(STUDY)
