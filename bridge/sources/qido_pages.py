@@ -111,8 +111,7 @@ class Pages(Generic[Item]):
                 return _End.MOVED
             new = page.items.keys() - seen
             if not new:
-                at_end = not page.items or next(reversed(before.items)) in page.items
-                return _End.ENDED if at_end else _End.MOVED
+                return _End.MOVED if list(page.items) == list(before.items) else _End.ENDED
             yield from page.items.values()
             seen |= new
             if len(seen) > MOST_ITEMS:

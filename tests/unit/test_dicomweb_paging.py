@@ -130,6 +130,31 @@ def test_a_list_that_moves_too_fast_is_read_again() -> None:
     assert fake.truth().items() <= found.items()
 
 
+def test_a_list_that_moves_by_just_one_page_does_not_look_like_its_end() -> None:
+    fake = filled(Quirks(newest_first=True), 300)
+    staying = set(fake.held)
+
+    def meanwhile() -> None:
+        if len(fake.requests) == 3:
+            for n in range(20):
+                fake.add(f"1.2.4.{n}")
+
+    fake.between = meanwhile
+    assert staying <= listed(fake, page_size=40).keys()
+
+
+def test_an_archive_that_does_not_list_everything_at_once_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    fake = filled(Quirks(too_broad=60), 131)
+    fake.add("1.2.4", None)
+    source = connect(fake)
+    for _ in range(2):
+        assert "1.2.4" not in dict(source.inventory())
+    source.close()
+    assert [r.message for r in caplog.records] == [
+        "source pacs: the archive does not list everything at once: some studies without StudyDate may be missed"
+    ]
+
+
 def test_a_warning_that_nothing_is_left_is_no_warning() -> None:
     fake = filled(Quirks(), 3)
     source = connect(fake)

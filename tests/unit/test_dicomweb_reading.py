@@ -11,7 +11,7 @@ from bridge.errors import SourceUnavailable
 from bridge.sources import dicomweb, wado_metadata
 from bridge.sources.dicomweb import DicomWeb
 from tests.dicom_files import study_bytes
-from tests.dicomweb_fake import FakeDicomWeb, Quirks, connect, follow
+from tests.dicomweb_fake import TODAY, FakeDicomWeb, Quirks, connect, follow
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 PATIENT = "Müller^Geheim"
@@ -345,6 +345,20 @@ def test_where_searches_do_not_count_many_new_studies_come_in_several_pages(
     assert [len(p.studies) for p in pages] == [4, 4, 2]
     assert named == set(countless.held)
     assert follow(source, position)[0] == set()
+    source.close()
+
+
+def test_new_studies_that_wait_to_be_counted_are_not_lost_when_the_day_ends(
+    countless: FakeDicomWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "COUNTED_NEW", 2)
+    days = [0]
+    source = connect(countless, clock=lambda: TODAY.timestamp() + 86_400 * days[0])
+    _, position, _ = follow(source)
+    for n in range(5):
+        countless.add(f"1.2.3.{n}", "20240301")
+    days[0] = 5
+    assert follow(source, position)[0] == set(countless.held)
     source.close()
 
 
