@@ -206,7 +206,7 @@ class DicomWeb:
         by its metadata; None where the archive refuses all of this for this study."""
         try:
             series = self._qido.series(uid)
-            return sum(s.instances or len(self._qido.instances(uid, s.uid)) for s in series)
+            return sum(s.instances or len(self._qido.instances(uid, s.uid)) for s in series if s.uid)
         except SourceUnavailable as problem:
             unlisted = problem
         try:

@@ -81,11 +81,11 @@ class Qido:
         return [s for s in page.items.values() if s.uid in wanted]
 
     def series(self, study: str) -> list[Part]:
-        """Every series of a study; none when the archive does not have it."""
+        """Every series of a study, one with uid "" for those without a usable one; none when there is no such study."""
         return self._parts(f"/studies/{quote(study, safe='')}/series", Part.read_series)
 
     def instances(self, study: str, series: str) -> list[Part]:
-        """Every instance of a series."""
+        """Every instance of a series, one with uid "" for those without a usable one."""
         path = f"/studies/{quote(study, safe='')}/series/{quote(series, safe='')}/instances"
         return self._parts(path, Part.read_instance)
 
@@ -149,7 +149,7 @@ class Qido:
         pages: Pages[Part] = Pages(
             lambda offset: self._page(path, (), read, offset, ()) or Page(), self._unavailable, self._believed
         )
-        found = {part.uid: part for part in pages if part.uid}
+        found = {part.uid: part for part in pages}
         if not pages.whole:
             raise pages.refusal or self._unavailable(_NOT_WHOLE)
         return list(found.values())

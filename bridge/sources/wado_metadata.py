@@ -52,6 +52,8 @@ class WadoMetadata:
         return StudyHeaders(headers, sum(p.held for p in found), tuple(r for p in found for r in p.rejected))
 
     def _series(self, uid: str, series: str, instances: Callable[[str], Sequence[Part]]) -> list[StudyHeaders]:
+        if not series:
+            return [self._rejected(uid, "series", f"SeriesInstanceUID {_UNUSABLE}", {})]
         path = f"/studies/{quote(uid, safe='')}/series/{quote(series, safe='')}"
         try:
             whole = self._read(uid, f"{path}/metadata")
@@ -67,6 +69,8 @@ class WadoMetadata:
         return [self._instance(uid, f"{path}/instances/{quote(one.uid, safe='')}/metadata", one.uid) for one in single]
 
     def _instance(self, uid: str, path: str, instance: str) -> StudyHeaders:
+        if not instance:
+            return self._rejected(uid, "instances", f"SOPInstanceUID {_UNUSABLE}", {})
         try:
             found, problem = self._read(uid, path), "there is none"
         except Refusal as refusal:
@@ -75,10 +79,11 @@ class WadoMetadata:
             found, problem = None, f"HTTP {refusal.code}"
         if found is not None:
             return found
-        key, evidence = f"{self._name}/{uid}/{instance}", {"sop_instance_uid": instance}
-        return StudyHeaders(
-            (), 0, (Rejection(key, f"the archive gives no metadata of this instance: {problem}", evidence),)
-        )
+        error = f"the archive gives no metadata of this instance: {problem}"
+        return self._rejected(uid, instance, error, {"sop_instance_uid": instance})
+
+    def _rejected(self, uid: str, place: str, error: str, evidence: Mapping[str, str | int]) -> StudyHeaders:
+        return StudyHeaders((), 0, (Rejection(f"{self._name}/{uid}/{place}", error, evidence),))
 
     def _read(self, uid: str, path: str) -> StudyHeaders | None:
         instances: list[Headers] = []
@@ -101,4 +106,5 @@ class WadoMetadata:
         return StudyHeaders(tuple(instances), held, tuple(rejected))
 
 
+_UNUSABLE = "is missing or not a UID in the archive's list"
 _WRONG_STUDY = "StudyInstanceUID is not that of the study asked for"

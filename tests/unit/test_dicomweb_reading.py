@@ -160,6 +160,21 @@ def test_a_broken_instance_is_rejected_and_the_others_stand(fake: FakeDicomWeb, 
     assert source.count([STUDY]) != {STUDY: found.held}, "comparing counts must have it read again"
 
 
+def test_a_series_and_an_instance_without_a_uid_are_rejected_and_the_others_stand(
+    fake: FakeDicomWeb, source: DicomWeb
+) -> None:
+    store(fake)
+    fake.quirks.metadata_levels = ("instance",)
+    fake.held[STUDY]["../.."] = {f"{STUDY}.9": fake.held[STUDY][f"{STUDY}.2"][f"{STUDY}.2.3"]}
+    fake.held[STUDY][f"{STUDY}.2"]["no uid"] = {"00080018": {"vr": "UI"}}
+    found = source.read(STUDY)
+    assert len(found.instances) == found.held == 6
+    assert sorted((r.key, r.error) for r in found.rejected) == [
+        (f"pacs/{STUDY}/instances", "SOPInstanceUID is missing or not a UID in the archive's list"),
+        (f"pacs/{STUDY}/series", "SeriesInstanceUID is missing or not a UID in the archive's list"),
+    ]
+
+
 def test_a_gateway_that_fails_at_an_instance_rejects_nothing(fake: FakeDicomWeb, source: DicomWeb) -> None:
     store(fake)
     fake.quirks.metadata_levels = ("instance",)
