@@ -12,7 +12,7 @@ from bridge.ports import StudyHeaders
 from bridge.sources.orthanc_ids import instances_of, studies_with
 from bridge.sources.orthanc_log import is_orthanc_id
 from bridge.sources.orthanc_tags import headers_from_tags
-from bridge.sources.web_client import RefusedRequest, WebClient
+from bridge.sources.web_client import Refusal, WebClient
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
 
@@ -71,7 +71,7 @@ class StudyReader:
 
         try:
             held = self._client.each(f"{self._dicom_web}/studies/{quote(uid, safe='')}/metadata", DICOM_JSON, visit)
-        except RefusedRequest as error:
+        except Refusal as error:
             if error.code in NOT_GIVEN:
                 return None
             raise
@@ -142,7 +142,7 @@ class StudyReader:
         """What Orthanc tells there; {} when it is gone, None when Orthanc cannot read a file."""
         try:
             found = self._client.get(path)
-        except RefusedRequest as error:
+        except Refusal as error:
             if error.code in DAMAGED:
                 return None
             raise

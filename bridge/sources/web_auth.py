@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from bridge.errors import SourceUnavailable
+from bridge.sources.web_client import packed_otherwise
 
 REFRESH_BEFORE_S = 60.0
 """A token is renewed so long before it ends."""
@@ -102,6 +103,8 @@ class ClientCredentials(httpx.Auth):
                     raise self._unavailable(
                         f"HTTP {response.status_code}: check oauth.client_id, oauth.client_secret and oauth.scope"
                     )
+                if packed_otherwise(response):
+                    raise self._unavailable("its answer is packed in another way than gzip")
                 content = b""
                 for chunk in response.iter_bytes():
                     content += chunk

@@ -40,11 +40,26 @@ KEEP_IDLE_S = 0.5
 NOTHING = frozenset({404, 410})
 """What a server answers when there is nothing under a path."""
 
+COMPRESSED = frozenset({"", "identity", "gzip"})
+"""What an answer may be packed in, once. httpx unpacks every layer that an answer names, a chunk at a time: gzip in
+gzip makes terabytes of one chunk."""
+
+TOO_LARGE = 413
+"""Content Too Large (RFC 9110 15.5.14): said by a peer, and of an answer larger than we read."""
+
 _LONGEST_WAIT_S = 3600.0
 
 
 class UnreadableAnswer(SourceUnavailable):
     """A whole answer came, but it is not the JSON that was asked for."""
+
+
+class Refusal(SourceUnavailable):
+    """The peer answered, but not with what was asked for. `code` is the HTTP status."""
+
+    def __init__(self, message: str, code: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.code = code
 
 
 class WebClient:
@@ -74,6 +89,7 @@ class WebClient:
             auth=auth,
             verify=tls if tls is not None else True,
             timeout=timeout_s,
+            headers={"Accept-Encoding": "gzip"},
             limits=httpx.Limits(keepalive_expiry=KEEP_IDLE_S),
             follow_redirects=False,
             transport=transport,
@@ -99,14 +115,27 @@ class WebClient:
         with self._answer("POST", path, {}, "application/json", text) as response:
             return None if response is None or response.status_code == 204 else self._parsed(response)
 
-    def each(self, path: str, accept: str, visit: Callable[[Any], None], parameters: Parameters = ()) -> int | None:
-        """Visits every item of a JSON array while it arrives; how many there were (204: 0), None for 404 and 410."""
+    def each(
+        self,
+        path: str,
+        accept: str,
+        visit: Callable[[Any], None],
+        parameters: Parameters = (),
+        answered: Callable[[Mapping[str, str]], None] = lambda _headers: None,
+    ) -> int | None:
+        """Visits every item of a JSON array while it arrives; how many there were (204: 0), None for 404 and 410.
+
+        `answered` is shown the answer's headers before the first item.
+        """
         count = 0
         with self._answer("GET", path, parameters, accept) as response:
             if response is None:
                 return None
+            answered(response.headers)
             if response.status_code == 204:
                 return 0
+            if "xml" in response.headers.get("content-type", "").lower():
+                raise self._unreadable(f"the answer is XML instead of JSON: {self._product} must honour Accept")
             try:
                 for item in array_items(self._chunks(response, ARRAY_BYTES), ITEM_CHARACTERS):
                     visit(item)
@@ -138,7 +167,8 @@ class WebClient:
         for chunk in response.iter_bytes():
             size += len(chunk)
             if size > most:
-                raise self.unavailable(f"an answer is larger than {most >> 20} MiB: refused")
+                problem = f"an answer is larger than {most >> 20} MiB: refused"
+                raise Refusal(str(self.unavailable(problem)), TOO_LARGE)
             if time.monotonic() > until:
                 raise self.unavailable("an answer arrives too slowly: given up; check the network, or raise timeout_s")
             yield chunk
@@ -163,6 +193,8 @@ class WebClient:
                 if response.status_code in nothing:
                     yield None
                 elif response.status_code in {200, 204}:
+                    if packed_otherwise(response):
+                        raise self.unavailable("the answer is packed in another way than gzip: refused")
                     yield response
                 else:
                     raise self._refused(response)
@@ -174,7 +206,7 @@ class WebClient:
         hint = _HINTS.get(code, "").format(product=self._product, setting=self._setting)
         if 300 <= code < 400:
             hint = f": redirects are not followed; set {self._setting} to the final address"
-        return RefusedRequest(f"source {self._name}: HTTP {code}{hint}", code, _retry_after(response))
+        return Refusal(str(self.unavailable(f"HTTP {code}{hint}")), code, _retry_after(response))
 
     def _explained(self, error: httpx.HTTPError) -> str:
         """What went wrong, from the type and its causes; never the error's own text, which may quote the URL."""
@@ -196,12 +228,9 @@ class WebClient:
         return f"cannot be reached ({type(error).__name__}): check {self._setting} and the network"
 
 
-class RefusedRequest(SourceUnavailable):
-    """The peer answered, with an error status. Result  `code` the HTTP status."""
-
-    def __init__(self, message: str, code: int, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s)
-        self.code = code
+def packed_otherwise(response: httpx.Response) -> bool:
+    """Whether the answer's content is packed as it must not be: it is then not to be read."""
+    return response.headers.get("content-encoding", "").strip().lower() not in COMPRESSED
 
 
 def _check_address(name: str, url: str) -> None:
@@ -216,6 +245,7 @@ def _check_address(name: str, url: str) -> None:
 _HINTS = {
     401: ": username or password not accepted, or the token",
     403: ": this user may not do this; check the user's rights in {product} or in the proxy before it",
+    400: ": the request is not understood; check that {setting} is the address of {product}",
     404: ": there is no such path; check that {setting} is the address of {product}",
     405: ": {product}, or a proxy before it, does not allow this method here",
     429: ": too many requests",

@@ -15,13 +15,17 @@ import pytest
 from bridge.errors import SourceUnavailable
 from bridge.ports import ChangePage, ImagingSource
 from bridge.sources.dicom_server import DicomServer
+from bridge.sources.dicomweb import DicomWeb
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
+from bridge.sources.web_auth import sign_in
 from bridge.state import State
+from tests import dicomweb_fake
 from tests.dicom_files import study_bytes
 from tests.dicom_server.archive import Fault, SimulatedArchive
 from tests.dicom_server.following import URL as DICOM_SERVER_URL
 from tests.dicom_server.serving import InProcess
+from tests.dicomweb_fake import FakeDicomWeb, Quirks
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
@@ -136,6 +140,39 @@ class DicomServerArchive:
         self.simulated.faults.clear()
 
 
+@dataclass
+class FakeDicomWebArchive:
+    fake: FakeDicomWeb = field(default_factory=FakeDicomWeb)
+
+    def source(self, state: State) -> ImagingSource:
+        auth = sign_in(dicomweb_fake.URL, username=dicomweb_fake.USERNAME, password=dicomweb_fake.PASSWORD)
+        clock = dicomweb_fake.TODAY.timestamp
+        return DicomWeb("archive", dicomweb_fake.URL, clock=clock, auth=auth, transport=self.fake)
+
+    def put(self, files: list[bytes]) -> None:
+        for content in files:
+            self.fake.store(content)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.fake.delete(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.fake.go_away()
+
+    def come_back(self) -> None:
+        self.fake.faults.clear()
+
+
+@dataclass
+class OrthancDicomWebArchive(OrthancArchive):
+    """A real Orthanc, seen through its DICOMweb plugin alone, on the day after the studies."""
+
+    def source(self, state: State) -> ImagingSource:
+        url = f"{self.server.url}/dicom-web"
+        auth = sign_in(url, username=self.server.username, password=self.server.password)
+        return DicomWeb("archive", url, clock=dicomweb_fake.TODAY.timestamp, auth=auth)
+
+
 @contextmanager
 def folder_archive(folder: Path) -> Iterator[Archive]:
     yield FolderArchive(folder)
@@ -162,19 +199,50 @@ def orthanc_archive(folder: Path) -> Iterator[Archive]:
         yield OrthancArchive(server)
 
 
+@contextmanager
+def dicomweb_archive(_folder: Path) -> Iterator[Archive]:
+    yield FakeDicomWebArchive()
+
+
+@contextmanager
+def odd_dicomweb_archive(_folder: Path) -> Iterator[Archive]:
+    """Everything that an archive may do wrong and still be followed."""
+    yield FakeDicomWebArchive(FakeDicomWeb(ODD))
+
+
+@contextmanager
+def orthanc_dicomweb_archive(folder: Path) -> Iterator[Archive]:
+    with running_orthanc(folder) as server:
+        yield OrthancDicomWebArchive(server)
+
+
+ODD = Quirks(
+    ignores_limit=True,
+    ignores_offset=True,
+    ignores_dates=True,
+    ignores_study_uid=True,
+    none_is=200,
+    omits_counts=True,
+    omits_series_counts=True,
+    accepts="application/json",
+    refuses_fields=True,
+    metadata_levels=("instance",),
+    duplicates=True,
+)
 KINDS = {
     "folder": folder_archive,
     "orthanc in memory": fake_archive,
     "DICOM server v1": dicom_server_v1,
     "DICOM server v2": dicom_server_v2,
+    "dicomweb in memory": dicomweb_archive,
+    "odd dicomweb in memory": odd_dicomweb_archive,
     "real Orthanc": orthanc_archive,
+    "DICOMweb of a real Orthanc": orthanc_dicomweb_archive,
 }
+REAL = ("real Orthanc", "DICOMweb of a real Orthanc")
 
 
-IN_MEMORY = [kind for kind in KINDS if kind != "real Orthanc"]
-
-
-@pytest.fixture(params=[*IN_MEMORY, pytest.param("real Orthanc", marks=pytest.mark.service)])
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.service if kind in REAL else ()) for kind in KINDS])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     folder = tmp_path / "archive"
     folder.mkdir()
@@ -207,7 +275,7 @@ class Follower:
         self.source = self._archive.source(self._state)
 
     def close(self) -> None:
-        if isinstance(self.source, Orthanc | DicomServer):
+        if isinstance(self.source, Orthanc | DicomServer | DicomWeb):
             self.source.close()
 
     def held(self, study: str) -> set[str]:
