@@ -91,6 +91,15 @@ def read_headers(path: Path) -> Headers:
         raise SourceUnavailable(f"a file cannot be read: {error.strerror}") from None
 
 
+def read_data_set(content: bytes) -> Headers:
+    """The kept attributes of a bare data set in memory, implicit VR little endian, as a query is answered with.
+
+    Raises InvalidFile when it is damaged, or past a bound; never with a value.
+    """
+    data = _Bytes(lambda length, offset: content[offset : offset + length], len(content))
+    return Headers(dict(sorted(_data_set(data, 0, data.size, _IMPLICIT).items())))
+
+
 class _Bytes:
     """Bounded windows over a file or a buffer. `at` raises InvalidFile past the end."""
 
