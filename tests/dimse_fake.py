@@ -17,7 +17,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -85,6 +85,8 @@ class FakeDimse:
     def stop(self) -> None:
         if self._server is not None:
             self._server.shutdown()
+            for association in self._server.active_associations:
+                association.abort()
             self._server = None
 
     def put(self, *files: bytes) -> None:
@@ -224,4 +226,4 @@ def running_fake(tls: ssl.SSLContext | None = None) -> Iterator[FakeDimse]:
                 thread.join(5)
 
 
-__all__ = ["AE_TITLE", "FakeDimse", "build_role", "running_fake"]
+__all__ = ["AE_TITLE", "FakeDimse", "running_fake"]

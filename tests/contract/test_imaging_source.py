@@ -14,11 +14,16 @@ import pytest
 
 from bridge.errors import SourceUnavailable
 from bridge.ports import ChangePage, ImagingSource
+from bridge.sources.dimse import Dimse
+from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
+from bridge.sources.peer import Peer
 from bridge.state import State
 from tests.dicom_files import study_bytes
+from tests.dimse_fake import AE_TITLE, FakeDimse, running_fake
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
+from tests.services.dcmqrscp import Dcmqrscp, running_dcmqrscp
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
 STUDY, OTHER = "1.2.826.0.1.3680043.10.1561.1", "1.2.826.0.1.3680043.10.1561.2"
@@ -109,6 +114,69 @@ class OrthancArchive:
         self.server.start()
 
 
+def day_after_the_studies() -> float:
+    """Archives without a log are followed by date: 2 March 2024, noon."""
+    return 1_709_380_800.0
+
+
+@dataclass
+class FakeDimseArchive:
+    fake: FakeDimse
+
+    def source(self, state: State) -> ImagingSource:
+        return Dimse("archive", Peer("127.0.0.1", self.fake.port, AE_TITLE), day_after_the_studies)
+
+    def put(self, files: list[bytes]) -> None:
+        self.fake.put(*files)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.fake.delete_study(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.fake.stop()
+
+    def come_back(self) -> None:
+        self.fake.start()
+
+
+@dataclass
+class OrthancByDimse(OrthancArchive):
+    def source(self, state: State) -> ImagingSource:
+        peer = Peer("127.0.0.1", self.server.dicom_port, self.server.ae_title)
+        return Dimse("archive", peer, day_after_the_studies)
+
+
+@dataclass
+class DcmqrscpArchive:
+    """It answers few keys: what they do not tell is read from the objects."""
+
+    server: Dcmqrscp
+    spool: Path
+
+    def source(self, state: State) -> ImagingSource:
+        peer = Peer("127.0.0.1", self.server.port, self.server.ae_title)
+        return Dimse(
+            "archive",
+            peer,
+            day_after_the_studies,
+            spool=self.spool,
+            retrieve=Retrieve.GET,
+            retrieve_policy=RetrievePolicy.ALL,
+        )
+
+    def put(self, files: list[bytes]) -> None:
+        self.server.send(files)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.server.delete_study(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+
 @contextmanager
 def folder_archive(folder: Path) -> Iterator[Archive]:
     yield FolderArchive(folder)
@@ -125,10 +193,37 @@ def orthanc_archive(folder: Path) -> Iterator[Archive]:
         yield OrthancArchive(server)
 
 
-KINDS = {"folder": folder_archive, "orthanc in memory": fake_archive, "real Orthanc": orthanc_archive}
+@contextmanager
+def fake_dimse_archive(_folder: Path) -> Iterator[Archive]:
+    with running_fake() as fake:
+        yield FakeDimseArchive(fake)
 
 
-@pytest.fixture(params=["folder", "orthanc in memory", pytest.param("real Orthanc", marks=pytest.mark.service)])
+@contextmanager
+def orthanc_by_dimse(folder: Path) -> Iterator[Archive]:
+    with running_orthanc(folder) as server:
+        yield OrthancByDimse(server)
+
+
+@contextmanager
+def dcmqrscp_archive(folder: Path) -> Iterator[Archive]:
+    with running_dcmqrscp(folder) as server:
+        yield DcmqrscpArchive(server, folder / "retrieved")
+
+
+KINDS = {
+    "folder": folder_archive,
+    "orthanc in memory": fake_archive,
+    "real Orthanc": orthanc_archive,
+    "DIMSE in memory": fake_dimse_archive,
+    "real Orthanc by C-FIND": orthanc_by_dimse,
+    "real dcmqrscp by C-FIND and C-GET": dcmqrscp_archive,
+}
+
+
+@pytest.fixture(
+    params=[pytest.param(kind, marks=[pytest.mark.service] if kind.startswith("real ") else []) for kind in KINDS]
+)
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     folder = tmp_path / "archive"
     folder.mkdir()
@@ -161,7 +256,7 @@ class Follower:
         self.source = self._archive.source(self._state)
 
     def close(self) -> None:
-        if isinstance(self.source, Orthanc):
+        if isinstance(self.source, Orthanc | Dimse):
             self.source.close()
 
     def held(self, study: str) -> set[str]:
