@@ -52,10 +52,15 @@ class FakeDimse:
         self.destinations: dict[str, tuple[str, int]] = {}
         self.withheld: set[str] = set()
         """Instances that it lists and cannot send."""
+        self.unlisted: set[str] = set()
+        """Instances that it counts and does not list."""
+        self.nameless: set[str] = set()
+        """Studies of which it tells no Study Instance UID."""
         self.drops_after = -1
         """Aborts the association in the middle of a query after so many matches."""
         self._tls = tls
         self._server: Any = None
+        self._connections: list[socket.socket] = []
         self.port = 0
 
     def start(self) -> None:
@@ -87,7 +92,9 @@ class FakeDimse:
             self._server.shutdown()
             for association in self._server.active_associations:
                 association.abort()
-            self._server = None
+            for connection in self._connections:
+                connection.close()  # pynetdicom leaves those open that their peers ended
+            self._server, self._connections = None, []
 
     def put(self, *files: bytes) -> None:
         for content in files:
@@ -102,7 +109,9 @@ class FakeDimse:
 
     def _opened(self, event: Any) -> None:
         self.associations += 1
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = event.assoc.dul.socket.socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections.append(connection)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         identifier, level = event.identifier, event.identifier.QueryRetrieveLevel
@@ -135,6 +144,10 @@ class FakeDimse:
                 held.setdefault(instance[UNIQUE[level]].value, []).append(instance)
         for uid, instances in sorted(held.items()):
             match = _match(identifier, level, instances, self.omits_counts)
+            if uid in self.nameless:
+                del match.StudyInstanceUID
+            if uid in self.unlisted:
+                continue
             wanted = str(identifier.get("ModalitiesInStudy") or "")
             if self.ignores_keys or not wanted or wanted in {i.Modality for i in instances}:
                 found[uid] = match

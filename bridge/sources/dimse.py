@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -61,6 +62,7 @@ class Dimse:
         maximum_queries_per_s: float = 0.0,
         allowed_hours: str = "",
         zone: tzinfo | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name, self.endpoint = name, endpoint
         self.poll_s, self.sweep_s, self.verify_s = poll_s, sweep_s, verify_s
@@ -69,7 +71,12 @@ class Dimse:
         self._overlap = timedelta(days=max(1, overlap_days))
         hours = Hours.parse(allowed_hours, zone)
         self._lines = Lines(
-            peer, clock, associations=associations, maximum_queries_per_s=maximum_queries_per_s, hours=hours
+            peer,
+            clock,
+            associations=associations,
+            maximum_queries_per_s=maximum_queries_per_s,
+            hours=hours,
+            sleep=sleep,
         )
         self._queries = Queries(name, self._lines, self._today, response_limit)
         self._objects: Objects | None = None

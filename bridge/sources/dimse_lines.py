@@ -31,9 +31,10 @@ class Lines:
         associations: int = 2,
         maximum_queries_per_s: float = 0.0,
         hours: Hours | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.peer = peer
-        self._clock, self._hours = clock, hours or Hours()
+        self._clock, self._hours, self._sleep = clock, hours or Hours(), sleep
         self._free = threading.Semaphore(associations)
         self._interval_s = 1 / maximum_queries_per_s if maximum_queries_per_s else 0.0
         self._next_at = 0.0
@@ -90,7 +91,7 @@ class Lines:
                 now = time.monotonic()
                 at = max(now, self._next_at)
                 self._next_at = at + self._interval_s
-            time.sleep(at - now)
+            self._sleep(at - now)
 
     def _taken(self) -> tuple[Association, bool]:
         """An association, and whether it was used before."""
