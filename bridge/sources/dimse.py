@@ -212,7 +212,13 @@ class Dimse:
         if self._objects is None:
             return {}, ()
         listed = [
-            Listed(h.text("SeriesInstanceUID"), sop, h.text("SOPClassUID"), h.integer("InstanceNumber") or 0)
+            Listed(
+                series_instance_uid=h.text("SeriesInstanceUID"),
+                sop_instance_uid=sop,
+                sop_class_uid=h.text("SOPClassUID"),
+                modality=h.text("Modality"),
+                instance_number=h.integer("InstanceNumber") or 0,
+            )
             for sop, h in instances.items()
         ]
         return self._objects.headers(uid, listed)

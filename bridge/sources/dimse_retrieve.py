@@ -38,6 +38,9 @@ ATTEMPTS = 2
 BATCH = 100
 """Instances named in one request."""
 
+PROVEN_S = 600.0
+"""So long after objects came by C-MOVE, one that brings nothing is the instances' fault, not the way's."""
+
 LATE_S = 60.0
 """Objects that come so long after their C-MOVE ended are still taken for its."""
 
@@ -59,10 +62,11 @@ _SYNTAXES: tuple[UID, ...] = (
 )
 """Asked for apart, so that objects come as the archive keeps them: nothing has to be converted."""
 
-_USUAL_CLASSES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{leaf}"
-    for leaf in ("1", "1.1", "1.2", "2", "2.1", "3.1", "4", "4.1", "6.1", "7", "12.1", "20", "88.33", "104.1", "128")
-)
+_USUAL = """
+1 1.1 1.2 1.3 2 2.1 3.1 4 4.1 6.1 7 7.2 7.4 11.1 12.1 12.2 13.1.3 20 66.4 88.11 88.22 88.33 88.59 88.67 104.1 128 481.1
+481.2 481.3 481.5
+"""
+_USUAL_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{leaf}" for leaf in _USUAL.split())
 """Asked for when the archive does not say what it holds."""
 
 
@@ -90,7 +94,13 @@ class Listed:
     series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
+    modality: str
     instance_number: int
+
+    @property
+    def is_report(self) -> bool:
+        """A structured report or key object selection; by its modality where its class is not told."""
+        return self.sop_class_uid.startswith(_DOCUMENT) if self.sop_class_uid else self.modality in ("SR", "KO")
 
 
 class Objects:
@@ -117,6 +127,7 @@ class Objects:
         self._lock = threading.Lock()
         self._moving: Counter[str] = Counter()
         self._late: dict[str, float] = {}
+        self._proven_at = float("-inf")
 
     def takes(self, calling_ae_title: str, move_originator: str, study_instance_uid: str) -> Spool | None:
         """Our spool, for an object of a study that is being moved from the archive at our request.
@@ -139,17 +150,24 @@ class Objects:
         self, study_instance_uid: str, listed: Sequence[Listed]
     ) -> tuple[dict[str, Headers], tuple[Rejection, ...]]:
         """Headers by SOP Instance UID of what the policy wants and the archive gives; what it does not is rejected."""
-        held = self._held(study_instance_uid, {one.sop_instance_uid for one in listed})
+        uids = {one.sop_instance_uid for one in listed}
+        held = self._held(study_instance_uid, uids)
         wanted = self._wanted(listed, held)
+        missing = [one for one in wanted if one.sop_instance_uid not in held]
         done: Retrieved | None = None
         for _ in range(ATTEMPTS):
-            missing = [one for one in wanted if one.sop_instance_uid not in held]
-            if not missing:
-                break
             for batch in _batches(missing, Counter(one.series_instance_uid for one in listed)):
                 done = self._retrieved(study_instance_uid, batch)
-            held = self._held(study_instance_uid, {one.sop_instance_uid for one in listed})
-        missing = [one for one in wanted if one.sop_instance_uid not in held]
+            if done is None:
+                break
+            before, held = len(missing), self._held(study_instance_uid, uids)
+            missing = [one for one in missing if one.sop_instance_uid not in held]
+            if len(missing) < before:
+                self._proven_at = time.monotonic()
+            if not missing:
+                break
+        if missing and done is not None:
+            self._doubt(done)
         return held, tuple(self._rejection(one, done) for one in missing)
 
     def _wanted(self, listed: Sequence[Listed], held: Mapping[str, Headers]) -> list[Listed]:
@@ -158,7 +176,7 @@ class Objects:
         if self._policy is RetrievePolicy.ALL:
             return list(listed)
         if self._policy is RetrievePolicy.STRUCTURED_REPORTS_ONLY:
-            return [one for one in listed if one.sop_class_uid.startswith(_DOCUMENT)]
+            return [one for one in listed if one.is_report]
         series: dict[str, Listed] = {}
         for one in sorted(
             listed, key=lambda o: (o.sop_instance_uid not in held, o.instance_number, o.sop_instance_uid)
@@ -197,14 +215,18 @@ class Objects:
             done = self._got(study_instance_uid, batch, identifier)
         else:
             done = self._moved(study_instance_uid, identifier)
-        if done.status == _UNKNOWN_DESTINATION:
-            raise self._lines.peer.unavailable(
-                f"it does not know where to move to: have AE title {self._destination} entered there, with the host "
-                "and port of our receiver"
-            )
         if done.status in _NOT_NOW:
             raise self._lines.peer.unavailable(f"C-{self._retrieve.name} ended with status {done.status:04X}")
         return done
+
+    def _doubt(self, done: Retrieved) -> None:
+        """Whether it is our receiver that nothing reaches: then nothing is known of the instances. Raises."""
+        proven = time.monotonic() - self._proven_at < PROVEN_S
+        if self._retrieve is Retrieve.MOVE and (done.status == _UNKNOWN_DESTINATION or not proven):
+            raise self._lines.peer.unavailable(
+                f"it moves nothing to AE title {self._destination} (status {done.status:04X}): have it entered there "
+                "with the host and port of our receiver, and see that the receiver runs"
+            )
 
     def _moved(self, study_instance_uid: str, identifier: bytes) -> Retrieved:
         with self._expected(study_instance_uid), self._lines.opened([STUDY_ROOT_MOVE]) as association:
