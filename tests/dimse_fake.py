@@ -55,7 +55,7 @@ class FakeDimse:
         self.unlisted: set[str] = set()
         """Instances that it counts and does not list."""
         self.nameless: set[str] = set()
-        """Studies of which it tells no Study Instance UID."""
+        """Studies, series or instances of which it does not tell the UID."""
         self.drops_after = -1
         """Aborts the association in the middle of a query after so many matches."""
         self._tls = tls
@@ -145,7 +145,7 @@ class FakeDimse:
         for uid, instances in sorted(held.items()):
             match = _match(identifier, level, instances, self.omits_counts)
             if uid in self.nameless:
-                del match.StudyInstanceUID
+                del match[UNIQUE[level]]
             if uid in self.unlisted:
                 continue
             wanted = str(identifier.get("ModalitiesInStudy") or "")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, InvalidFile
 from bridge.model import Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
-from bridge.sources.dimse_find import ROUND_NUMBERS, Queries, Window, every
+from bridge.sources.dimse_find import Listing, Queries, Window
 from bridge.sources.dimse_keys import COUNTED, LOOKED_AT, OF_THE_SERIES, READ_IMAGE, READ_SERIES, READ_STUDY
 from bridge.sources.dimse_lines import Lines
 from bridge.sources.dimse_position import Position, digest, digests
@@ -24,6 +24,8 @@ from bridge.translate.uids import checked_uid
 
 COUNTED_AT_ONCE = 50
 """Studies named in one query when studies are counted."""
+
+_PARENTS = frozenset({"StudyInstanceUID", "SeriesInstanceUID"})
 
 
 class Dimse:
@@ -114,14 +116,15 @@ class Dimse:
         if not here.polling and here.reached < today - self._overlap:
             return self._next_window(here, today)
         window = Window(min(here.reached, today) - self._overlap if here.polling else here.reached)
-        found = self._queries.studies(window, LOOKED_AT)
-        looks = {self._look(match): match.text("StudyInstanceUID") for match in found.matches}
+        rejected: dict[str, Rejection] = {}
+        found = self._queries.studies(window, LOOKED_AT, rejected)
+        looks = {self._look(match): match.text("StudyInstanceUID") for match in found}
         there = Position(today, polling=True, seen=digests(looks))
         return ChangePage(
             frozenset(uid for look, uid in looks.items() if look not in here.seen),
             there.text if there != here else "",
             caught_up=True,
-            rejected=found.rejected,
+            rejected=tuple(rejected.values()),
         )
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
@@ -133,39 +136,42 @@ class Dimse:
             if self._objects is not None:
                 self._objects.forget(uid)
             return StudyHeaders(())
-        asked = {"StudyInstanceUID": (uid,)}
-        of_study = {**study.headers(), **asked}
+        of_study = {**study.headers(), "StudyInstanceUID": (uid,)}
+        listing = self._queries.series(uid, READ_SERIES)
+        rejected = self._short("NumberOfStudyRelatedSeries", study, listing, uid)
         instances: dict[str, Headers] = {}
-        rejected: list[Rejection] = []
-        for series in self._queries.series(uid, READ_SERIES):
-            found, problem = self._series(uid, series, of_study)
+        for series in listing.matches:
+            found, problems = self._series(uid, series, of_study)
             instances |= found
-            rejected += problem
+            rejected += problems
         held, missing = self._retrieved(uid, instances)
+        told = study.count("NumberOfStudyRelatedInstances")
         merged = tuple(_merged(instances, held, of_study))
-        return StudyHeaders(merged, len(instances), tuple(rejected) + missing)
+        return StudyHeaders(merged, len(instances) if told is None else told, (*rejected, *missing))
 
     def inventory(self) -> Iterator[tuple[str, int]]:
-        """Every study with its number of instances, in order of UID; one without a StudyDate where the archive
-        answers a query for all studies whole."""
-        found = self._queries.studies(Window(), COUNTED)
-        for match in sorted(found.matches, key=lambda m: m.text("StudyInstanceUID")):
+        """Every study with its number of instances; one without a StudyDate where the archive answers a query for
+        all studies whole."""
+        for match in self._queries.studies(Window(), COUNTED, {}):
             yield match.text("StudyInstanceUID"), self._instances(match)
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances the archive lists now of each study; 0 = gone."""
         counts = dict.fromkeys(study_instance_uids, 0)
-        for uids in every(list(counts), COUNTED_AT_ONCE):
-            for uid, match in self._queries.by_uid(uids, COUNTED).items():
+        uids = list(counts)
+        for start in range(0, len(uids), COUNTED_AT_ONCE):
+            for uid, match in self._queries.by_uid(uids[start : start + COUNTED_AT_ONCE], COUNTED).items():
                 counts[uid] = self._instances(match)
         return counts
 
     def _next_window(self, here: Position, today: date) -> ChangePage:
         last = min(here.reached + self._window, today - self._overlap) - timedelta(days=1)
-        found = self._queries.studies(Window(here.reached, last), LOOKED_AT)
-        reached = today - self._overlap if found.everything else last + timedelta(days=1)
-        studies = frozenset(match.text("StudyInstanceUID") for match in found.matches)
-        return ChangePage(studies, Position(reached).text, caught_up=False, rejected=found.rejected)
+        window = Window(here.reached, last)
+        rejected: dict[str, Rejection] = {}
+        found = list(self._queries.studies(window, LOOKED_AT, rejected))
+        reached = last + timedelta(days=1) if all(map(window.holds, found)) else today - self._overlap
+        studies = frozenset(match.text("StudyInstanceUID") for match in found)
+        return ChangePage(studies, Position(reached).text, caught_up=False, rejected=tuple(rejected.values()))
 
     def _look(self, match: Match) -> bytes:
         """A digest of what the archive says of a study; where it does not count instances, they are counted."""
@@ -178,33 +184,46 @@ class Dimse:
         if told is not None:
             return told
         uid, total = match.text("StudyInstanceUID"), 0
-        for series in self._queries.series(uid, ["NumberOfSeriesRelatedInstances"]):
+        for series in self._queries.series(uid, ["NumberOfSeriesRelatedInstances"]).matches:
             told = series.count("NumberOfSeriesRelatedInstances")
-            total += len(self._queries.instances(uid, series.text("SeriesInstanceUID"), [])) if told is None else told
+            total += self._queries.instances(uid, series.text("SeriesInstanceUID"), []).number if told is None else told
         return total
 
     def _series(
         self, uid: str, series: Match, of_study: Mapping[str, tuple[Value, ...]]
     ) -> tuple[dict[str, Headers], list[Rejection]]:
-        """The instances of one series. Fewer than it is said to have are told, or not believed."""
+        """The instances of one series by SOP Instance UID."""
         series_uid = series.text("SeriesInstanceUID")
-        asked: dict[str, tuple[Value, ...]] = {"StudyInstanceUID": (uid,), "SeriesInstanceUID": (series_uid,)}
-        above = {**of_study, **series.headers()}
-        matches = self._queries.instances(uid, series_uid, READ_IMAGE)
-        told = series.count("NumberOfSeriesRelatedInstances")
-        rejected = []
-        if told is not None and len(matches) < told:
-            if len(matches) in ROUND_NUMBERS:
-                raise self._lines.peer.unavailable(
-                    f"it lists {len(matches)} of {told} instances of a series: raise its limit of responses"
-                )
-            evidence: dict[str, str | int] = {"listed": len(matches), "said": told}
-            problem = "NumberOfSeriesRelatedInstances: the archive lists fewer instances than it says it has"
-            rejected.append(Rejection(f"{self.name}/{series_uid}", problem, evidence))
-        found = {
-            m.text("SOPInstanceUID"): Headers(dict(sorted({**above, **m.headers(), **asked}.items()))) for m in matches
-        }
+        listing = self._queries.instances(uid, series_uid, READ_IMAGE)
+        rejected = self._short("NumberOfSeriesRelatedInstances", series, listing, series_uid)
+        above = {**of_study, **self._said(series, series_uid, rejected), "SeriesInstanceUID": (series_uid,)}
+        above["StudyInstanceUID"] = of_study["StudyInstanceUID"]
+        found = {}
+        for match in listing.matches:
+            sop = match.text("SOPInstanceUID")
+            own = {k: v for k, v in self._said(match, sop, rejected).items() if k not in _PARENTS}
+            found[sop] = Headers(dict(sorted({**above, **own, "SOPInstanceUID": (sop,)}.items())))
         return found, rejected
+
+    def _said(self, match: Match, uid: str, rejected: list[Rejection]) -> Mapping[str, tuple[Value, ...]]:
+        """What a match says; nothing, and a rejection, when it cannot be read."""
+        try:
+            return match.headers()
+        except InvalidFile as error:
+            rejected.append(Rejection(f"{self.name}/{uid}", str(error), {"bytes": len(match.content)}))
+            return EMPTY
+
+    def _short(self, keyword: str, match: Match, listing: Listing, uid: str) -> list[Rejection]:
+        """What is told when the archive lists less than it says it has; what may be cut short is not believed."""
+        told, rejected = match.count(keyword), list(listing.rejected)
+        if told is not None and listing.number < told:
+            if self._queries.is_limit(listing.number):
+                raise self._lines.peer.unavailable(
+                    f"it lists {listing.number} where {keyword} is {told}: raise its limit of responses"
+                )
+            evidence: dict[str, str | int] = {"listed": listing.number, "said": told}
+            rejected.append(Rejection(f"{self.name}/{uid}", f"{keyword}: the archive lists fewer", evidence))
+        return rejected
 
     def _retrieved(
         self, uid: str, instances: Mapping[str, Headers]

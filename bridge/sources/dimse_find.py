@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -18,7 +19,7 @@ from bridge.sources.dimse_keys import MODALITIES
 from bridge.sources.dimse_lines import Lines
 from bridge.sources.identifier import Match, encoded
 from bridge.sources.object_files import SUCCESS
-from bridge.sources.scu import LIMIT_REACHED, MAXIMUM_MATCHES
+from bridge.sources.scu import LIMIT_REACHED
 from bridge.translate.uids import checked_uid
 
 log = logging.getLogger("bridge.dimse")
@@ -102,12 +103,15 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Studies of a window, once each. `everything`: the archive does not match dates, so these are all it has."""
+class Listing:
+    """The series of a study or the instances of a series, in order of UID; `rejected` those that cannot be read."""
 
     matches: tuple[Match, ...]
     rejected: tuple[Rejection, ...]
-    everything: bool
+
+    @property
+    def number(self) -> int:
+        return len(self.matches) + len(self.rejected)
 
 
 class Queries:
@@ -121,26 +125,31 @@ class Queries:
         self._name, self._lines, self._today = name, lines, today
         self._limit = response_limit
         self._told = False
-        self._largest = 0
-        """The most matches ever given: no smaller number of them is the archive's limit."""
+        self._largest: Counter[str] = Counter()
+        """The most matches ever given at each level: no smaller number of them is the archive's limit there."""
 
-    def studies(self, window: Window, keys: Sequence[str]) -> Answer:
-        """Every study of a window."""
-        found: dict[str, Match] = {}
-        rejected: dict[str, Rejection] = {}
-        waiting, everything = [window], False
+    def studies(self, window: Window, keys: Sequence[str], rejected: dict[str, Rejection]) -> Iterator[Match]:
+        """Every study of a window once, as answers come; what cannot be read goes into `rejected`.
+
+        An archive that does not match dates gives studies outside the window too: then they are all it has. Raises
+        SourceUnavailable in the middle when it cannot be made whole.
+        """
+        seen: set[str] = set()
+        waiting = [window]
         for _ in range(MAXIMUM_QUERIES):
             if not waiting:
-                return Answer(tuple(found.values()), tuple(rejected.values()), everything)
+                return
             asked = waiting.pop()
             page = self._asked("STUDY", dict.fromkeys(keys, "") | asked.keys())
             rejected |= {r.key: r for r in page.rejected}
-            strangers = [m for m in page.matches if not asked.holds(m)]
+            strangers = not all(map(asked.holds, page.matches))
             if page.limited:
-                waiting += self._divided(asked, page, bool(strangers))
-            everything = everything or bool(strangers and asked == window and not page.limited)
-            for match in page.matches if everything else [m for m in page.matches if window.holds(m)]:
-                found.setdefault(match.text("StudyInstanceUID"), match)
+                waiting += self._divided(asked, page, strangers)
+            for match in sorted(page.matches, key=lambda m: m.content):
+                uid = match.text("StudyInstanceUID")
+                if uid not in seen and (window.holds(match) or not page.limited):
+                    seen.add(uid)
+                    yield match
         raise self._unavailable(f"more than {MAXIMUM_QUERIES} queries for one question: it cuts every answer short")
 
     def study(self, study_instance_uid: str, keys: Sequence[str]) -> Match | None:
@@ -151,36 +160,40 @@ class Queries:
     def by_uid(self, uids: Sequence[str], keys: Sequence[str]) -> dict[str, Match]:
         """The studies of a list of UIDs that the archive has; an archive that knows no lists is asked for each."""
         asked = dict.fromkeys(keys, "") | {"StudyInstanceUID": "\\".join(uids)}
-        found = {m.text("StudyInstanceUID"): m for m in self._whole("STUDY", asked, "StudyInstanceUID", set(uids))}
+        listing = self._listed("STUDY", asked, "StudyInstanceUID", frozenset(uids))
+        found = {m.text("StudyInstanceUID"): m for m in listing.matches}
+        if listing.rejected and len(found) < len(uids):
+            raise self._unavailable(f"a match cannot be read: {listing.rejected[0].error}")
         if len(uids) > 1:
             for uid in set(uids) - found.keys():
                 found |= self.by_uid([uid], keys)
         return found
 
-    def series(self, study_instance_uid: str, keys: Sequence[str]) -> list[Match]:
-        """The series of a study, in order of UID."""
+    def series(self, study_instance_uid: str, keys: Sequence[str]) -> Listing:
+        """The series of a study."""
         asked = dict.fromkeys(keys, "") | {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": ""}
-        return self._whole("SERIES", asked, "StudyInstanceUID", {study_instance_uid})
+        return self._listed("SERIES", asked, "StudyInstanceUID", frozenset([study_instance_uid]))
 
-    def instances(self, study_instance_uid: str, series_instance_uid: str, keys: Sequence[str]) -> list[Match]:
-        """The instances of a series, in order of UID. Both parents are given: many archives want them."""
+    def instances(self, study_instance_uid: str, series_instance_uid: str, keys: Sequence[str]) -> Listing:
+        """The instances of a series. Both parents are given: many archives want them."""
         asked = dict.fromkeys(keys, "") | {
             "StudyInstanceUID": study_instance_uid,
             "SeriesInstanceUID": series_instance_uid,
             "SOPInstanceUID": "",
         }
-        return self._whole("IMAGE", asked, "SeriesInstanceUID", {series_instance_uid})
+        return self._listed("IMAGE", asked, "SeriesInstanceUID", frozenset([series_instance_uid]))
 
-    def _whole(self, level: str, keys: Mapping[str, str], keyword: str, values: set[str]) -> list[Match]:
+    def is_limit(self, number: int) -> bool:
+        """Whether an answer of so many may have been cut short."""
+        return number >= self._limit if self._limit else number in ROUND_NUMBERS
+
+    def _listed(self, level: str, keys: Mapping[str, str], keyword: str, values: frozenset[str]) -> Listing:
         """A question that cannot be divided: matches whose `keyword`, where it is given, is among the values."""
         page = self._asked(level, keys)
-        if page.rejected:
-            raise self._unavailable(f"a match at {level} level cannot be read: {page.rejected[0].error}")
-        unique = _UNIQUE[level]
-        matches = {m.text(unique): m for m in page.matches if (m.text(keyword) or next(iter(values))) in values}
-        if page.said_limit:
+        matches = {m.text(_UNIQUE[level]): m for m in page.matches if m.text(keyword) in values | {""}}
+        if page.said_limit or (page.limited and len(matches) < len(page.matches)):
             raise self._unavailable(f"it cut an answer at {level} level short: raise its limit of responses")
-        return [match for _, match in sorted(matches.items())]
+        return Listing(tuple(match for _, match in sorted(matches.items())), tuple(page.rejected))
 
     def _divided(self, asked: Window, page: _Page, strangers: bool) -> list[Window]:
         timeless = any(not m.text("StudyTime") for m in page.matches)
@@ -202,9 +215,8 @@ class Queries:
         if not said and found.status != SUCCESS:
             meaning = _MEANINGS.get(found.status, "it cannot process the query")
             raise self._unavailable(f"C-FIND at {level} level ended with status {found.status:04X}: {meaning}")
-        suspicious = not self._limit and count in ROUND_NUMBERS and count >= self._largest
-        self._largest = max(self._largest, count)
-        limited = said or suspicious or count >= (self._limit or MAXIMUM_MATCHES)
+        limited = said or (self.is_limit(count) and count >= self._largest[level])
+        self._largest[level] = max(self._largest[level], count)
         matches, rejected = [], []
         for content in found.matches:
             try:
@@ -241,9 +253,3 @@ def _readable(content: bytes, level: str) -> Match:
 
 def _clock(second: int) -> str:
     return f"{second // 3600:02}{second // 60 % 60:02}{second % 60:02}" if second <= _LAST_S else "235959"
-
-
-def every(uids: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Lists of at most `size`."""
-    for start in range(0, len(uids), size):
-        yield list(uids[start : start + size])

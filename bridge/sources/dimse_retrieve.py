@@ -41,6 +41,8 @@ BATCH = 100
 PROVEN_S = 600.0
 """So long after objects came by C-MOVE, one that brings nothing is the instances' fault, not the way's."""
 
+UNFINISHED_S = 86_400.0
+
 LATE_S = 60.0
 """Objects that come so long after their C-MOVE ended are still taken for its."""
 
@@ -128,6 +130,7 @@ class Objects:
         self._moving: Counter[str] = Counter()
         self._late: dict[str, float] = {}
         self._proven_at = float("-inf")
+        self._swept = False
 
     def takes(self, calling_ae_title: str, move_originator: str, study_instance_uid: str) -> Spool | None:
         """Our spool, for an object of a study that is being moved from the archive at our request.
@@ -150,6 +153,7 @@ class Objects:
         self, study_instance_uid: str, listed: Sequence[Listed]
     ) -> tuple[dict[str, Headers], tuple[Rejection, ...]]:
         """Headers by SOP Instance UID of what the policy wants and the archive gives; what it does not is rejected."""
+        self._sweep()
         uids = {one.sop_instance_uid for one in listed}
         held = self._held(study_instance_uid, uids)
         wanted = self._wanted(listed, held)
@@ -169,6 +173,17 @@ class Objects:
         if missing and done is not None:
             self._doubt(done)
         return held, tuple(self._rejection(one, done) for one in missing)
+
+    def _sweep(self) -> None:
+        """Removes, once, what an earlier process left unfinished; another one may be receiving now."""
+        if self._swept:
+            return
+        self._swept = True
+        before = time.time() - UNFINISHED_S
+        for part in self._spool.incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < before:
+                    part.unlink()
 
     def _wanted(self, listed: Sequence[Listed], held: Mapping[str, Headers]) -> list[Listed]:
         if self._policy is RetrievePolicy.NONE or self._retrieve is Retrieve.FIND:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
 from bridge.errors import InvalidDicomValue, SourceUnavailable
+from bridge.sources import part10
 from bridge.sources.dimse import Dimse
 from bridge.sources.peer import Peer
 from tests.dicom_files import study_bytes
@@ -287,6 +289,40 @@ def test_a_match_without_a_uid_is_rejected_and_the_others_go_on(fake: FakeDimse,
     (rejection,) = page.rejected
     assert "StudyInstanceUID" in rejection.error and "Test" not in rejection.error
     assert source(lookback_days=1).changes(None).rejected == page.rejected
+
+
+@pytest.mark.parametrize("broken", [f"{STUDY}.1.2", f"{STUDY}.2"])
+def test_an_instance_or_series_without_a_uid_does_not_stop_the_others(
+    fake: FakeDimse, source: Any, broken: str
+) -> None:
+    fake.put(*study_bytes(STUDY, series=2, instances=2))
+    fake.nameless = {broken}
+    found = source().read(STUDY)
+    assert {h.text("SOPInstanceUID") for h in found.instances} >= {f"{STUDY}.1.1"}
+    assert len(found.instances) in (2, 3)
+    assert [r.error for r in found.rejected if "InstanceUID is missing" in r.error]
+
+
+def test_what_cannot_be_read_of_an_instance_does_not_stop_the_others(
+    fake: FakeDimse, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part10, "MAXIMUM_VALUE_BYTES", 64)
+    fake.put(*study_bytes(STUDY, instances=2))
+    fake.put(*study_bytes(STUDY, instances=1, first=3, ImageType=["X" * 16] * 5))
+    found = source().read(STUDY)
+    assert len(found.instances) == 3
+    (rejection,) = found.rejected
+    assert rejection.key == f"pacs/{STUDY}.1.3"
+    assert "ImageType" in rejection.error
+
+
+def test_several_threads_share_a_few_associations(fake: FakeDimse, source: Any) -> None:
+    uids = put_studies(fake, 12)
+    pacs = source(associations=3)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(pacs.read, sorted(uids)))
+    assert [f.held for f in found] == [1] * 12
+    assert fake.associations <= 3
 
 
 def test_what_is_not_a_uid_is_never_asked_for(fake: FakeDimse, source: Any) -> None:
