@@ -17,7 +17,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -52,10 +52,15 @@ class FakeDimse:
         self.destinations: dict[str, tuple[str, int]] = {}
         self.withheld: set[str] = set()
         """Instances that it lists and cannot send."""
+        self.unlisted: set[str] = set()
+        """Instances that it counts and does not list."""
+        self.nameless: set[str] = set()
+        """Studies, series or instances of which it does not tell the UID."""
         self.drops_after = -1
         """Aborts the association in the middle of a query after so many matches."""
         self._tls = tls
         self._server: Any = None
+        self._connections: list[socket.socket] = []
         self.port = 0
 
     def start(self) -> None:
@@ -85,7 +90,11 @@ class FakeDimse:
     def stop(self) -> None:
         if self._server is not None:
             self._server.shutdown()
-            self._server = None
+            for association in self._server.active_associations:
+                association.abort()
+            for connection in self._connections:
+                connection.close()  # pynetdicom leaves those open that their peers ended
+            self._server, self._connections = None, []
 
     def put(self, *files: bytes) -> None:
         for content in files:
@@ -100,7 +109,9 @@ class FakeDimse:
 
     def _opened(self, event: Any) -> None:
         self.associations += 1
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = event.assoc.dul.socket.socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections.append(connection)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         identifier, level = event.identifier, event.identifier.QueryRetrieveLevel
@@ -133,6 +144,10 @@ class FakeDimse:
                 held.setdefault(instance[UNIQUE[level]].value, []).append(instance)
         for uid, instances in sorted(held.items()):
             match = _match(identifier, level, instances, self.omits_counts)
+            if uid in self.nameless:
+                del match[UNIQUE[level]]
+            if uid in self.unlisted:
+                continue
             wanted = str(identifier.get("ModalitiesInStudy") or "")
             if self.ignores_keys or not wanted or wanted in {i.Modality for i in instances}:
                 found[uid] = match
@@ -224,4 +239,4 @@ def running_fake(tls: ssl.SSLContext | None = None) -> Iterator[FakeDimse]:
                 thread.join(5)
 
 
-__all__ = ["AE_TITLE", "FakeDimse", "build_role", "running_fake"]
+__all__ = ["AE_TITLE", "FakeDimse", "running_fake"]

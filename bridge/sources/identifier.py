@@ -44,10 +44,10 @@ class Match:
     Raises InvalidFile when it is not a data set.
     """
 
-    __slots__ = ("_content", "_elements")
+    __slots__ = ("_elements", "content")
 
     def __init__(self, content: bytes) -> None:
-        self._content, self._elements = content, _elements(content)
+        self.content, self._elements = content, _elements(content)
 
     def raw(self, keyword: str) -> bytes:
         """The bytes of a value without padding; b"" when absent or empty."""
@@ -64,7 +64,7 @@ class Match:
 
     def headers(self) -> Headers:
         """What the translation wants of it, text decoded by its Specific Character Set. Raises InvalidFile."""
-        return read_data_set(self._content)
+        return read_data_set(self.content)
 
 
 def _elements(content: bytes) -> dict[int, bytes]:

@@ -256,8 +256,10 @@ class Connection:
             self._socket.settimeout(self._peer.timeout_s)
             self._socket.sendall(content)
         except TimeoutError:
+            self._close()
             raise self._peer.unavailable("it does not read what it is sent") from None
         except OSError as error:
+            self._close()
             raise self._peer.unavailable(f"the connection was lost ({reason_of(error)})") from None
 
 

@@ -39,6 +39,7 @@ DUPLICATE = 0x0111
 MAXIMUM_MATCHES = 50_000
 """Matches taken of one query; a query with more is cancelled and counts as cut short by a limit."""
 
+MAXIMUM_BYTES = 268_435_456
 MAXIMUM_FAILED = 100_000
 _NO_DATA_SET, _DATA_SET = 0x0101, 0x0001
 
@@ -144,16 +145,23 @@ class Association:
         context = self._connection.context_for(STUDY_ROOT_FIND.abstract_syntax)
         number = self._send(context, _Field.C_FIND, {0x0002: STUDY_ROOT_FIND.abstract_syntax, 0x0700: 0}, identifier)
         matches: list[bytes] = []
-        incomplete = 0
+        answers = incomplete = size = 0
+        limited = False
         while True:
             answer, status = self._answer(_Field.C_FIND)
             if status not in (PENDING, PENDING_WITHOUT_OPTIONAL_KEYS):
-                return Found(tuple(matches), LIMIT_REACHED if len(matches) > maximum else status, incomplete)
-            incomplete += status == PENDING_WITHOUT_OPTIONAL_KEYS
-            if len(matches) <= maximum:
+                return Found(tuple(matches), LIMIT_REACHED if limited else status, incomplete)
+            answers += 1
+            if not limited:
+                incomplete += status == PENDING_WITHOUT_OPTIONAL_KEYS
                 matches.append(answer.data)
-                if len(matches) > maximum:
+                size += len(answer.data)
+                limited = answers > maximum or size > MAXIMUM_BYTES
+                if limited:
                     self._cancel(context, number)
+            elif answers > maximum + MAXIMUM_MATCHES:
+                self.abort()
+                return Found(tuple(matches), LIMIT_REACHED, incomplete)
 
     def move(self, identifier: bytes, destination: str, timeout_s: float) -> Retrieved:
         """C-MOVE to an AE title. `timeout_s` is the longest silence: many archives say nothing until all is sent."""

@@ -16,8 +16,11 @@ from bridge.errors import SourceUnavailable
 from bridge.ports import ChangePage, ImagingSource
 from bridge.sources.dicom_server import DicomServer
 from bridge.sources.dicomweb import DicomWeb
+from bridge.sources.dimse import Dimse
+from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
+from bridge.sources.peer import Peer
 from bridge.sources.web_auth import sign_in
 from bridge.state import State
 from tests import dicomweb_fake
@@ -26,7 +29,9 @@ from tests.dicom_server.archive import Fault, SimulatedArchive
 from tests.dicom_server.following import URL as DICOM_SERVER_URL
 from tests.dicom_server.serving import InProcess
 from tests.dicomweb_fake import FakeDicomWeb, Quirks
+from tests.dimse_fake import AE_TITLE, FakeDimse, running_fake
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
+from tests.services.dcmqrscp import Dcmqrscp, running_dcmqrscp
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
 STUDY, OTHER = "1.2.826.0.1.3680043.10.1561.1", "1.2.826.0.1.3680043.10.1561.2"
@@ -173,6 +178,69 @@ class OrthancDicomWebArchive(OrthancArchive):
         return DicomWeb("archive", url, clock=dicomweb_fake.TODAY.timestamp, auth=auth)
 
 
+def day_after_the_studies() -> float:
+    """Archives without a log are followed by date: 2 March 2024, noon."""
+    return 1_709_380_800.0
+
+
+@dataclass
+class FakeDimseArchive:
+    fake: FakeDimse
+
+    def source(self, state: State) -> ImagingSource:
+        return Dimse("archive", Peer("127.0.0.1", self.fake.port, AE_TITLE), day_after_the_studies)
+
+    def put(self, files: list[bytes]) -> None:
+        self.fake.put(*files)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.fake.delete_study(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.fake.stop()
+
+    def come_back(self) -> None:
+        self.fake.start()
+
+
+@dataclass
+class OrthancByDimse(OrthancArchive):
+    def source(self, state: State) -> ImagingSource:
+        peer = Peer("127.0.0.1", self.server.dicom_port, self.server.ae_title)
+        return Dimse("archive", peer, day_after_the_studies)
+
+
+@dataclass
+class DcmqrscpArchive:
+    """It answers few keys: what they do not tell is read from the objects."""
+
+    server: Dcmqrscp
+    spool: Path
+
+    def source(self, state: State) -> ImagingSource:
+        peer = Peer("127.0.0.1", self.server.port, self.server.ae_title)
+        return Dimse(
+            "archive",
+            peer,
+            day_after_the_studies,
+            spool=self.spool,
+            retrieve=Retrieve.GET,
+            retrieve_policy=RetrievePolicy.ALL,
+        )
+
+    def put(self, files: list[bytes]) -> None:
+        self.server.send(files)
+
+    def delete_study(self, study_instance_uid: str) -> None:
+        self.server.delete_study(study_instance_uid)
+
+    def go_away(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+
 @contextmanager
 def folder_archive(folder: Path) -> Iterator[Archive]:
     yield FolderArchive(folder)
@@ -216,6 +284,24 @@ def orthanc_dicomweb_archive(folder: Path) -> Iterator[Archive]:
         yield OrthancDicomWebArchive(server)
 
 
+@contextmanager
+def fake_dimse_archive(_folder: Path) -> Iterator[Archive]:
+    with running_fake() as fake:
+        yield FakeDimseArchive(fake)
+
+
+@contextmanager
+def orthanc_by_dimse(folder: Path) -> Iterator[Archive]:
+    with running_orthanc(folder) as server:
+        yield OrthancByDimse(server)
+
+
+@contextmanager
+def dcmqrscp_archive(folder: Path) -> Iterator[Archive]:
+    with running_dcmqrscp(folder) as server:
+        yield DcmqrscpArchive(server, folder / "retrieved")
+
+
 ODD = Quirks(
     ignores_limit=True,
     ignores_offset=True,
@@ -238,8 +324,16 @@ KINDS = {
     "odd dicomweb in memory": odd_dicomweb_archive,
     "real Orthanc": orthanc_archive,
     "DICOMweb of a real Orthanc": orthanc_dicomweb_archive,
+    "DIMSE in memory": fake_dimse_archive,
+    "real Orthanc by C-FIND": orthanc_by_dimse,
+    "real dcmqrscp by C-FIND and C-GET": dcmqrscp_archive,
 }
-REAL = ("real Orthanc", "DICOMweb of a real Orthanc")
+REAL = (
+    "real Orthanc",
+    "DICOMweb of a real Orthanc",
+    "real Orthanc by C-FIND",
+    "real dcmqrscp by C-FIND and C-GET",
+)
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.service if kind in REAL else ()) for kind in KINDS])
@@ -275,7 +369,7 @@ class Follower:
         self.source = self._archive.source(self._state)
 
     def close(self) -> None:
-        if isinstance(self.source, Orthanc | DicomServer | DicomWeb):
+        if isinstance(self.source, Orthanc | DicomServer | DicomWeb | Dimse):
             self.source.close()
 
     def held(self, study: str) -> set[str]:
