@@ -22,6 +22,7 @@ from tests.dicom_files import study_bytes
 from tests.dicom_server.archive import Fault, SimulatedArchive
 from tests.dicom_server.following import URL as DICOM_SERVER_URL
 from tests.dicom_server.serving import InProcess
+from tests.folder_rig import zip_bytes
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
@@ -70,6 +71,17 @@ class FolderArchive:
 
     def come_back(self) -> None:
         shutil.move(self.root.with_suffix(".away"), self.root)
+
+
+class ZippedArchive(FolderArchive):
+    """A folder in which everything comes as zip files."""
+
+    def put(self, files: list[bytes]) -> None:
+        self.number += 1
+        path = self.root / f"{self.number}.zip"
+        path.write_bytes(zip_bytes({f"{n}.dcm": content for n, content in enumerate(files)}))
+        study = next(s for s in (STUDY, OTHER) if f"{s}.1.".encode() in files[0])
+        self.written.setdefault(study, []).append(path)
 
 
 @dataclass
@@ -142,6 +154,11 @@ def folder_archive(folder: Path) -> Iterator[Archive]:
 
 
 @contextmanager
+def zipped_archive(folder: Path) -> Iterator[Archive]:
+    yield ZippedArchive(folder)
+
+
+@contextmanager
 def fake_archive(_folder: Path) -> Iterator[Archive]:
     yield FakeArchive()
 
@@ -164,6 +181,7 @@ def orthanc_archive(folder: Path) -> Iterator[Archive]:
 
 KINDS = {
     "folder": folder_archive,
+    "folder of archives": zipped_archive,
     "orthanc in memory": fake_archive,
     "DICOM server v1": dicom_server_v1,
     "DICOM server v2": dicom_server_v2,
