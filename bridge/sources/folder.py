@@ -5,23 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from bridge.errors import InvalidDicomValue, InvalidFile, RejectedInput, SourceUnavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
-from bridge.sources.archive_file import (
-    MAXIMUM_UNPACKED_BYTES,
-    Member,
-    archive_and_name,
-    drain,
-    headers_source,
-    is_archive,
-    members,
-)
+from bridge.sources.archive_file import MAXIMUM_UNPACKED_BYTES, archive_and_name, is_archive
+from bridge.sources.archive_headers import ArchiveHeaders
 from bridge.sources.dicomdir import MEDIA_DIRECTORY, absent_files
-from bridge.sources.part10 import headers_of, read_headers
+from bridge.sources.part10 import read_headers
 from bridge.sources.tree import GRACE, Stamp, Tree
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
@@ -71,7 +63,7 @@ class Folder:
         self.name, self.poll_s, self.sweep_s = name, poll_s, sweep_s
         self._root, self._index, self._clock = root, index, clock
         self._grace_s, self._settle_s, self._allow_empty = GRACE * settle_s, settle_s, allow_empty
-        self._maximum_unpacked_bytes = maximum_unpacked_bytes
+        self._archives = ArchiveHeaders(root, maximum_unpacked_bytes)
         self._tree: Tree | None = None
         self._members: dict[str, set[str]] = {}
         self._incomplete: set[str] = set()
@@ -190,7 +182,7 @@ class Folder:
 
     def _file(self, tree: Tree, path: str, stamp: Stamp) -> Iterator[_Reading]:
         """One plain file; nothing while it still changes, or may be about to."""
-        file, rejection = self._judged(path, *stamp, partial(self._plain_headers, tree, path))
+        file, rejection = _judged(path, *stamp, self._plain_headers(tree, path))
         if path not in tree.unreadable and self._unsettled(tree, path, stamp, rejection is not None):
             tree.again(path)
         else:
@@ -201,17 +193,22 @@ class Folder:
         """Whether a file changed while it was read or, where it is broken, may be about to."""
         return self._stamp(path) != stamp or (broken and not tree.settled_for(path, stamp, self._grace_s))
 
-    def _plain_headers(self, tree: Tree, path: str) -> Headers:
+    def _plain_headers(self, tree: Tree, path: str) -> Headers | InvalidFile:
         if path in tree.unreadable:
-            raise InvalidFile("the file name is not UTF-8: rename the file")
+            return InvalidFile("the file name is not UTF-8: rename the file")
         if archive_and_name(path) is not None:
-            raise InvalidFile("the file name, or a folder's, is like that of an archive's member: rename it without !")
-        headers = read_headers(self._root / path)
+            return InvalidFile("the file name, or a folder's, is like that of an archive's member: rename it without !")
+        try:
+            headers = read_headers(self._root / path)
+        except InvalidFile as error:
+            return error
         if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
             named, absent = absent_files(self._root / path)
             if absent:
                 self._incomplete.add(path)
-                raise InvalidFile(f"{absent} of the {named} files that this DICOMDIR names are not here: copy them too")
+                return InvalidFile(
+                    f"{absent} of the {named} files that this DICOMDIR names are not here: copy them too"
+                )
         return headers
 
     def _archive(self, tree: Tree, path: str, stamp: Stamp) -> Iterator[_Reading]:
@@ -219,10 +216,10 @@ class Folder:
         seen: set[str] = set()
         unusable, problem = 0, ""
         try:
-            for member in members(self._root / path, maximum_unpacked_bytes=self._maximum_unpacked_bytes):
+            for member, headers in self._archives.all_of(path):
                 key = f"{path}!{member.name}"
                 seen.add(key)
-                file, rejection = self._judged(key, member.size, stamp[1], partial(_whole_member, member))
+                file, rejection = _judged(key, member.size, stamp[1], headers)
                 unusable += rejection is not None
                 yield _Reading(file, rejection if unusable <= LISTED_MEMBERS else None)
         except InvalidFile as error:
@@ -239,23 +236,6 @@ class Folder:
         rejection = Rejection(path, problem, evidence) if problem else None
         tree.remember({path: stamp})
         yield _Reading(IndexedFile(path, *stamp, "", ""), rejection)
-
-    def _judged(
-        self, path: str, size: int, mtime_ns: int, read: Callable[[], Headers]
-    ) -> tuple[IndexedFile, Rejection | None]:
-        """What one file or member is, and why it is not usable if it is not."""
-        unusable = IndexedFile(path, size, mtime_ns, "", "")
-        try:
-            headers = read()
-            if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
-                return unusable, None
-            study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
-            instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
-        except RejectedInput as error:
-            keyword = error.keyword if isinstance(error, InvalidDicomValue) else ""
-            evidence: dict[str, str | int] = {"bytes": size} | ({"keyword": keyword} if keyword else {})
-            return unusable, Rejection(path, str(error), evidence)
-        return IndexedFile(path, size, mtime_ns, study, instance), None
 
     def _page(self, found: Sequence[_Reading], opened: Sequence[str], position: str, caught_up: bool) -> ChangePage:
         files = tuple(reading.file for reading in found if reading.file is not None)
@@ -289,19 +269,13 @@ class Folder:
             except InvalidFile as error:
                 yield path, error
         for archive, names in wanted.items():
-            yield from self._member_headers(archive, frozenset(names))
-
-    def _member_headers(self, archive: str, names: frozenset[str]) -> Iterator[tuple[str, Headers | InvalidFile]]:
-        try:
-            for member in members(self._root / archive, names, self._maximum_unpacked_bytes):
-                try:
-                    yield f"{archive}!{member.name}", headers_of(headers_source(member), member.size)
-                except InvalidFile as error:
-                    yield f"{archive}!{member.name}", error
-        except FileNotFoundError:
-            return
-        except InvalidFile as error:
-            yield archive, error
+            try:
+                for name, found in self._archives.of(archive, frozenset(names)):
+                    yield f"{archive}!{name}", found
+            except FileNotFoundError:
+                continue
+            except InvalidFile as error:
+                yield archive, error
 
 
 _CONFLICT = "SOPInstanceUID: another file of the same instance has other content; the first seen is kept"
@@ -311,13 +285,23 @@ def _media_directories_last(path: str) -> tuple[bool, str]:
     return path.rpartition("/")[2].upper() == "DICOMDIR", path
 
 
-def _whole_member(member: Member) -> Headers:
-    """Raises InvalidFile when the member cannot be used, or anything in it is damaged."""
-    if member.problem:
-        raise InvalidFile(member.problem)
-    headers = headers_of(headers_source(member), member.size)
-    drain(member)
-    return headers
+def _judged(
+    path: str, size: int, mtime_ns: int, headers: Headers | InvalidFile
+) -> tuple[IndexedFile, Rejection | None]:
+    """What one file or member is, and why it is not usable if it is not."""
+    unusable = IndexedFile(path, size, mtime_ns, "", "")
+    try:
+        if isinstance(headers, InvalidFile):
+            raise headers
+        if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
+            return unusable, None
+        study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
+        instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
+    except RejectedInput as error:
+        keyword = error.keyword if isinstance(error, InvalidDicomValue) else ""
+        evidence: dict[str, str | int] = {"bytes": size} | ({"keyword": keyword} if keyword else {})
+        return unusable, Rejection(path, str(error), evidence)
+    return IndexedFile(path, size, mtime_ns, study, instance), None
 
 
 def _same(one: Headers, other: Headers) -> bool:

@@ -300,3 +300,24 @@ def test_no_damage_raises_anything_but_our_errors(tmp_path: Path, name: str) -> 
                     continue
         except InvalidFile:
             continue
+
+
+def test_studies_in_a_gzipped_tar_do_not_cost_a_pass_each(rig: FolderRig) -> None:
+    """Shown by an archive that no pass could get through any more, while its size and time are those it had."""
+    path = rig.root / "a.tgz"
+    path.write_bytes(tar_bytes({"1": instance(1), "2": instance(2), "3": instance(1, OTHER)}))
+    rig.follow()
+    for restart in (False, True):
+        if restart:
+            rig.restart()
+            rig.held(OTHER)
+        whole, stat = path.read_bytes(), path.stat()
+        path.write_bytes(bytes(len(whole)))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert rig.held(STUDY) == {f"{STUDY}.1.1", f"{STUDY}.1.2"}
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        found = rig.folder.read(STUDY)
+        assert found.held == 0
+        assert [r.key for r in found.rejected] == ["inbox/a.tgz"]
+        path.write_bytes(whole)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

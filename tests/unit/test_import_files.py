@@ -15,7 +15,8 @@ from rich.console import Console
 from bridge.compose import Bridge, _alone
 from bridge.config import Settings, embedded, parse
 from bridge.errors import ConfigError, SourceUnavailable
-from bridge.import_files import SOURCE, Summary, import_files, including_import, show
+from bridge.import_files import SOURCE, import_files, including_import
+from bridge.import_report import Summary, show
 from bridge.sources.importer import Verdict, imported
 from bridge.sources.spool import Spool
 from bridge.state import State
@@ -177,6 +178,41 @@ def test_two_imports_at_once_are_refused(settings: Settings, disc: Path) -> None
         with pytest.raises(ConfigError, match="another import"):
             import_files(settings, [disc], QUIET)
         other.communicate(b"\n")
+
+
+def test_files_imported_in_place_stay_and_are_followed(settings: Settings, disc: Path) -> None:
+    summary = import_files(settings, [disc], QUIET, in_place=True)
+    assert counts(summary) == {"imported": 3, "rejected": 2}
+    assert summary.studies == {STUDY, OTHER}
+    assert list((settings.data_dir / "spool").rglob("*.dcm")) == []
+    (disc / "IMAGES" / "IM3").unlink()
+    assert counts(import_files(settings, [disc], QUIET, in_place=True)) == {}
+    bridge = Bridge(including_import(settings))
+    (name,) = bridge.sources.keys() - {s.name for s in settings.sources} - {SOURCE}
+    assert dict(bridge.sources[name].inventory()) == {STUDY: 2}
+    (study,) = [r.content for r in bridge.state.study_resources(OTHER) if r.resource_type == "ImagingStudy"]
+    assert study is not None
+    assert study["status"] == "entered-in-error"
+    disc.rename(disc.with_name("elsewhere"))
+    with pytest.raises(SourceUnavailable):
+        bridge.sources[name].changes(bridge.state.position(name))
+    bridge.state.close()
+
+
+def test_in_place_takes_folders_and_no_running_bridge(settings: Settings, disc: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        import_files(settings, [disc / "cut.dcm"], QUIET, in_place=True)
+    settings.data_dir.mkdir()
+    with _alone(settings), pytest.raises(ConfigError, match="in use"):
+        import_files(settings, [disc], QUIET, in_place=True)
+    assert len(including_import(settings).sources) == len(settings.sources) + 1
+
+
+def test_what_was_deleted_in_the_spool_can_be_imported_again(settings: Settings, disc: Path) -> None:
+    import_files(settings, [disc], QUIET)
+    for file in (settings.data_dir / "spool").rglob("*.dcm"):
+        file.unlink()
+    assert counts(import_files(settings, [disc], QUIET))["imported"] == 3
 
 
 RUN = """
