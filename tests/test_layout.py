@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 """module or package → what it may import besides the standard library. Modules not named: see the tests below."""
 
-COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo")
+COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo", "bridge.import_files")
 DUCKDB = ("cohort.engine", "cohort.fold", "cohort.worker")
 FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.cli")
 

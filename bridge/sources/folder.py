@@ -1,30 +1,47 @@
-"""A folder of DICOM files as an archive: what lies in it is what the archive holds."""
+"""A folder of DICOM files as an archive: what lies in it, or in zip and tar files in it, is what the archive holds."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.errors import InvalidDicomValue, InvalidFile, RejectedInput, SourceUnavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
+from bridge.sources.archive_file import MAXIMUM_UNPACKED_BYTES, archive_and_name, is_archive
+from bridge.sources.archive_headers import ArchiveHeaders
+from bridge.sources.dicomdir import MEDIA_DIRECTORY, absent_files
 from bridge.sources.part10 import read_headers
+from bridge.sources.tree import GRACE, Stamp, Tree
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
 
 PAGE_FILES = 500
 """Files read for one page of changes: bounds memory and the work lost by a crash."""
 
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-_UNFINISHED = (".part", ".tmp", ".partial", ".crdownload", "~")
+PAGE_S = 10.0
+"""A page ends after so long, however few files it has."""
+
+LISTED_MEMBERS = 1000
+"""Of the members of one archive that cannot be used, so many are parked each; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What looking at one path came to: a file for the index, why it cannot be used, or that it is gone."""
+
+    file: IndexedFile | None = None
+    rejection: Rejection | None = None
+    gone: str = ""
 
 
 class Folder:
     """Follows a folder by comparing what lies there with what was read before (path, size, time of change).
 
-    Hidden files, unfinished downloads and symbolic links are passed over. A file that is not usable is rejected
-    with its path, and read again when it changes. `clock` gives seconds since the epoch.
+    Members of an archive `a.zip` have the path `a.zip!NAME`. A file that is not usable is rejected with its path, and
+    read again when it changes. `clock` gives seconds since the epoch.
     """
 
     endpoint: WadoEndpoint | None = None
@@ -41,30 +58,35 @@ class Folder:
         sweep_s: float = 3600.0,
         settle_s: float = 1.0,
         allow_empty: bool = False,
+        maximum_unpacked_bytes: int = MAXIMUM_UNPACKED_BYTES,
     ) -> None:
         self.name, self.poll_s, self.sweep_s = name, poll_s, sweep_s
         self._root, self._index, self._clock = root, index, clock
-        self._settle_s, self._allow_empty = settle_s, allow_empty
-        self._known: dict[str, tuple[int, int]] | None = None
-        self._pending: list[str] = []
-        self._unreadable_names: dict[str, tuple[int, int]] = {}
+        self._grace_s, self._settle_s, self._allow_empty = GRACE * settle_s, settle_s, allow_empty
+        self._archives = ArchiveHeaders(root, maximum_unpacked_bytes)
+        self._tree: Tree | None = None
+        self._members: dict[str, set[str]] = {}
+        self._incomplete: set[str] = set()
+        self._readings: Iterator[_Reading] | None = None
         self._last_position: str | None = None
 
     def changes(self, position: str | None) -> ChangePage:
         """Reads up to PAGE_FILES new or changed files. Raises SourceUnavailable when the folder is not there."""
-        if self._known is None or position != self._last_position:
-            self._known, self._pending = self._index.known_files(self.name), []
-        gone: list[str] = []
-        if not self._pending:
-            gone = self._look()
-        paths, self._pending = self._pending[:PAGE_FILES], self._pending[PAGE_FILES:]
-        page = self._page(paths, gone, str(int(position or 0) + 1))
-        self._known |= {f.path: (f.size, f.mtime_ns) for f in page.files}
-        for path in gone:
-            self._known.pop(path, None)
-        if not (page.files or page.gone or page.rejected):
-            self._last_position = position
-            return ChangePage(frozenset(), "", caught_up=True)
+        tree = self._tree
+        if tree is None or position != self._last_position:
+            tree = self._load()
+        self._last_position, self._tree = position, None  # until this page is whole: an error means to begin anew
+        found: list[_Reading] = []
+        opened: tuple[str, ...] = ()
+        if self._readings is None:
+            found, opened, self._readings = self._look(tree)
+        exhausted = self._take(self._readings, found)
+        if exhausted:
+            self._readings = None
+        page = self._page(found, opened, str(int(position or 0) + 1), exhausted)
+        self._tree = tree
+        if not (page.files or page.gone or page.rejected or page.accepted):
+            return ChangePage(frozenset(), "", caught_up=exhausted)
         self._last_position = page.position
         return page
 
@@ -75,16 +97,13 @@ class Folder:
         found: dict[str, Headers] = {}
         rejected: list[Rejection] = []
         paths = self._index.study_files(self.name, study_instance_uid)
+        read = dict(self._headers(paths))
         held = 0
-        for path in paths:
-            try:
-                headers = read_headers(self._root / path)
-            except FileNotFoundError:
-                continue
-            except InvalidFile as error:
-                rejected.append(Rejection(f"{self.name}/{path}", str(error), {"path": path}))
-                continue
-            if headers.text("StudyInstanceUID") != study_instance_uid:
+        for path in (*paths, *sorted(read.keys() - set(paths))):
+            headers = read.get(path)
+            if isinstance(headers, InvalidFile):
+                rejected.append(Rejection(f"{self.name}/{path}", str(headers), {"path": path}))
+            if not isinstance(headers, Headers) or headers.text("StudyInstanceUID") != study_instance_uid:
                 continue
             held += 1
             first = found.setdefault(headers.text("SOPInstanceUID"), headers)
@@ -102,107 +121,187 @@ class Folder:
 
     def forget_what_is_known(self) -> None:
         """Compare with the durable index at the next look (someone else wrote to it)."""
-        self._known = None
+        self._tree = None
 
-    def _look(self) -> list[str]:
-        """Fills `_pending` with what is new or changed; gives back the paths that are gone."""
-        known, self._unreadable_names = self._known or {}, {}
-        settled_before = self._clock() - self._settle_s
-        present: set[str] = set()
-        pending: list[str] = []
-        for path, size, mtime_ns in self._walk():
-            present.add(path)
-            settled = not self._settle_s or mtime_ns / 1e9 <= settled_before
-            if settled and known.get(path) != (size, mtime_ns):
-                pending.append(path)
-        if known and not present and not self._allow_empty:
+    def _load(self) -> Tree:
+        """What the durable index knows. An archive of which only a part was read is there to be read again."""
+        files: dict[str, Stamp] = {}
+        self._members, self._readings = {}, None
+        for path, stamp in self._index.known_files(self.name).items():
+            member = archive_and_name(path)
+            if member is None:
+                files[path] = stamp
+            else:
+                self._members.setdefault(member[0], set()).add(path)
+        for archive in self._members:
+            files.setdefault(archive, (-1, -1))
+        return Tree(self.name, self._root, files, self._clock, self._settle_s)
+
+    def _look(self, tree: Tree) -> tuple[list[_Reading], tuple[str, ...], Iterator[_Reading]]:
+        """What is known at once, the folders that are open again, and the readings of what is new or changed."""
+        look = tree.look()
+        if look.empty and len(tree) and not self._allow_empty:
             raise SourceUnavailable(
-                f"source {self.name}: its folder is empty but held {len(known)} files: taken for not mounted. "
+                f"source {self.name}: its folder is empty but held {len(tree)} files: taken for not mounted. "
                 "Set allow_empty = true if it was emptied on purpose"
             )
-        again = [p for p in self._index.replayed_files(self.name) if p in present]
-        self._pending = sorted({*pending, *again})
-        return sorted(known.keys() - present)
+        replayed = self._index.replayed_files(self.name)
+        closed = {path: tree.closed[path] for path in (*look.closed, *replayed) if path in tree.closed}
+        found = [_Reading(rejection=Rejection(path, reason)) for path, reason in closed.items()]
+        for path in look.gone:
+            found += (_Reading(gone=gone) for gone in (path, *sorted(self._members.pop(path, ()))))
+        tree.forget(look.gone)
+        self._incomplete.difference_update(look.gone)
+        again = {(archive_and_name(path) or (path,))[0] for path in replayed}
+        if look.changed:
+            again |= self._incomplete
+        pending = look.changed.keys() | {path for path in again if path in tree}
+        return found, look.opened, self._read_all(tree, sorted(pending, key=_media_directories_last))
 
-    def _walk(self) -> Iterator[tuple[str, int, int]]:
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            try:
-                entries = list(os.scandir(self._root / folder))
-            except FileNotFoundError:
-                if folder:
-                    continue
-                raise SourceUnavailable(f"source {self.name}: its folder does not exist") from None
-            except OSError as error:
-                raise SourceUnavailable(f"source {self.name}: a folder cannot be listed: {error.strerror}") from None
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.endswith(_UNFINISHED) or entry.is_symlink():
-                    continue
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                elif entry.is_file(follow_symlinks=False):
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    yield self._utf_8(path, status), status.st_size, status.st_mtime_ns
+    def _take(self, readings: Iterator[_Reading], found: list[_Reading]) -> bool:
+        """Fills one page; whether that was all."""
+        until = time.monotonic() + PAGE_S
+        for count, reading in enumerate(readings, 1):
+            found.append(reading)
+            if count == PAGE_FILES or time.monotonic() > until:
+                return False
+        return True
 
-    def _utf_8(self, path: str, status: os.stat_result) -> str:
-        """The path itself, or for a name that is not UTF-8 a readable stand-in, remembered as such."""
-        try:
-            path.encode("utf-8")
-        except UnicodeEncodeError:
-            path = path.encode("utf-8", "backslashreplace").decode()
-            self._unreadable_names[path] = (status.st_size, status.st_mtime_ns)
-        return path
-
-    def _page(self, paths: Sequence[str], gone: Sequence[str], position: str) -> ChangePage:
-        before = self._index.file_studies(self.name, [*paths, *gone])
-        files: list[IndexedFile] = []
-        rejected: list[Rejection] = []
+    def _read_all(self, tree: Tree, paths: Sequence[str]) -> Iterator[_Reading]:
         for path in paths:
-            read = self.index_file(path)
-            if read is not None:
-                files.append(read[0])
-                rejected += read[1]
+            try:
+                stamp = tree.unreadable.get(path) or self._stamp(path)
+                readings = self._archive(tree, path, stamp) if is_archive(path) else self._file(tree, path, stamp)
+                yield from readings
+            except FileNotFoundError:
+                tree.again(path)
+
+    def _stamp(self, path: str) -> Stamp:
+        status = (self._root / path).lstat()
+        return status.st_size, status.st_mtime_ns
+
+    def _file(self, tree: Tree, path: str, stamp: Stamp) -> Iterator[_Reading]:
+        """One plain file; nothing while it still changes, or may be about to."""
+        file, rejection = _judged(path, *stamp, self._plain_headers(tree, path))
+        if path not in tree.unreadable and self._unsettled(tree, path, stamp, rejection is not None):
+            tree.again(path)
+        else:
+            tree.remember({path: stamp})
+            yield _Reading(file, rejection)
+
+    def _unsettled(self, tree: Tree, path: str, stamp: Stamp, broken: bool) -> bool:
+        """Whether a file changed while it was read or, where it is broken, may be about to."""
+        return self._stamp(path) != stamp or (broken and not tree.settled_for(path, stamp, self._grace_s))
+
+    def _plain_headers(self, tree: Tree, path: str) -> Headers | InvalidFile:
+        if path in tree.unreadable:
+            return InvalidFile("the file name is not UTF-8: rename the file")
+        if archive_and_name(path) is not None:
+            return InvalidFile("the file name, or a folder's, is like that of an archive's member: rename it without !")
+        try:
+            headers = read_headers(self._root / path)
+        except InvalidFile as error:
+            return error
+        if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
+            named, absent = absent_files(self._root / path)
+            if absent:
+                self._incomplete.add(path)
+                return InvalidFile(
+                    f"{absent} of the {named} files that this DICOMDIR names are not here: copy them too"
+                )
+        return headers
+
+    def _archive(self, tree: Tree, path: str, stamp: Stamp) -> Iterator[_Reading]:
+        """The members of one archive, those that are no longer in it, and last itself: then it counts as read."""
+        seen: set[str] = set()
+        unusable, problem = 0, ""
+        try:
+            for member, headers in self._archives.all_of(path):
+                key = f"{path}!{member.name}"
+                seen.add(key)
+                file, rejection = _judged(key, member.size, stamp[1], headers)
+                unusable += rejection is not None
+                yield _Reading(file, rejection if unusable <= LISTED_MEMBERS else None)
+        except InvalidFile as error:
+            problem = str(error)
+        if self._unsettled(tree, path, stamp, problem != ""):
+            tree.again(path)
+            return
+        for gone in sorted(self._members.get(path, set()) - seen):
+            yield _Reading(gone=gone)
+        self._members[path] = seen
+        if not problem and unusable > LISTED_MEMBERS:
+            problem = f"{unusable} members cannot be used; the first {LISTED_MEMBERS} are listed with their reasons"
+        evidence = {"bytes": stamp[0], "members": len(seen), "unusable": unusable}
+        rejection = Rejection(path, problem, evidence) if problem else None
+        tree.remember({path: stamp})
+        yield _Reading(IndexedFile(path, *stamp, "", ""), rejection)
+
+    def _page(self, found: Sequence[_Reading], opened: Sequence[str], position: str, caught_up: bool) -> ChangePage:
+        files = tuple(reading.file for reading in found if reading.file is not None)
+        gone = tuple(reading.gone for reading in found if reading.gone)
+        rejected = tuple(reading.rejection for reading in found if reading.rejection is not None)
+        before = self._index.file_studies(self.name, [*(f.path for f in files), *gone])
         studies = {f.study_instance_uid for f in files} | set(before.values())
         bad = {r.key for r in rejected}
         return ChangePage(
             studies=frozenset(studies - {""}),
             position=position,
-            caught_up=not self._pending,
-            files=tuple(files),
-            gone=tuple(gone),
-            rejected=tuple(rejected),
-            accepted=tuple(f.path for f in files if f.path not in bad),
+            caught_up=caught_up,
+            files=files,
+            gone=gone,
+            rejected=rejected,
+            accepted=(*(f.path for f in files if f.path not in bad), *opened),
         )
 
-    def index_file(self, path: str) -> tuple[IndexedFile, list[Rejection]] | None:
-        """What one file is, and why it is not usable if it is not; None when it is gone."""
-        if path in self._unreadable_names:
-            size, mtime_ns = self._unreadable_names[path]
-            problem = "the file name is not UTF-8: rename the file"
-            return IndexedFile(path, size, mtime_ns, "", ""), [Rejection(path, problem, {"bytes": size})]
-        try:
-            status = (self._root / path).stat()
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-            headers = read_headers(self._root / path)
-            if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
-                return IndexedFile(path, size, mtime_ns, "", ""), []
-            study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
-            instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
-        except FileNotFoundError:
-            return None
-        except RejectedInput as error:
-            keyword = error.keyword if isinstance(error, InvalidDicomValue) else ""
-            evidence: dict[str, str | int] = {"bytes": size} | ({"keyword": keyword} if keyword else {})
-            return IndexedFile(path, size, mtime_ns, "", ""), [Rejection(path, str(error), evidence)]
-        return IndexedFile(path, size, mtime_ns, study, instance), []
+    def _headers(self, paths: Sequence[str]) -> Iterator[tuple[str, Headers | InvalidFile]]:
+        """What files and members hold now, or why they cannot be read; each archive is gone through once."""
+        wanted: dict[str, set[str]] = {}
+        for path in paths:
+            member = archive_and_name(path)
+            if member is not None:
+                wanted.setdefault(member[0], set()).add(member[1])
+                continue
+            try:
+                yield path, read_headers(self._root / path)
+            except FileNotFoundError:
+                continue
+            except InvalidFile as error:
+                yield path, error
+        for archive, names in wanted.items():
+            try:
+                for name, found in self._archives.of(archive, frozenset(names)):
+                    yield f"{archive}!{name}", found
+            except FileNotFoundError:
+                continue
+            except InvalidFile as error:
+                yield archive, error
 
 
 _CONFLICT = "SOPInstanceUID: another file of the same instance has other content; the first seen is kept"
+
+
+def _media_directories_last(path: str) -> tuple[bool, str]:
+    return path.rpartition("/")[2].upper() == "DICOMDIR", path
+
+
+def _judged(
+    path: str, size: int, mtime_ns: int, headers: Headers | InvalidFile
+) -> tuple[IndexedFile, Rejection | None]:
+    """What one file or member is, and why it is not usable if it is not."""
+    unusable = IndexedFile(path, size, mtime_ns, "", "")
+    try:
+        if isinstance(headers, InvalidFile):
+            raise headers
+        if headers.text("SOPClassUID") == MEDIA_DIRECTORY:
+            return unusable, None
+        study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
+        instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
+    except RejectedInput as error:
+        keyword = error.keyword if isinstance(error, InvalidDicomValue) else ""
+        evidence: dict[str, str | int] = {"bytes": size} | ({"keyword": keyword} if keyword else {})
+        return unusable, Rejection(path, str(error), evidence)
+    return IndexedFile(path, size, mtime_ns, study, instance), None
 
 
 def _same(one: Headers, other: Headers) -> bool:

@@ -405,3 +405,8 @@ def _name(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword_of(tag)}".removesuffix(
         f" ({tag >> 16:04X},{tag & 0xFFFF:04X})"
     )
+
+
+def headers_of(read: Callable[[int, int], bytes], size: int) -> Headers:
+    """The kept attributes of `size` bytes that `read(length, offset)` gives, as `read_headers` finds them in a file."""
+    return _read(_Bytes(read, size))

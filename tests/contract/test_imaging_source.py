@@ -30,6 +30,7 @@ from tests.dicom_server.following import URL as DICOM_SERVER_URL
 from tests.dicom_server.serving import InProcess
 from tests.dicomweb_fake import FakeDicomWeb, Quirks
 from tests.dimse_fake import AE_TITLE, FakeDimse, running_fake
+from tests.folder_rig import zip_bytes
 from tests.orthanc_fake import PASSWORD, URL, USERNAME, FakeOrthanc
 from tests.services.dcmqrscp import Dcmqrscp, running_dcmqrscp
 from tests.services.orthanc_server import OrthancServer, running_orthanc
@@ -79,6 +80,17 @@ class FolderArchive:
 
     def come_back(self) -> None:
         shutil.move(self.root.with_suffix(".away"), self.root)
+
+
+class ZippedArchive(FolderArchive):
+    """A folder in which everything comes as zip files."""
+
+    def put(self, files: list[bytes]) -> None:
+        self.number += 1
+        path = self.root / f"{self.number}.zip"
+        path.write_bytes(zip_bytes({f"{n}.dcm": content for n, content in enumerate(files)}))
+        study = next(s for s in (STUDY, OTHER) if f"{s}.1.".encode() in files[0])
+        self.written.setdefault(study, []).append(path)
 
 
 @dataclass
@@ -247,6 +259,11 @@ def folder_archive(folder: Path) -> Iterator[Archive]:
 
 
 @contextmanager
+def zipped_archive(folder: Path) -> Iterator[Archive]:
+    yield ZippedArchive(folder)
+
+
+@contextmanager
 def fake_archive(_folder: Path) -> Iterator[Archive]:
     yield FakeArchive()
 
@@ -317,6 +334,7 @@ ODD = Quirks(
 )
 KINDS = {
     "folder": folder_archive,
+    "folder of archives": zipped_archive,
     "orthanc in memory": fake_archive,
     "DICOM server v1": dicom_server_v1,
     "DICOM server v2": dicom_server_v2,
