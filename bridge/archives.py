@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from bridge.config import DicomServerSource, FolderSource, OrthancSource, ReceiverSource, Settings
+import httpx
+
+from bridge.config import (
+    ClientTls,
+    DicomServerSource,
+    DicomWebSource,
+    DimseSource,
+    FolderSource,
+    OAuth,
+    OrthancSource,
+    ReceiverSource,
+    Settings,
+    Source,
+)
 from bridge.model import WadoEndpoint
 from bridge.ports import ChangePage, ImagingSource
+from bridge.sources.association import Origin
 from bridge.sources.availability import Availability
 from bridge.sources.dicom_server import DicomServer
+from bridge.sources.dicomweb import DicomWeb
+from bridge.sources.dimse import Dimse
+from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.procedure_step import ProcedureSteps
 from bridge.sources.receiver import Receiver, server_context
 from bridge.sources.scu import Peer, report
+from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
-from bridge.sources.web_auth import ClientCredentials
+from bridge.sources.tls import client_context
+from bridge.sources.web_auth import ClientCredentials, sign_in
 from bridge.state import State
 
 
@@ -28,6 +48,7 @@ class Archives:
     def __init__(self, settings: Settings, state: State, at: Callable[[str], None]) -> None:
         self._settings, self._state, self._at = settings, state, at
         self._closed: list[Callable[[], None]] = []
+        self._movers: dict[str, list[Dimse]] = {}
         self._listening: list[tuple[Receiver, StorageCommitment]] = []
         self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
 
@@ -44,13 +65,17 @@ class Archives:
                 stack.callback(commitment.stop)
             yield
 
-    def _source(self, settings: FolderSource | ReceiverSource | OrthancSource | DicomServerSource) -> ImagingSource:
+    def _source(self, settings: Source) -> ImagingSource:
         if isinstance(settings, FolderSource):
             return self._folder(settings)
         if isinstance(settings, ReceiverSource):
             return self._receiver(settings)
         if isinstance(settings, DicomServerSource):
             return self._dicom_server(settings)
+        if isinstance(settings, DicomWebSource):
+            return self._dicomweb(settings)
+        if isinstance(settings, DimseSource):
+            return self._dimse(settings)
         return self._orthanc(settings)
 
     def _folder(self, settings: FolderSource) -> Folder:
@@ -113,6 +138,7 @@ class Archives:
             sweep_s=settings.sweep_s,
             services=(steps, commitment, Availability(spool, self._hint, store)),
             procedure_steps=steps.of_study,
+            route=partial(self._route, settings.name),
             at=self._at,
         )
         self._listening.append((receiver, commitment))
@@ -136,19 +162,7 @@ class Archives:
         return orthanc
 
     def _dicom_server(self, settings: DicomServerSource) -> DicomServer:
-        oauth = settings.oauth
-        auth = None
-        if oauth is not None:
-            auth = ClientCredentials(
-                settings.name,
-                settings.url,
-                token_url=oauth.token_url,
-                client_id=oauth.client_id,
-                client_secret=oauth.client_secret.get_secret_value(),
-                scope=oauth.scope,
-                resource=oauth.resource,
-            )
-            self._closed.append(auth.close)
+        auth = None if settings.oauth is None else self._tokens(settings.name, settings.url, settings.oauth)
         address = settings.wado_rs or f"{settings.url.rstrip('/')}/{settings.api_version}"
         if len(settings.partitions) == 1 and not settings.wado_rs:
             address += f"/partitions/{settings.partitions[0]}"
@@ -168,6 +182,96 @@ class Archives:
         self._closed.append(server.close)
         return server
 
+    def _dicomweb(self, settings: DicomWebSource) -> DicomWeb:
+        tls = _client_tls(settings.name, settings.tls)
+        auth: httpx.Auth | None
+        if settings.oauth is not None:
+            auth = self._tokens(settings.name, settings.url, settings.oauth)
+        else:
+            auth = sign_in(
+                settings.url,
+                username=settings.username,
+                password=settings.password.get_secret_value(),
+                bearer_token=settings.bearer_token.get_secret_value(),
+            )
+        address = (settings.wado_rs or settings.url.rstrip("/") + settings.wado_prefix).rstrip("/")
+        source = DicomWeb(
+            settings.name,
+            settings.url,
+            clock=time.time,
+            qido_prefix=settings.qido_prefix,
+            wado_prefix=settings.wado_prefix,
+            auth=auth,
+            tls=tls,
+            page_size=settings.page_size,
+            lookback_days=settings.lookback_days,
+            overlap_days=settings.overlap_days,
+            timeout_s=settings.timeout_s,
+            poll_s=settings.poll_s,
+            sweep_s=settings.sweep_s,
+            verify_s=settings.verify_s,
+            endpoint=WadoEndpoint(settings.name, address),
+        )
+        self._closed.append(source.close)
+        return source
+
+    def _dimse(self, settings: DimseSource) -> Dimse:
+        destinations = {s.name: s.ae_title for s in self._settings.sources if isinstance(s, ReceiverSource)}
+        source = Dimse(
+            settings.name,
+            Peer(
+                settings.host,
+                settings.port,
+                settings.ae_title,
+                settings.calling_ae_title,
+                tls=_client_tls(settings.name, settings.tls),
+                timeout_s=settings.timeout_s,
+            ),
+            time.time,
+            spool=self._settings.data_dir / "spool" / settings.name,
+            endpoint=WadoEndpoint(settings.name, settings.wado_rs.rstrip("/")) if settings.wado_rs else None,
+            poll_s=settings.poll_s,
+            sweep_s=settings.sweep_s,
+            verify_s=settings.verify_s,
+            lookback_days=settings.lookback_days,
+            window_days=settings.window_days,
+            overlap_days=settings.overlap_days,
+            response_limit=settings.response_limit,
+            retrieve=Retrieve(settings.retrieve),
+            retrieve_policy=RetrievePolicy(settings.retrieve_policy),
+            destination_ae_title=destinations.get(settings.receiver, ""),
+            move_timeout_s=settings.move_timeout_s,
+            associations=settings.associations,
+            maximum_queries_per_s=settings.maximum_queries_per_s,
+            allowed_hours=settings.allowed_hours,
+            zone=self._settings.zone,
+        )
+        if settings.receiver:
+            self._movers.setdefault(settings.receiver, []).append(source)
+        self._closed.append(source.close)
+        return source
+
+    def _tokens(self, name: str, url: str, oauth: OAuth) -> ClientCredentials:
+        tokens = ClientCredentials(
+            name,
+            url,
+            token_url=oauth.token_url,
+            client_id=oauth.client_id,
+            client_secret=oauth.client_secret.get_secret_value(),
+            scope=oauth.scope,
+            resource=oauth.resource,
+        )
+        self._closed.append(tokens.close)
+        return tokens
+
+    def _route(self, receiver: str, origin: Origin, study_instance_uid: str) -> Spool | None:
+        """The spool of the source that asked for this object by C-MOVE; None for one that came by itself."""
+        for source in self._movers.get(receiver, ()):
+            spool = source.takes(origin.calling_ae_title, origin.move_originator, study_instance_uid)
+            if spool is not None:
+                return spool
+        return None
+
     def _store(self, source: str, page: ChangePage) -> None:
         self._state.commit_page(source, page, time.time(), self._settings.quiet_s, self._settings.max_wait_s)
 
@@ -176,8 +280,13 @@ class Archives:
         named = [
             s.name
             for s in self._settings.sources
-            if isinstance(s, OrthancSource | DicomServerSource) and s.retrieve_ae_title == ae_title
+            if (isinstance(s, OrthancSource | DicomServerSource | DicomWebSource) and s.retrieve_ae_title == ae_title)
+            or (isinstance(s, DimseSource) and s.ae_title == ae_title)
         ]
         for source in named:
             self._store(source, ChangePage(frozenset([study_instance_uid]), "", caught_up=True))
         return bool(named)
+
+
+def _client_tls(name: str, tls: ClientTls | None) -> ssl.SSLContext | None:
+    return None if tls is None else client_context(name, ca=tls.ca, certificate=tls.certificate, key=tls.key)

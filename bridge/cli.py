@@ -24,6 +24,8 @@ from bridge.api.operations import status as status_of
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.demo import run_demo
 from bridge.errors import ConfigError, ProjectError
+from bridge.import_files import import_files, including_import
+from bridge.import_report import show
 from bridge.state import State
 
 app = typer.Typer(
@@ -81,7 +83,7 @@ def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-da
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    bridge = Bridge(settings)
+    bridge = Bridge(including_import(settings))
     with bridge.running():
         _greet(settings)
         while not stop.is_set() and not bridge.failed.is_set():
@@ -103,6 +105,8 @@ def _greet(settings: config.Settings) -> None:
             typer.echo(f"{'Folder':<12} {source.path}")
         elif isinstance(source, config.ReceiverSource):
             typer.echo(f"{'C-STORE':<12} {source.ae_title} at {source.host}:{source.port}")
+        elif isinstance(source, config.DimseSource):
+            typer.echo(f"{'Archive':<12} {source.ae_title} at {source.host}:{source.port}")
         else:
             typer.echo(f"{'Archive':<12} {source.url}")
     sys.stdout.flush()
@@ -206,6 +210,30 @@ def parked_replay(
         for one in keys:
             state.replay(queue, one, time.time())
     typer.echo(f"{len(keys)} will be tried again")
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders, files, zip, tar and tar.gz")],
+    config_file: ConfigOption = None,
+    data_dir: DataOption = Path("bridge-data"),
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Leave the files where they are and follow them")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring files into the pipeline once. Copied into data_dir, so that a disc may be taken out afterwards.
+
+    Exit code 1 when something was parked or the import was interrupted. Starting it again goes on.
+
+    Example: bridge import /media/cdrom export.zip
+    """
+    summary = import_files(_settings(config_file, data_dir), paths, Console(stderr=as_json), in_place)
+    if as_json:
+        typer.echo(json.dumps(summary.as_json(), indent=2))
+    else:
+        show(summary, Console())
+    raise typer.Exit(EXIT_PARTIAL if summary.parked or summary.interrupted else 0)
 
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)

@@ -163,6 +163,78 @@ class DicomServerSource(_Source):
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
 
 
+class ClientTls(_Section):
+    """TLS 1.2 or newer towards an archive."""
+
+    ca: Path | None = Field(default=None, description="PEM file of who is trusted; empty: the system's authorities")
+    certificate: Path | None = Field(default=None, description="PEM file of our own certificate")
+    key: Path | None = Field(default=None, description="PEM file of its key")
+
+
+class DicomWebSource(_Source):
+    """An archive that answers QIDO-RS and WADO-RS and has no feed: its newest days are asked for again and again."""
+
+    kind: Literal["dicomweb"]
+    url: Address = Field(description="The service base, without /studies")
+    qido_prefix: str = Field(default="", pattern=r"^(/[^\s?#]*)?$", description="Path of QIDO-RS below url")
+    wado_prefix: str = Field(default="", pattern=r"^(/[^\s?#]*)?$", description="Path of WADO-RS below url")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    oauth: OAuth | None = None
+    tls: ClientTls | None = None
+    wado_rs: str = Field(default="", pattern=f"^$|{URL}", description="WADO-RS base for readers of FHIR, if another")
+    retrieve_ae_title: str = Field(default="", max_length=16, description="The name notifications have for it")
+    page_size: int = Field(default=200, ge=1, le=10_000, description="Studies asked for at once")
+    lookback_days: int = Field(default=365, ge=0, le=36_500, description="How far back the first look goes")
+    overlap_days: int = Field(default=1, ge=1, le=365, description="Days before the last look that are looked at again")
+    poll_s: float = Field(default=30.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
+    sweep_s: float = Field(default=21_600.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
+    verify_s: float = Field(default=60.0, ge=1, le=86_400, description="Seconds between counts of a part of it")
+    timeout_s: float = Field(default=60.0, ge=1, le=3600)
+
+
+class DimseSource(_Source):
+    """An archive that speaks DIMSE: followed by C-FIND; its objects come by C-MOVE or C-GET where wanted."""
+
+    kind: Literal["dimse"]
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65_535)
+    ae_title: str = Field(pattern=AE_TITLE, description="The archive's application entity title")
+    calling_ae_title: str = Field(default="BRIDGE", pattern=AE_TITLE, description="What the archive knows us as")
+    tls: ClientTls | None = None
+    wado_rs: str = Field(default="", pattern=f"^$|{URL}", description="WADO-RS base for readers of FHIR; empty: none")
+    lookback_days: int = Field(default=30, ge=0, le=36_500, description="How far back the first look goes")
+    window_days: int = Field(default=7, ge=1, le=365, description="Days asked for at once")
+    overlap_days: int = Field(default=3, ge=1, le=365, description="Days before the last look that are looked at again")
+    response_limit: int = Field(
+        default=0, ge=0, description="Answers after which the archive stops; 0: it is found out"
+    )
+    retrieve: Literal["find", "move", "get"] = Field(
+        default="find", description="Headers from queries, or from objects"
+    )
+    retrieve_policy: Literal["none", "one-per-series", "structured-reports-only", "all"] = Field(
+        default="none", description="Which objects are retrieved"
+    )
+    receiver: str = Field(default="", description="For move: the receiver source that the archive sends to")
+    move_timeout_s: float = Field(default=1800.0, ge=1, le=86_400, description="Longest silence during a retrieval")
+    associations: int = Field(default=2, ge=1, le=32, description="At once")
+    maximum_queries_per_s: float = Field(default=0.0, ge=0, description="0: no limit")
+    allowed_hours: str = Field(default="", description="Such as 19:00-06:00, in time_zone; empty: always")
+    poll_s: float = Field(default=60.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
+    sweep_s: float = Field(default=86_400.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
+    verify_s: float = Field(default=300.0, ge=1, le=86_400, description="Seconds between counts of a part of it")
+    timeout_s: float = Field(default=60.0, ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _what_is_retrieved(self) -> DimseSource:
+        if (self.retrieve == "find") != (self.retrieve_policy == "none"):
+            raise ValueError("retrieve = move or get needs a retrieve_policy other than none, and the other way round")
+        if (self.retrieve == "move") != bool(self.receiver):
+            raise ValueError("retrieve = move needs receiver, the name of a receiver source, and nothing else does")
+        return self
+
+
 class FhirServerSink(_Section):
     """A FHIR R4 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
 
@@ -186,7 +258,10 @@ class FhirServerSink(_Section):
         return self
 
 
-Source = Annotated[FolderSource | ReceiverSource | OrthancSource | DicomServerSource, Field(discriminator="kind")]
+Source = Annotated[
+    FolderSource | ReceiverSource | OrthancSource | DicomServerSource | DicomWebSource | DimseSource,
+    Field(discriminator="kind"),
+]
 Sink = Annotated[FhirServerSink, Field()]
 
 
@@ -242,6 +317,14 @@ class Settings(_Section):
             raise ValueError(
                 f"every source and sink needs a name of its own, and `lake` is taken; twice: {', '.join(twice)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _moves_have_a_receiver(self) -> Settings:
+        receivers = {s.name for s in self.sources if isinstance(s, ReceiverSource)}
+        for source in self.sources:
+            if isinstance(source, DimseSource) and source.receiver and source.receiver not in receivers:
+                raise ValueError(f"sources: {source.name}: receiver must be the name of a source of kind receiver")
         return self
 
     @property
@@ -305,8 +388,8 @@ def _rooted(settings: Settings, root: Path) -> Settings:
 def _rooted_source(source: Any, root: Path) -> Any:
     if isinstance(source, FolderSource):
         return source.model_copy(update={"path": root / source.path})
-    if isinstance(source, ReceiverSource) and source.tls is not None:
-        files = {n: root / p for n in ("certificate", "key", "client_ca") if (p := getattr(source.tls, n)) is not None}
+    if isinstance(source, ReceiverSource | DicomWebSource | DimseSource) and source.tls is not None:
+        files = {n: root / p for n, p in source.tls if isinstance(p, Path)}
         return source.model_copy(update={"tls": source.tls.model_copy(update=files)})
     return source
 
@@ -334,6 +417,8 @@ _KINDS: dict[str, type[BaseModel]] = {
     "receiver": ReceiverSource,
     "orthanc": OrthancSource,
     "dicom_server": DicomServerSource,
+    "dicomweb": DicomWebSource,
+    "dimse": DimseSource,
 }
 
 

@@ -20,9 +20,12 @@ ORTHANC = {"kind": "orthanc", "name": "pacs", "url": "http://h:8042"}
         ({"api": {"prot": 1}}, "api.prot: unknown setting. Did you mean port?"),
         (
             {"sources": [{"kind": "pacs", "name": "a"}]},
-            "sources[0].kind: found 'pacs'; allowed: dicom_server, folder, orthanc, receiver",
+            "sources[0].kind: found 'pacs'; allowed: dicom_server, dicomweb, dimse, folder, orthanc, receiver",
         ),
-        ({"sources": [{"name": "a"}]}, "sources[0].kind: missing; allowed: dicom_server, folder, orthanc, receiver"),
+        (
+            {"sources": [{"name": "a"}]},
+            "sources[0].kind: missing; allowed: dicom_server, dicomweb, dimse, folder, orthanc, receiver",
+        ),
         ({"sources": [{"kind": "orthanc", "name": "a"}]}, "sources[0].url: missing"),
         (
             {"sources": [ORTHANC | {"name": "Bad Name"}]},
@@ -62,7 +65,14 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     path.write_text(text)
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
     sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
-    for section in (*sections, config.OrthancSource, config.DicomServerSource, config.FhirServerSink):
+    for section in (
+        *sections,
+        config.OrthancSource,
+        config.DicomServerSource,
+        config.DicomWebSource,
+        config.DimseSource,
+        config.FhirServerSink,
+    ):
         for name in section.model_fields:
             if name not in ("sources", "sinks", "api", "identity", "issuers"):
                 assert f"{name} = " in text, name
@@ -78,8 +88,8 @@ def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
     path = tmp_path / "bridge.toml"
     settled = "\n".join(lines).replace('username = ""\npassword = "${EHR', 'username = "x"\npassword = "${EHR')
     path.write_text(settled)
-    loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b", "DICOM_SECRET": "c"})
-    assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs", "cloud"]
+    loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b", "DICOM_SECRET": "c", "VNA_SECRET": "d"})
+    assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs", "cloud", "vna", "oldpacs"]
     assert loaded.identity.issuers
 
 
