@@ -6,6 +6,7 @@ private ones once they were seen, is remembered.
 
 from __future__ import annotations
 
+import re
 import struct
 from enum import IntEnum
 from functools import partial
@@ -31,6 +32,16 @@ SHORT_VRS = frozenset(
     | {"UI", "UL", "US"}
 )
 VRS = {vr.encode(): vr for vr in LONG_VRS | SHORT_VRS}
+_ANY_TEXT = bytes([9, 10, 12, 13, 27, *range(32, 127), *range(128, 256)])
+_ASCII_TEXT = bytes(range(32, 127))
+_ALLOWED = (
+    dict.fromkeys(("LO", "LT", "PN", "SH", "ST"), _ANY_TEXT)
+    | dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM"), _ASCII_TEXT)
+    | {"DS": b"0123456789+-.eE \\", "IS": b"0123456789+- \\", "UI": b"0123456789.\\"}
+    | dict.fromkeys(("FD", "FL", "SL", "SS", "UL", "US"), b"")
+)
+"""Value representations of at most 65,534 bytes: in a longer one anything may lie."""
+
 REMEMBERED = 50_000
 """A bound: whoever sends private tags at random makes reading slower, not larger."""
 
@@ -56,6 +67,8 @@ class Plan(NamedTuple):
     plain: Plain
     problem: str
     read: Reader
+    allowed: bytes | None
+    """The bytes its text may have; none of them for numbers in binary; None: it may have any."""
 
 
 class Plans(dict[bytes, Plan | None]):
@@ -88,7 +101,8 @@ class Plans(dict[bytes, Plan | None]):
         usual = vr in ("", dictionary_vr)
         plain = plain_reader(dictionary_vr, self._order) if usual else _never
         length_at = 4 if not vr else 8 if vr in LONG_VRS else 6
-        return Plan(tag, length_at, kind, keyword, plain, self._problem(tag, vr), read)
+        allowed = _ALLOWED.get(vr or dictionary_vr)
+        return Plan(tag, length_at, kind, keyword, plain, self._problem(tag, vr), read, allowed)
 
     def _problem(self, tag: int, vr: str) -> str:
         if tag >> 16 in (0, 2):
@@ -134,10 +148,11 @@ def _never(_raw: bytes) -> None:
 class Syntax:
     """How data elements are encoded: byte order, explicit or implicit value representation."""
 
-    __slots__ = ("item", "item_end", "key_bytes", "plans", "sequence_end", "u16", "u32")
+    __slots__ = ("explicit", "item", "item_end", "key_bytes", "plans", "sequence_end", "u16", "u32")
 
     def __init__(self, order: str, explicit: bool) -> None:
         self.plans, self.key_bytes = Plans(order, explicit), 6 if explicit else 4
+        self.explicit = explicit
         self.u16, self.u32 = struct.Struct(order + "H").unpack_from, struct.Struct(order + "I").unpack_from
         self.item, self.item_end, self.sequence_end = (
             struct.pack(order + "HH", 0xFFFE, element) for element in (0xE000, 0xE00D, 0xE0DD)
@@ -145,3 +160,27 @@ class Syntax:
 
 
 EXPLICIT, IMPLICIT, BIG = Syntax("<", True), Syntax("<", False), Syntax(">", True)
+
+_VR_IN_A_VALUE = re.compile(rb"(?=%s)" % b"|".join(sorted(VRS)))
+
+
+def swallows_elements(value: bytes, syntax: Syntax) -> bool:
+    """Whether whole data elements, up to its end, lie in a value: then a wrong length has swallowed them.
+
+    Only what stands with explicit value representations can be recognised.
+    """
+    if not syntax.explicit:
+        return False
+    return any(_elements_to_the_end(value, found.start() - 4, syntax) for found in _VR_IN_A_VALUE.finditer(value, 4))
+
+
+def _elements_to_the_end(value: bytes, at: int, syntax: Syntax) -> bool:
+    while at + 8 <= len(value):
+        plan = syntax.plans[value[at : at + 6]]
+        if plan is None or plan.length_at == 4:
+            return False
+        if plan.length_at == 6:
+            at += 8 + syntax.u16(value, at + 6)[0]
+        else:
+            at += 12 + (syntax.u32(value, at + 8)[0] if at + 12 <= len(value) else 0)
+    return at == len(value)

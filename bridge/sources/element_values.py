@@ -28,6 +28,7 @@ Reader = Callable[[bytes, Charset], tuple[Values, str]]
 
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _CHARSET_VRS = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
+_EXACT = INTEGER_VRS | FLOAT_VRS | {"UI"}
 _DEFAULT = charset(b"")
 _LONGEST_PLAIN_INTEGER = 15
 _NOT_A_TEXT = frozenset({"SQ", "AT", "OB", "OD", "OF", "OL", "OV", "OW"})
@@ -47,11 +48,11 @@ def read_value(vr: str, dictionary_vr: str, order: str, raw: bytes, encodings: C
         return _numbers(raw, BINARY[binary], order, dictionary_vr)
     if vr in _NOT_A_TEXT:
         return (), "has a value representation that it cannot have: left out"
-    text = decoded(raw, encodings if dictionary_vr in _CHARSET_VRS else _DEFAULT)
-    kept = without_controls(text.strip("\0 "), "\N{REPLACEMENT CHARACTER}") if dictionary_vr == "UI" else text
-    clean = without_controls(kept)
+    text = decoded(raw, encodings if dictionary_vr in _CHARSET_VRS else _DEFAULT).rstrip("\0 ")
+    # without its control characters a UID or a number could be another one
+    clean = without_controls(text, "\N{REPLACEMENT CHARACTER}" if dictionary_vr in _EXACT else "")
     values = normal_values(dictionary_vr, split_text(dictionary_vr, clean))
-    return values, _oddity(dictionary_vr, text.rstrip("\0 "), values)
+    return values, _oddity(dictionary_vr, text, values)
 
 
 def _oddity(vr: str, text: str, values: Values) -> str:
@@ -91,7 +92,7 @@ def _plain_name(raw: bytes) -> Values | None:
 
 
 def _plain_integer(raw: bytes) -> Values | None:
-    if len(raw) > _LONGEST_PLAIN_INTEGER:
+    if len(raw) > _LONGEST_PLAIN_INTEGER or raw.translate(None, b"0123456789+- "):
         return None
     try:
         return (int(raw),)
@@ -100,6 +101,8 @@ def _plain_integer(raw: bytes) -> Values | None:
 
 
 def _plain_decimal(raw: bytes) -> Values | None:
+    if raw.translate(None, b"0123456789+-.eE \\"):
+        return None
     try:
         found = tuple(map(float, raw.split(b"\\")))
     except ValueError:

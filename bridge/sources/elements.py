@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.errors import InvalidFile
-from bridge.sources.element_plans import CHARACTER_SET, IMPLICIT, UNDEFINED, Kind, Plan, Syntax
+from bridge.sources.element_plans import CHARACTER_SET, IMPLICIT, UNDEFINED, Kind, Plan, Syntax, swallows_elements
 from bridge.sources.text import Charset, charset, charset_problem
 from bridge.sources.window import NEXT_BYTES, Window
 from bridge.translate.headers import MAXIMUM_SEQUENCE_DEPTH, Headers, Value, keyword_of
@@ -33,6 +33,7 @@ OBJECT = -1
 
 _DEFAULT = charset(b"")
 _NOTED_BYTES, _CHARACTER_SET_BYTES = 8, 256
+_HEAD_BYTES = 8  # of the shortest element: a value that swallowed another one is longer
 _KEPT_LEVELS = 2 * MAXIMUM_SEQUENCE_DEPTH  # a sequence is two levels of the walk: its items, and the elements of one
 
 
@@ -71,7 +72,7 @@ class Walk:
         Each turn takes one element, one item or one delimiter; `open_` has the state of the levels around. This is
         the hottest loop of the bridge: its state is local, and one look-up answers for an element.
         """
-        window, keeping, skipped = self._window, Kind.KEPT, Kind.SKIPPED
+        window, whole, keeping, skipped = self._window, self._whole, Kind.KEPT, Kind.SKIPPED
         buffer, base, safe, have = window.state()
         plans, key_bytes, u16, u32 = syntax.plans, syntax.key_bytes, syntax.u16, syntax.u32
         open_: list[tuple[int, bool, Any, int, Charset, Syntax, str]] = []
@@ -94,7 +95,7 @@ class Walk:
                     if mark != syntax.sequence_end or not delimited:
                         raise self._misplaced(mark, syntax, position, end)
                 elif (plan := plans[buffer[at : at + key_bytes]]) is not None:
-                    tag, length_at, kind, keyword, plain, problem, _ = plan
+                    tag, length_at, kind, keyword, plain, problem, _, allowed = plan
                     if length_at == 6:
                         length, undefined = u16(buffer, at + 6)[0], False
                         position += 8
@@ -136,9 +137,14 @@ class Walk:
                         raw = buffer[at : at + length] if inside else self._far(keyword, position, length)
                         found = plain(raw)
                         if found is None:
-                            found = self._unusual(plan, raw, encodings)
+                            found = self._unusual(plan, raw, encodings, syntax)
                         if found:
                             values[keyword] = found
+                    elif whole and allowed is not None and length > _HEAD_BYTES and position + length <= have:
+                        at = position - base
+                        raw = buffer[at : at + length]
+                        if raw.translate(None, allowed) and raw.rstrip(b"\0").translate(None, allowed):
+                            self._suspect(plan, raw, syntax)
                     position += length
                     continue
                 elif delimited and buffer[at : at + 4] == syntax.item_end:
@@ -243,10 +249,19 @@ class Walk:
             raise InvalidFile(f"{keyword} is longer than {MAXIMUM_VALUE_BYTES} bytes: refused")
         return self._window.at(position, length)
 
-    def _unusual(self, plan: Plan, raw: bytes, encodings: Charset) -> tuple[Value, ...]:
+    def _unusual(self, plan: Plan, raw: bytes, encodings: Charset, syntax: Syntax) -> tuple[Value, ...]:
         values, problem = plan.read(raw, encodings)
-        self.odd(plan.tag, problem)
+        if problem:
+            self.odd(plan.tag, problem)
+            self._suspect(plan, raw, syntax)
         return values
+
+    def _suspect(self, plan: Plan, raw: bytes, syntax: Syntax) -> None:
+        """A value that is not what its representation says: perhaps its length is wrong."""
+        if swallows_elements(raw, syntax):
+            raise InvalidFile(f"damaged: the data elements after {name_of(plan.tag)} lie in it: its length is wrong")
+        if plan.allowed:
+            self.odd(plan.tag, "has characters that its value representation does not allow")
 
     def _out_of_order(self, tag: int, last: int, problem: str) -> None:
         self.odd(tag, problem)

@@ -15,6 +15,7 @@ A number that cannot be read stays the text it was, so that the translation can 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -84,6 +85,9 @@ WANTED: Mapping[str, str] = {k: _vr(k) for block in (_PATIENT, _STUDY, _SERIES, 
 
 WANTED_TAGS: Mapping[int, tuple[str, str]] = {_tag(k): (k, vr) for k, vr in WANTED.items()}
 """Tag number → (keyword, value representation), for readers that walk the data element by element."""
+
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class PersonName(NamedTuple):
@@ -257,19 +261,23 @@ def _trim_name(group: str) -> str:
 
 
 def _integer(value: Any) -> Value:
-    try:
-        number = float(str(value).strip(" \0")) if not isinstance(value, int) else value
-        return int(number) if abs(number) < 2**63 and number == int(number) else str(value).strip(" \0")
-    except (ValueError, OverflowError):
-        return str(value).strip(" \0")
+    if isinstance(value, int):
+        return int(value) if abs(value) < 2**63 else str(value)
+    number = _float(value)
+    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _text(value)
 
 
 def _float(value: Any) -> Value:
-    try:
-        number = float(str(value).strip(" \0"))
-    except ValueError:
-        return str(value).strip(" \0")
-    return number if math.isfinite(number) else str(value).strip(" \0")
+    """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else _text(value)
+    text = _text(value)
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else text
+
+
+def _text(value: Any) -> str:
+    return str(value).strip(" \0")
 
 
 def _plain(value: Value) -> Any:
