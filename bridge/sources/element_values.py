@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from bridge.sources.text import Charset, charset, decoded, without_controls
+from bridge.sources.text import Charset, charset, decoded, with_controls_marked, without_controls
 from bridge.translate.headers import (
     FLOAT_VRS,
     INTEGER_VRS,
@@ -49,16 +49,15 @@ def read_value(vr: str, dictionary_vr: str, order: str, raw: bytes, encodings: C
     if vr in _NOT_A_TEXT:
         return (), "has a value representation that it cannot have: left out"
     text = decoded(raw, encodings if dictionary_vr in _CHARSET_VRS else _DEFAULT).rstrip("\0 ")
-    # without its control characters a UID or a number could be another one
-    clean = without_controls(text, "\N{REPLACEMENT CHARACTER}" if dictionary_vr in _EXACT else "")
-    values = normal_values(dictionary_vr, split_text(dictionary_vr, clean))
+    clean = with_controls_marked if dictionary_vr in _EXACT else without_controls
+    values = normal_values(dictionary_vr, split_text(dictionary_vr, clean(text)))
     return values, _oddity(dictionary_vr, text, values)
 
 
 def _oddity(vr: str, text: str, values: Values) -> str:
     if vr in INTEGER_VRS | FLOAT_VRS:
         return "is not a number" if any(isinstance(v, str) and v for v in values) else ""
-    if without_controls(text) != text:
+    if (with_controls_marked if vr in _EXACT else without_controls)(text) != text:
         return "has control characters"
     return "has bytes outside its character set" if "\N{REPLACEMENT CHARACTER}" in text else ""
 

@@ -117,7 +117,7 @@ class Walk:
                         self.odd(tag, "has an odd length")
                     if undefined or (kind is not keeping and kind is not skipped):
                         wanted = keyword != "" and values is not None and len(open_) < _KEPT_LEVELS
-                        if not self._opens(kind, wanted, length):
+                        if not self._opens(kind, wanted, position, length):
                             if tag == CHARACTER_SET:
                                 encodings = self._character_set(position, length)
                             position = self._pass_over(plan, position, length, end, syntax, len(open_))
@@ -177,11 +177,13 @@ class Walk:
             raise InvalidFile("truncated: a sequence item is longer than what is left")
         return position + length
 
-    def _opens(self, kind: Kind, wanted: bool, length: int) -> bool:
+    def _opens(self, kind: Kind, wanted: bool, position: int, length: int) -> bool:
         """Whether an element is entered as a sequence."""
         if kind is Kind.SEQUENCE:
             return length == UNDEFINED or (length > 0 and (wanted or self._whole))
-        return kind is Kind.UNKNOWN and (length == UNDEFINED or (length > 0 and wanted))
+        if kind is not Kind.UNKNOWN or length == 0:
+            return False
+        return length == UNDEFINED or wanted or (self._levels_around > 0 and self._looks_like_items(position, length))
 
     def _check_bounds(self, levels: int) -> None:
         if (self._levels_around + levels) > 2 * MAXIMUM_NESTING:
@@ -199,16 +201,19 @@ class Walk:
             self.noted.setdefault(plan.tag, (length, first))
         if length == UNDEFINED:
             return self._fragments(position, end, syntax, plan.tag)
-        if plan.kind is Kind.UNKNOWN and self._whole and length and not self._levels_around:
+        if plan.kind is Kind.UNKNOWN and self._whole and self._looks_like_items(position, length):
             self._try(plan.tag, position, length, levels)
         return position + length
 
-    def _try(self, tag: int, position: int, length: int, levels: int) -> None:
-        """Enters a value that begins as a sequence does. If it is none, nothing can be said against it."""
+    def _looks_like_items(self, position: int, length: int) -> bool:
+        if length < _HEAD_BYTES:
+            return False
         at = self._window.head(position)
         mark, item_length = self._window.buffer[at : at + 4], IMPLICIT.u32(self._window.buffer, at + 4)[0]
-        if mark != IMPLICIT.item or length < 8 or (item_length != UNDEFINED and item_length + 8 > length):
-            return
+        return mark == IMPLICIT.item and (item_length == UNDEFINED or item_length + _HEAD_BYTES <= length)
+
+    def _try(self, tag: int, position: int, length: int, levels: int) -> None:
+        """Enters a value that looks like a sequence, and all in it that does. If it is none, nothing is wrong."""
         self._levels_around = levels + 1
         before = dict(self.oddities)
         try:
@@ -253,15 +258,19 @@ class Walk:
         values, problem = plan.read(raw, encodings)
         if problem:
             self.odd(plan.tag, problem)
-            self._suspect(plan, raw, syntax)
+            self._check_length(plan, raw, syntax)
         return values
 
     def _suspect(self, plan: Plan, raw: bytes, syntax: Syntax) -> None:
-        """A value that is not what its representation says: perhaps its length is wrong."""
-        if swallows_elements(raw, syntax):
-            raise InvalidFile(f"damaged: the data elements after {name_of(plan.tag)} lie in it: its length is wrong")
+        """A value that is not kept, with bytes that it should not have."""
         if plan.allowed:
             self.odd(plan.tag, "has characters that its value representation does not allow")
+        self._check_length(plan, raw, syntax)
+
+    @staticmethod
+    def _check_length(plan: Plan, raw: bytes, syntax: Syntax) -> None:
+        if swallows_elements(raw, syntax):
+            raise InvalidFile(f"damaged: the data elements after {name_of(plan.tag)} lie in it: its length is wrong")
 
     def _out_of_order(self, tag: int, last: int, problem: str) -> None:
         self.odd(tag, problem)

@@ -59,7 +59,13 @@ class Reading:
         return in_keyword_order(values)
 
     def read(self, window: Window) -> None:
-        """Reads the object to its end. Raises InvalidFile."""
+        """Reads the object to its end, or to where it cannot be read on: then `failure` says why."""
+        try:
+            self._read(window)
+        except InvalidFile as error:
+            self.failure = str(error)
+
+    def _read(self, window: Window) -> None:
         if window.size == 0:
             raise InvalidFile("the file is empty")
         bare = window.buffer[128:132] != b"DICM"
@@ -132,8 +138,7 @@ class Reading:
             raise InvalidFile("truncated: the deflated data set has no end")
         if inflater.unused_data.strip(b"\0") or position < window.size:
             self.walk.odd(OBJECT, "has bytes after its deflated data set")
-        whole = memoryview(content)
-        return Window(lambda length, offset: bytes(whole[offset : offset + length]), len(content))
+        return Window.over(content)
 
 
 def read_headers(path: Path) -> Headers:
@@ -160,13 +165,12 @@ def read_object(path: Path, whole: bool) -> Reading:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would block
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidFile("not a regular file")
-            reading.read(Window(partial(os.pread, descriptor), status.st_size))
+            if stat.S_ISREG(status.st_mode):
+                reading.read(Window(partial(os.pread, descriptor), status.st_size))
+            else:
+                reading.failure = "not a regular file"
         finally:
             os.close(descriptor)
-    except InvalidFile as error:
-        reading.failure = str(error)
     except FileNotFoundError:
         raise
     except PermissionError:

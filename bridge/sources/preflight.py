@@ -86,7 +86,11 @@ def preflight(path: Path) -> Scan:
 
     Raises  SourceUnavailable   the file cannot be read (FileNotFoundError passes); never for what is in it
     """
-    reading = read_object(path, whole=True)
+    return judged(read_object(path, whole=True))
+
+
+def judged(reading: Reading) -> Scan:
+    """What a reading of the whole object means."""
     headers = reading.headers()
     findings = list(_findings(reading, headers))
     if any(f.quarantine for f in findings):

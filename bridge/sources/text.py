@@ -13,7 +13,8 @@ Charset = tuple[str, ...]
 
 _DELIMITERS = {ord("^"), ord("="), ord("\\"), ord("\r"), ord("\n"), ord("\t"), ord("\f")}
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
-_STANDALONE = frozenset({"utf8", "GB18030", "GBK"})
+_ANY_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_STANDALONE = frozenset({"UTF8", "GB18030", "GBK"})
 _TOLERATED = re.compile(r"^ISO[ _-]?(2022)?[ _-]?IR[ _-]?(\d+)$")
 
 
@@ -42,9 +43,14 @@ def decoded(raw: bytes, encodings: Charset) -> str:
     return raw.decode(encodings[0], "replace")
 
 
-def without_controls(text: str, instead: str = "") -> str:
+def without_controls(text: str) -> str:
     """The text without control characters; those that lay out prose (TAB, LF, FF, CR) stay."""
-    return text if text.isprintable() else _CONTROL.sub(instead, text)
+    return text if text.isprintable() else _CONTROL.sub("", text)
+
+
+def with_controls_marked(text: str) -> str:
+    """The text with U+FFFD for every control character: without them an exact value could be another one."""
+    return text if text.isprintable() else _ANY_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @lru_cache(maxsize=256)

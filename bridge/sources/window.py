@@ -30,6 +30,12 @@ class Window:
         self.buffer = b""
         self.move(0, FIRST_BYTES)
 
+    @classmethod
+    def over(cls, content: bytes | bytearray) -> Window:
+        """Windows over what lies in memory."""
+        view = memoryview(content)
+        return cls(lambda length, offset: bytes(view[offset : offset + length]), len(content))
+
     def move(self, position: int, length: int = NEXT_BYTES) -> tuple[bytes, int, int, int]:
         """(buffer, base, safe, have) of the window that begins at a position."""
         self.buffer = self.at(position, min(length, self.size - position))
