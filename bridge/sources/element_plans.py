@@ -167,20 +167,23 @@ _VR_IN_A_VALUE = re.compile(rb"(?=%s)" % b"|".join(sorted(VRS)))
 def swallows_elements(value: bytes, syntax: Syntax) -> bool:
     """Whether whole data elements, up to its end, lie in a value: then a wrong length has swallowed them.
 
-    Only what stands with explicit value representations can be recognised.
+    Only what stands with explicit value representations can be recognised. From the back, so that every place is
+    looked at once.
     """
     if not syntax.explicit:
         return False
-    return any(_elements_to_the_end(value, found.start() - 4, syntax) for found in _VR_IN_A_VALUE.finditer(value, 4))
+    leads_to_end = {len(value)}
+    starts = [found.start() - 4 for found in _VR_IN_A_VALUE.finditer(value, 4)]
+    for start in reversed(starts):
+        if _next_element(value, start, syntax) in leads_to_end:
+            leads_to_end.add(start)
+    return len(leads_to_end) > 1
 
 
-def _elements_to_the_end(value: bytes, at: int, syntax: Syntax) -> bool:
-    while at + 8 <= len(value):
-        plan = syntax.plans[value[at : at + 6]]
-        if plan is None or plan.length_at == 4:
-            return False
-        if plan.length_at == 6:
-            at += 8 + syntax.u16(value, at + 6)[0]
-        else:
-            at += 12 + (syntax.u32(value, at + 8)[0] if at + 12 <= len(value) else 0)
-    return at == len(value)
+def _next_element(value: bytes, at: int, syntax: Syntax) -> int:
+    plan = syntax.plans[value[at : at + 6]]
+    if plan is None or len(value) < at + (8 if plan.length_at == 6 else 12):
+        return -1
+    if plan.length_at == 6:
+        return at + 8 + int(syntax.u16(value, at + 6)[0])
+    return at + 12 + int(syntax.u32(value, at + 8)[0])

@@ -21,6 +21,9 @@ MAXIMUM_PARTS = 100_000
 
 MAXIMUM_NESTING = 32
 MAXIMUM_VALUE_BYTES = 65_536
+MAXIMUM_SUSPECT_BYTES = 262_144
+"""So much of an object is searched for elements that a wrong length has swallowed."""
+
 MAXIMUM_ODDITIES = 50
 """More of them tell a person nothing new."""
 
@@ -54,6 +57,7 @@ class Walk:
         self.noted: dict[int, tuple[int, bytes]] = {}
         self.oddities: dict[tuple[int, str], None] = {}
         self._elements, self._parts = MAXIMUM_ELEMENTS, MAXIMUM_PARTS  # how many more may come
+        self._suspect_bytes = MAXIMUM_SUSPECT_BYTES
         self._levels_around = 0
 
     def data_set(self, window: Window, position: int, syntax: Syntax) -> None:
@@ -267,9 +271,9 @@ class Walk:
             self.odd(plan.tag, "has characters that its value representation does not allow")
         self._check_length(plan, raw, syntax)
 
-    @staticmethod
-    def _check_length(plan: Plan, raw: bytes, syntax: Syntax) -> None:
-        if swallows_elements(raw, syntax):
+    def _check_length(self, plan: Plan, raw: bytes, syntax: Syntax) -> None:
+        self._suspect_bytes -= len(raw)
+        if self._suspect_bytes > 0 and swallows_elements(raw, syntax):
             raise InvalidFile(f"damaged: the data elements after {name_of(plan.tag)} lie in it: its length is wrong")
 
     def _out_of_order(self, tag: int, last: int, problem: str) -> None:
