@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -202,7 +202,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         values: dict[str, tuple[Value, ...]] = {}
         for key, attribute in attributes.items():
             known = _known_json_key(key)
-            if known is None or not isinstance(attribute, Mapping):
+            if known is None or not isinstance(attribute, dict):
                 continue
             keyword, vr = known
             raw = attribute.get("Value")
@@ -211,6 +211,9 @@ class Headers(Mapping[str, tuple[Value, ...]]):
                 found = _json_items(raw, depth)
             elif vr == "PN":
                 found = tuple(name for name in map(_json_name, raw) if name)
+            elif len(raw) == 1 and type(raw[0]) is str and vr not in _VALUE_OF:
+                text = raw[0].strip(" \0")  # most values, without a detour
+                found = (text,) if text else ()
             else:
                 found = normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
             if found:
@@ -226,16 +229,13 @@ def normal_values(vr: str, raw: list[Any]) -> tuple[Value, ...]:
 
     An empty value inside a multi-valued attribute keeps its place as "" so that positions stay true.
     """
-    if vr in INTEGER_VRS:
-        values: list[Value] = [_integer(v) for v in raw]
-    elif vr in FLOAT_VRS:
-        values = [_float(v) for v in raw]
-    elif vr == "PN":
+    if vr == "PN":
         return tuple(name for name in (PersonName.parse(str(v)) for v in raw) if name)
-    elif vr in LEADING_SPACE_MATTERS:
-        values = [str(v).rstrip(" \0") for v in raw]
-    else:
-        values = [str(v).strip(" \0") for v in raw]
+    value_of = _VALUE_OF.get(vr, _text)
+    if len(raw) == 1:
+        value = value_of(raw[0])
+        return () if value == "" else (value,)
+    values = [value_of(v) for v in raw]
     while values and values[-1] == "":
         values.pop()
     return tuple(values)
@@ -280,6 +280,18 @@ def _text(value: Any) -> str:
     return str(value).strip(" \0")
 
 
+def _prose(value: Any) -> str:
+    return str(value).rstrip(" \0")
+
+
+_VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
+    dict.fromkeys(INTEGER_VRS, _integer)
+    | dict.fromkeys(FLOAT_VRS, _float)
+    | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
+)
+"""Value representation → one value in its form; of every other one the text, trimmed."""
+
+
 def _plain(value: Value) -> Any:
     if isinstance(value, Headers):
         return value.as_json()
@@ -318,7 +330,7 @@ def _json_items(items: list[Any], depth: int) -> tuple[Value, ...]:
 
 
 def _json_name(raw: Any) -> PersonName:
-    if isinstance(raw, Mapping):
+    if isinstance(raw, dict):
         groups = (raw.get("Alphabetic"), raw.get("Ideographic"), raw.get("Phonetic"))
         return PersonName(*(_trim_name(g) if isinstance(g, str) else "" for g in groups))
     return PersonName.parse(raw) if isinstance(raw, str) else PersonName()
