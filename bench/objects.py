@@ -47,6 +47,16 @@ def enhanced_mr(undefined_lengths: bool = False) -> bytes:
     return _written(dataset)
 
 
+def tiny(study: int) -> bytes:
+    """The one image, 8 by 8 pixels, of a study of its own."""
+    dataset = _slice(1, MRImageStorage, "MR", 8, 8)
+    dataset.StudyInstanceUID = f"{ROOT_UID}.9.{study}"
+    dataset.SeriesInstanceUID = f"{ROOT_UID}.9.{study}.1"
+    dataset.SOPInstanceUID = f"{ROOT_UID}.9.{study}.1.1"
+    dataset.PatientID = f"P{study:07}"
+    return _written(dataset)
+
+
 def _slice(number: int, sop_class: str, modality: str, rows: int, columns: int, **more: Any) -> Dataset:
     return _item(**{
         "SpecificCharacterSet": "ISO_IR 100",
