@@ -8,7 +8,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import orjson
+
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NEXT_ITEM = re.compile(r'[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"[^"\\]{1,64}"')
+"""What stands between two objects, up to the first key of the second."""
+
 _GROWTH = 1.5
 """An incomplete item is tried again when the text has grown by this factor: linear work for any item size."""
 
@@ -41,6 +46,7 @@ class _Reader:
         self._longest = longest
         self._text, self._at, self._try_at = "", 0, 0
         self._inside, self._ended, self._comma = False, False, False
+        self._between = ""
         self._scan = json.JSONDecoder().raw_decode
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
@@ -80,10 +86,10 @@ class _Reader:
 
     def _item(self) -> tuple[Any] | None:
         """The item here with the comma after it; None while it, or what follows it, has not arrived."""
-        try:
-            value, end = self._scan(self._text, self._at)
-        except (ValueError, RecursionError):
+        read = self._alike() or self._any()
+        if read is None:
             return None
+        value, end = read
         match = _SPACE.match(self._text, end)
         after = match.end() if match else end
         if after == len(self._text):
@@ -91,10 +97,30 @@ class _Reader:
         if self._text[after] not in ",]":
             raise NotAnArray("two items without a comma between them")
         self._comma = self._text[after] == ","
-        if self._text.find("\\u", self._at, end) >= 0:
-            value = _unicode(value)
         self._at = after + self._comma
         return (value,)
+
+    def _alike(self) -> tuple[Any, int] | None:
+        """The item here and its end, if one that begins as the last one did follows it: twice as fast.
+
+        Where such a beginning stands inside the item, what lies before it is no whole item, and is not taken for one.
+        """
+        end = self._text.find(self._between, self._at) if self._between else -1
+        try:
+            return (orjson.loads(self._text[self._at : end]), end) if end > 0 else None
+        except ValueError:
+            return None
+
+    def _any(self) -> tuple[Any, int] | None:
+        try:
+            value, end = self._scan(self._text, self._at)
+        except (ValueError, RecursionError):
+            return None
+        if self._text.find("\\u", self._at, end) >= 0:
+            value = _unicode(value)
+        following = _NEXT_ITEM.match(self._text, end)
+        self._between = following.group() if following else ""
+        return value, end
 
 
 def _unicode(value: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from bridge.errors import ConfigError, InvalidDicomValue, InvalidFile, SourceUnavailable, Unavailable
+from bridge.errors import ConfigError, SourceUnavailable, Unavailable
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.association import Association, Judgement, Origin, Peer, Received
@@ -32,13 +32,13 @@ from bridge.sources.folder import Folder
 from bridge.sources.indexer import Indexer
 from bridge.sources.lobby import BACKLOG, Lobby
 from bridge.sources.manifest import Manifest, Verdict, forget
-from bridge.sources.part10 import read_headers
+from bridge.sources.preflight import Scan, preflight
+from bridge.sources.preflight import Verdict as Preflight
 from bridge.sources.services import Request, Response, Service, Status
 from bridge.sources.spool import Outcome, Spool
 from bridge.sources.upper_layer import Proposal, Reject, reject_pdu
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
-from bridge.translate.uids import checked_uid
 
 log = logging.getLogger("bridge.receiver")
 
@@ -50,6 +50,7 @@ SILENT_S = 1.0
 INDEXED_S = 30.0
 """So long the index may lie behind the spool before a question about instances is put off."""
 
+_FINDINGS_SHOWN = 20
 QUARANTINED_KEPT = 1000
 QUARANTINED_BYTES = 10_737_418_240
 TURNED_AWAY_A_MINUTE = 60
@@ -236,13 +237,13 @@ class Receiver:
     def take(self, origin: Origin, received: Received) -> Judgement:
         """The status of one whole object (PS3.4 B.2.3). Success only once it survives a crash."""
         try:
-            headers = read_headers(received.part)
-            study = checked_uid(headers.text("StudyInstanceUID"), "StudyInstanceUID")
-            instance = checked_uid(headers.text("SOPInstanceUID"), "SOPInstanceUID")
-        except (InvalidFile, InvalidDicomValue) as error:
-            return self._quarantined(received, str(error), Status.CANNOT_UNDERSTAND)
+            scan = preflight(received.part)
         except Unavailable as error:
             return self._refused(received, str(error))
+        if scan.verdict is Preflight.QUARANTINE:
+            return self._quarantined(received, scan.reason, Status.CANNOT_UNDERSTAND)
+        headers = scan.headers
+        study, instance = headers.text("StudyInstanceUID"), headers.text("SOPInstanceUID")
         if (origin.sop_class_uid, origin.sop_instance_uid) != (headers.text("SOPClassUID"), instance):
             reason = "SOPClassUID or SOPInstanceUID: the data set has other than the C-STORE said"
             return self._quarantined(received, reason, Status.DATA_SET_DOES_NOT_MATCH)
@@ -257,9 +258,7 @@ class Receiver:
             return self._refused(received, f"it cannot be kept: {error.strerror}")
         except Unavailable as error:
             return self._refused(received, str(error))
-        verdict = {Outcome.DUPLICATE: Verdict.DUPLICATE, Outcome.CONFLICT: Verdict.CONFLICT}.get(kept.outcome)
-        reason = _CONFLICT if kept.outcome is Outcome.CONFLICT else ""
-        return Judgement(Status.SUCCESS, verdict or Verdict.ACCEPTED, reason, study)
+        return _judgement(kept.outcome, scan, study)
 
     def serve(self, request: Request) -> Response:
         """The answer to a request that is neither C-ECHO nor C-STORE."""
@@ -374,6 +373,16 @@ class _Record:
 
 
 _CONFLICT = "SOPInstanceUID: the spool holds other content of the same instance; both are kept, the first is shown"
+
+
+def _judgement(outcome: Outcome, scan: Scan, study: str) -> Judgement:
+    """What is said of an object that was kept."""
+    if outcome is Outcome.CONFLICT:
+        return Judgement(Status.SUCCESS, Verdict.CONFLICT, _CONFLICT, study)
+    found = "; ".join(f"{f.keyword} {f.problem}".strip() for f in scan.findings[:_FINDINGS_SHOWN])
+    if outcome is Outcome.DUPLICATE:
+        return Judgement(Status.SUCCESS, Verdict.DUPLICATE, found, study)
+    return Judgement(Status.SUCCESS, Verdict.FINDINGS if scan.findings else Verdict.ACCEPTED, found, study)
 
 
 def _opening(asked: Proposal | None, peer: Peer) -> dict[str, Any]:

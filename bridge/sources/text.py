@@ -13,7 +13,8 @@ Charset = tuple[str, ...]
 
 _DELIMITERS = {ord("^"), ord("="), ord("\\"), ord("\r"), ord("\n"), ord("\t"), ord("\f")}
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
-_STANDALONE = frozenset({"utf8", "GB18030", "GBK"})
+_ANY_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_STANDALONE = frozenset({"UTF8", "GB18030", "GBK"})
 _TOLERATED = re.compile(r"^ISO[ _-]?(2022)?[ _-]?IR[ _-]?(\d+)$")
 
 
@@ -31,17 +32,38 @@ def charset(raw: bytes) -> Charset:
     return tuple(c for i, c in enumerate(codecs) if i == 0 or c not in _STANDALONE)
 
 
-def decode(raw: bytes, encodings: Charset) -> str:
-    """The text of a value, control characters removed; delimiters in multi-byte characters are not mistaken."""
+def decoded(raw: bytes, encodings: Charset) -> str:
+    """The text of a value as it is; delimiters in multi-byte characters are not mistaken."""
     if raw.isascii() and b"\x1b" not in raw:
-        text = raw.decode("ascii")
-    elif (b"\x1b" in raw and len(encodings) > 1) or encodings[0].startswith("iso2022"):
+        return raw.decode("ascii")
+    if (b"\x1b" in raw and len(encodings) > 1) or encodings[0].startswith("iso2022"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            text = decode_bytes(raw, list(encodings), _DELIMITERS)
-    else:
-        text = raw.decode(encodings[0], "replace")
-    return _CONTROL.sub("", text) if not text.isprintable() else text
+            return decode_bytes(raw, list(encodings), _DELIMITERS)
+    return raw.decode(encodings[0], "replace")
+
+
+def without_controls(text: str) -> str:
+    """The text without control characters; those that lay out prose (TAB, LF, FF, CR) stay."""
+    return text if text.isprintable() else _CONTROL.sub("", text)
+
+
+def with_controls_marked(text: str) -> str:
+    """The text with U+FFFD for every control character: without them an exact value could be another one."""
+    return text if text.isprintable() else _ANY_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@lru_cache(maxsize=256)
+def charset_problem(raw: bytes) -> str:
+    """What is odd about a Specific Character Set value (PS3.3 C.12.1.1.2); "" when it has defined terms only."""
+    terms = [term.strip(" \0") for term in raw.decode("ascii", "replace").strip(" \0").split("\\")]
+    if any(_codec(term) is None for term in terms):
+        return "is not a defined term: the default repertoire is taken"
+    if any(term not in python_encoding for term in terms):
+        return "is a misspelt defined term"
+    if len(terms) > 1 and _STANDALONE.intersection(map(_codec, terms)):
+        return "has a term beside others that cannot be combined"
+    return ""
 
 
 def _codec(term: str) -> str | None:

@@ -15,7 +15,8 @@ A number that cannot be read stays the text it was, so that the translation can 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -89,6 +90,9 @@ WANTED: Mapping[str, str] = {
 
 WANTED_TAGS: Mapping[int, tuple[str, str]] = {_tag(k): (k, vr) for k, vr in WANTED.items()}
 """Tag number → (keyword, value representation), for readers that walk the data element by element."""
+
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class PersonName(NamedTuple):
@@ -203,7 +207,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         values: dict[str, tuple[Value, ...]] = {}
         for key, attribute in attributes.items():
             known = _known_json_key(key)
-            if known is None or not isinstance(attribute, Mapping):
+            if known is None or not isinstance(attribute, dict):
                 continue
             keyword, vr = known
             raw = attribute.get("Value")
@@ -212,6 +216,9 @@ class Headers(Mapping[str, tuple[Value, ...]]):
                 found = _json_items(raw, depth)
             elif vr == "PN":
                 found = tuple(name for name in map(_json_name, raw) if name)
+            elif len(raw) == 1 and type(raw[0]) is str and vr not in _VALUE_OF:
+                text = raw[0].strip(" \0")  # most values, without a detour
+                found = (text,) if text else ()
             else:
                 found = normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
             if found:
@@ -227,16 +234,13 @@ def normal_values(vr: str, raw: list[Any]) -> tuple[Value, ...]:
 
     An empty value inside a multi-valued attribute keeps its place as "" so that positions stay true.
     """
-    if vr in INTEGER_VRS:
-        values: list[Value] = [_integer(v) for v in raw]
-    elif vr in FLOAT_VRS:
-        values = [_float(v) for v in raw]
-    elif vr == "PN":
+    if vr == "PN":
         return tuple(name for name in (PersonName.parse(str(v)) for v in raw) if name)
-    elif vr in LEADING_SPACE_MATTERS:
-        values = [str(v).rstrip(" \0") for v in raw]
-    else:
-        values = [str(v).strip(" \0") for v in raw]
+    value_of = _VALUE_OF.get(vr, _text)
+    if len(raw) == 1:
+        value = value_of(raw[0])
+        return () if value == "" else (value,)
+    values = [value_of(v) for v in raw]
     while values and values[-1] == "":
         values.pop()
     return tuple(values)
@@ -262,19 +266,35 @@ def _trim_name(group: str) -> str:
 
 
 def _integer(value: Any) -> Value:
-    try:
-        number = float(str(value).strip(" \0")) if not isinstance(value, int) else value
-        return int(number) if abs(number) < 2**63 and number == int(number) else str(value).strip(" \0")
-    except (ValueError, OverflowError):
-        return str(value).strip(" \0")
+    if isinstance(value, int):
+        return int(value) if abs(value) < 2**63 else str(value)
+    number = _float(value)
+    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _text(value)
 
 
 def _float(value: Any) -> Value:
-    try:
-        number = float(str(value).strip(" \0"))
-    except ValueError:
-        return str(value).strip(" \0")
-    return number if math.isfinite(number) else str(value).strip(" \0")
+    """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else _text(value)
+    text = _text(value)
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else text
+
+
+def _text(value: Any) -> str:
+    return str(value).strip(" \0")
+
+
+def _prose(value: Any) -> str:
+    return str(value).rstrip(" \0")
+
+
+_VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
+    dict.fromkeys(INTEGER_VRS, _integer)
+    | dict.fromkeys(FLOAT_VRS, _float)
+    | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
+)
+"""Value representation → one value in its form; of every other one the text, trimmed."""
 
 
 def _plain(value: Value) -> Any:
@@ -315,7 +335,7 @@ def _json_items(items: list[Any], depth: int) -> tuple[Value, ...]:
 
 
 def _json_name(raw: Any) -> PersonName:
-    if isinstance(raw, Mapping):
+    if isinstance(raw, dict):
         groups = (raw.get("Alphabetic"), raw.get("Ideographic"), raw.get("Phonetic"))
         return PersonName(*(_trim_name(g) if isinstance(g, str) else "" for g in groups))
     return PersonName.parse(raw) if isinstance(raw, str) else PersonName()

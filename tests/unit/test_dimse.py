@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from bridge.errors import InvalidDicomValue, SourceUnavailable
-from bridge.sources import part10
 from bridge.sources.dimse import Dimse
 from bridge.sources.peer import Peer
 from tests.dicom_files import study_bytes
@@ -306,7 +305,8 @@ def test_an_instance_or_series_without_a_uid_does_not_stop_the_others(
 def test_what_cannot_be_read_of_an_instance_does_not_stop_the_others(
     fake: FakeDimse, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part10, "MAXIMUM_VALUE_BYTES", 64)
+    monkeypatch.setattr("bridge.sources.elements.MAXIMUM_VALUE_BYTES", 64)
+    monkeypatch.setattr("bridge.sources.window.FIRST_BYTES", 32)  # so that a value of so few bytes lies behind it
     fake.put(*study_bytes(STUDY, instances=2))
     fake.put(*study_bytes(STUDY, instances=1, first=3, ImageType=["X" * 16] * 5))
     found = source().read(STUDY)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -483,3 +484,49 @@ def wait_until(look: Any) -> None:
     while not look():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_what_is_odd_is_taken_with_its_findings_and_what_is_cut_is_quarantined(rig: Rig) -> None:
+    odd, cut = a_dataset(SpecificCharacterSet="utf_7"), a_dataset(instance=2, PixelData=None)
+    assert rig.send(odd, cut) == [0, 0xC000]
+    (opening,) = manifests(rig)
+    objects = association(rig.receiver.manifests, opening["id"])["objects"]
+    assert [o["verdict"] for o in objects] == ["accepted with findings", "quarantined"]
+    assert "SpecificCharacterSet" in objects[0]["reason"]
+    assert "PixelData is missing" in objects[1]["reason"]
+    assert len(rig.files()) == 1
+
+
+def item_bomb() -> bytes:
+    """A sequence of 300,000 empty items."""
+    return b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0" * 300_000
+
+
+def deep_sequences() -> bytes:
+    """Ten thousand sequences, one in the other."""
+    return (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * 10_000
+
+
+@pytest.mark.parametrize("bomb", [item_bomb, deep_sequences])
+def test_objects_made_to_exhaust_a_reader_are_quarantined_while_others_are_served(
+    rig: Rig, bomb: Callable[[], bytes]
+) -> None:
+    connection = established(rig)
+    connection.sendall(store_command() + data_pdus(3, bomb(), False, 16384))
+    assert echo_works(rig)
+    assert (0xC000).to_bytes(2, "little") in connection.recv(4096)
+    connection.close()
+    wait_until(lambda: [m for m in manifests(rig) if m.get("quarantined") == 1])
+    assert rig.files() == []
+
+
+def test_a_deflate_bomb_is_quarantined(rig: Rig) -> None:
+    connection = socket.create_connection(("127.0.0.1", rig.port), timeout=20)
+    connection.sendall(request_bytes([(CT, "1.2.840.10008.1.2.1.99")]))
+    assert connection.recv(4096)[0] == 2
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = deflater.compress(bytes(200_000_000)) + deflater.flush()
+    command = {0x0002: CT, 0x0100: 1, 0x0110: 1, 0x0700: 0, 0x0800: 1, 0x1000: "1.2.3"}
+    connection.sendall(data_pdus(1, command_set(command), True, 16384) + data_pdus(1, bomb, False, 16384))
+    assert (0xC000).to_bytes(2, "little") in connection.recv(4096)
+    connection.close()
