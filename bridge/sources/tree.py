@@ -152,6 +152,8 @@ class Tree:
                         f"source {self._source}: a folder cannot be listed: {error.strerror}"
                     ) from None
                 found.closed[folder] = f"the folder cannot be listed: {error.strerror}"
+                visited.add(folder)
+                continue  # what lies in it is taken to be there still
             visited.add(folder)
             folders += (f"{folder}/{name}" if folder else name for name in listing.folders)
         return visited
