@@ -76,7 +76,7 @@ def test_a_server_that_fails_loses_nothing_and_gets_everything_once(
     error = bridge.wait_for("the failing sink in the status", lambda: bridge.queue("sink:ehr").get("error"))
     assert error == "sink ehr: HTTP 500"
     assert bridge.study(OTHER)["status"] == "available"
-    assert bridge.queue("sink:lake") == {}
+    bridge.wait_for("delivery to the lake", lambda: bridge.queue("sink:lake") == {})
     bridge.kill()
     peer.fail_with(0)
     bridge.start()
