@@ -25,7 +25,8 @@ from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.pdu import A_ASSOCIATE_AC
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 
 from bench.results_file import Measured, write
@@ -100,8 +101,8 @@ class Sender:
     def __init__(self, server: Server, size: int, number: int) -> None:
         self._connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         answer_at_once(self._connection)
-        self._connection.sendall(_request())
-        answer = self._pdu()
+        self._connection.sendall(association_request(CT))
+        answer = pdu_from(self._connection)
         if answer[0] != 2:
             raise RuntimeError(f"{server.name} refuses the association")
         accepted = A_ASSOCIATE_AC()
@@ -111,7 +112,7 @@ class Sender:
         self._count = 0
         self._uid = self._next()
         self._pdus = bytearray(data_pdus(1, _data_set(size, self._uid), False, maximum))
-        self._command = bytearray(data_pdus(1, _command(self._uid), True, maximum))
+        self._command = bytearray(data_pdus(1, command_of(self._uid), True, maximum))
 
     def send(self, count: int) -> None:
         for _ in range(count):
@@ -121,39 +122,39 @@ class Sender:
                 part[at : at + len(before)] = self._uid.encode()
             self._connection.sendall(self._command + self._pdus[:65536])
             self._connection.sendall(memoryview(self._pdus)[65536:])
-            answer = self._pdu()
+            answer = pdu_from(self._connection)
             status = answer.index(b"\0\0\0\x09\x02\0\0\0") + 8
             if answer[status : status + 2] != b"\0\0":
                 raise RuntimeError("an object was not stored")
 
     def close(self) -> None:
         self._connection.sendall(b"\x05\0\0\0\0\x04\0\0\0\0")
-        self._pdu()
+        pdu_from(self._connection)
         self._connection.close()
 
     def _next(self) -> str:
         self._count += 1
         return f"{self._prefix}.{10_000_000 + self._count}"
 
-    def _pdu(self) -> bytes:
-        found = b""
-        while len(found) < 6 or len(found) < 6 + int.from_bytes(found[2:6], "big"):
-            more = self._connection.recv(65536)
-            acknowledge_at_once(self._connection)
-            if not more:
-                raise RuntimeError("the receiver closed the connection")
-            found += more
-        return found
+
+def pdu_from(connection: socket.socket) -> bytes:
+    """The next PDU. Raises RuntimeError when the receiver closes instead."""
+    found = b""
+    while len(found) < 6 or len(found) < 6 + int.from_bytes(found[2:6], "big"):
+        more = connection.recv(65536)
+        acknowledge_at_once(connection)
+        if not more:
+            raise RuntimeError("the receiver closed the connection")
+        found += more
+    return found
 
 
-def _request() -> bytes:
-    from pynetdicom.pdu import A_ASSOCIATE_RQ
-    from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
-
+def association_request(abstract_syntax: str) -> bytes:
+    """An A-ASSOCIATE-RQ with one context."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
     primitive.calling_ae_title, primitive.called_ae_title = "SENDER", "PEER"
-    context = build_context(CT, ExplicitVRLittleEndian)
+    context = build_context(abstract_syntax, ExplicitVRLittleEndian)
     context.context_id = 1
     primitive.presentation_context_definition_list = [context]
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
@@ -165,7 +166,7 @@ def _request() -> bytes:
     return bytes(pdu.encode())
 
 
-def _command(uid: str) -> bytes:
+def command_of(uid: str) -> bytes:
     return command_set({0x0002: CT, 0x0100: 1, 0x0110: 1, 0x0700: 0, 0x0800: 1, 0x1000: uid})
 
 

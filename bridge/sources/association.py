@@ -243,6 +243,7 @@ class Association:
     ) -> None:
         self._connection, self._peer, self._request, self._desk, self._at = connection, peer, request, desk, at
         self._active_at = time.monotonic()
+        self._busy, self.spoke = True, False
         self._evicted = False
         self._contexts: Mapping[int, Context] = {}
         self._asked: Proposal
@@ -254,8 +255,8 @@ class Association:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the peer's last whole PDU."""
-        return time.monotonic() - self._active_at
+        """Seconds that the peer has left us waiting for its next PDU; 0 while we work for it."""
+        return 0.0 if self._busy else time.monotonic() - self._active_at
 
     def evict(self) -> None:
         """Ends it from another thread, to make room or to stop."""
@@ -314,11 +315,12 @@ class Association:
             deadline = time.monotonic() + self._desk.idle_s
             if self._incoming is not None:
                 deadline = min(deadline, self._incoming.expires_at)
+            self._active_at, self._busy = time.monotonic(), False
             kind, length = _PDU_HEADER.unpack(stream.exactly(HEADER, deadline))
             if length > MAXIMUM_PDU:
                 raise ProtocolError("a PDU is longer than the maximum that was announced")
             content = stream.exactly(length, deadline)
-            self._active_at = time.monotonic()
+            self._busy = self.spoke = True
             if kind == Pdu.DATA:
                 for context_id, control, fragment in fragments(content):
                     self._fragment(context_id, control, fragment)

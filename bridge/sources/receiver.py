@@ -44,8 +44,9 @@ log = logging.getLogger("bridge.receiver")
 
 RESCAN_S = 300.0
 IDLE_S, OBJECT_S = 60.0, 900.0
-SILENT_S = 1.0
-"""An association silent for so long may be ended to make room for another peer."""
+SILENT_S, UNSPOKEN_S = 0.25, 0.05
+"""When all associations are taken, one may be ended that has been silent for so long, or that has not said anything
+for so long since it began: a newcomer waits no longer than that, however many peers only hold associations."""
 
 INDEXED_S = 30.0
 """So long the index may lie behind the spool before a question about instances is put off."""
@@ -321,9 +322,11 @@ class Receiver:
         active = self._snapshot()
         if len(active) < self._maximum_associations:
             return True
-        silent = max(active, key=lambda a: a.silent_s)
-        if silent.silent_s < SILENT_S:
+        waiting = [(not a.spoke, a.silent_s, a) for a in active]
+        idle = [one for one in waiting if one[1] >= (UNSPOKEN_S if one[0] else SILENT_S)]
+        if not idle:
             return False
+        silent = max(idle, key=lambda one: one[:2])[2]
         silent.evict()
         with self._lock:
             self._active.discard(silent)

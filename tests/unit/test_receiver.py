@@ -371,7 +371,7 @@ def test_connections_that_ask_for_nothing_keep_nobody_from_an_echo(tmp_path: Pat
 
 
 def test_silent_associations_make_room_for_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.sources.receiver.SILENT_S", 0.0)
+    monkeypatch.setattr("bridge.sources.receiver.UNSPOKEN_S", 0.0)
     rig = Rig(tmp_path, maximum_associations=3)
     held = [established(rig) for _ in range(3)]
     assert echo_works(rig)
