@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 
@@ -34,7 +35,8 @@ from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.procedure_step import ProcedureSteps
 from bridge.sources.receiver import Receiver, server_context
-from bridge.sources.scu import Peer, report
+from bridge.sources.retention import Retention
+from bridge.sources.scu import Peer, Sender, report
 from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
 from bridge.sources.tls import client_context
@@ -138,11 +140,28 @@ class Archives:
             sweep_s=settings.sweep_s,
             services=(steps, commitment, Availability(spool, self._hint, store)),
             procedure_steps=steps.of_study,
+            retention=partial(self._retention, settings, store),
             route=partial(self._route, settings.name),
             at=self._at,
         )
         self._listening.append((receiver, commitment))
         return receiver
+
+    def _retention(
+        self, settings: ReceiverSource, store: Callable[[ChangePage], None], root: Path, spool: Spool
+    ) -> Retention:
+        to = settings.forward
+        return Retention(
+            settings.name,
+            root,
+            spool,
+            store,
+            time.time,
+            forwarder=None if to is None else Sender(Peer(to.host, to.port, to.ae_title, settings.ae_title)),
+            drop_pixel_data=settings.retention == "drop_pixel_data",
+            retain_s=settings.retain_hours * 3600,
+            replayed=lambda: self._state.replayed_files(settings.name),
+        )
 
     def _orthanc(self, settings: OrthancSource) -> Orthanc:
         address = settings.wado_rs or settings.url.rstrip("/") + settings.dicom_web

@@ -85,6 +85,14 @@ class ReceiverTls(_Section):
         return self
 
 
+class ForwardPeer(_Section):
+    """An archive that received objects are forwarded to."""
+
+    ae_title: str = Field(pattern=AE_TITLE)
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65_535)
+
+
 class ReceiverSource(_Source):
     """A C-STORE receiver. What it has stored is kept in its spool under `data_dir`."""
 
@@ -107,6 +115,11 @@ class ReceiverSource(_Source):
     procedure_step_days: float = Field(
         default=30.0, gt=0, le=3650, description="Days after which a study that was only announced is unknown"
     )
+    retention: Literal["keep", "drop_pixel_data"] = Field(
+        default="keep", description="What stays of an object: all of it, or what stands before its pixel data"
+    )
+    retain_hours: float = Field(default=24.0, ge=0, le=87_600, description="Before pixel data is dropped")
+    forward: ForwardPeer | None = Field(default=None, description="An archive that gets every object by C-STORE")
     manifest_days: float = Field(default=90.0, ge=1, le=36_500, description="Days that manifests are kept")
     maximum_object_bytes: int = Field(default=2_147_483_648, ge=1_048_576, description="Larger objects are refused")
     minimum_free_bytes: int = Field(default=1_073_741_824, ge=0, description="Below this free space: status A700")

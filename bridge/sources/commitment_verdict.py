@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from bridge.errors import InvalidFile, Unavailable
 from bridge.sources.part10 import read_headers
-from bridge.sources.spool import intact
+from bridge.sources.spool import intact, is_trimmed
 
 log = logging.getLogger("bridge.receiver")
 
@@ -66,6 +66,8 @@ def _failure(sop_class: str, instance: str, files: Sequence[Path]) -> FailureRea
     reason = FailureReason.NO_SUCH_OBJECT_INSTANCE
     for path in files:
         try:
+            if is_trimmed(path):
+                continue  # it is not held whole any more
             headers = read_headers(path)
             if headers.text("SOPClassUID") != sop_class:
                 reason = FailureReason.CLASS_INSTANCE_CONFLICT

@@ -34,6 +34,7 @@ from bridge.sources.lobby import BACKLOG, Lobby
 from bridge.sources.manifest import Manifest, Verdict, forget
 from bridge.sources.preflight import Scan, preflight
 from bridge.sources.preflight import Verdict as Preflight
+from bridge.sources.retention import Retention
 from bridge.sources.services import Request, Response, Service, Status
 from bridge.sources.spool import Outcome, Spool
 from bridge.sources.upper_layer import Proposal, Reject, reject_pdu
@@ -52,6 +53,7 @@ INDEXED_S = 30.0
 """So long the index may lie behind the spool before a question about instances is put off."""
 
 _FINDINGS_SHOWN = 20
+_QUARANTINE = "quarantine/"
 QUARANTINED_KEPT = 1000
 QUARANTINED_BYTES = 10_737_418_240
 TURNED_AWAY_A_MINUTE = 60
@@ -67,7 +69,7 @@ class Receiver:
     `calling_ae_titles` empty: callers on this machine only; `promiscuous`: any titles, from anywhere. `certificates`
     maps an AE title to the name or `sha256:` digest its client certificate must have. `route` may name another spool
     for an object, which is then not this source's; `services` answer what is neither C-ECHO nor C-STORE, and
-    `procedure_steps` gives the steps that name a study.
+    `procedure_steps` gives the steps that name a study; `retention` makes what looks after stored objects.
     """
 
     endpoint: WadoEndpoint | None = None
@@ -98,6 +100,7 @@ class Receiver:
         sweep_s: float = 3600.0,
         services: Sequence[Service] = (),
         procedure_steps: Callable[[str], tuple[ProcedureStep, ...]] = lambda _study: (),
+        retention: Callable[[Path, Spool], Retention] | None = None,
         route: Callable[[Origin, str], Spool | None] = lambda _origin, _study: None,
         at: Callable[[str], None] = lambda _stage: None,
     ) -> None:
@@ -106,7 +109,7 @@ class Receiver:
         for folder in (self._quarantine, self.manifests):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._files = Folder(name, self.spool.studies, index, clock, settle_s=0, allow_empty=True)
-        self._indexer = Indexer(name, store, at)
+        self._indexer, self._store = Indexer(name, store, at), store
         self._clock, self._at, self._route = clock, at, route
         self._called, self._calling, self._promiscuous = (
             {ae_title, *called_ae_titles},
@@ -121,6 +124,7 @@ class Receiver:
         self._services = {uid: service for service in services for uid in service.sop_classes}
         self._all_services, self._procedure_steps, self._index = tuple(services), procedure_steps, index
         self._scanned = threading.Event()
+        self._retention = retention(spool, self.spool) if retention is not None else None
         self._active: set[Association] = set()
         self._lock = threading.Lock()
         self._turned_away: Counter[str] = Counter()
@@ -133,6 +137,8 @@ class Receiver:
         forget(self.manifests, self._clock(), self._manifest_days)
         listener = self._listening()
         self._indexer.start()
+        if self._retention is not None:
+            self._retention.start()
         self._lobby = Lobby(listener, self._arrived, self._dropped, maximum=self._maximum_connections, tls=self._tls)
         self._lobby.start()
 
@@ -146,6 +152,8 @@ class Receiver:
             for association in active:
                 association.evict()
             time.sleep(0.02)
+        if self._retention is not None:
+            self._retention.stop()
         self._indexer.stop()
         self._lobby = None
 
@@ -155,11 +163,31 @@ class Receiver:
         forget(self.manifests, self._clock(), self._manifest_days)
         for service in self._all_services:
             service.catch_up()
+        self._take_up_replayed()
         page = self._files.changes(position)
         if page.files or page.gone or page.rejected:
             return replace(page, caught_up=False)  # the next call knows that this page is durable
         self._scanned.set()
         return page
+
+    def _take_up_replayed(self) -> None:
+        """What a person asked to try again of the quarantine: taken in if it can be, else parked again."""
+        for key in self._index.replayed_files(self.name):
+            name = key.removeprefix(_QUARANTINE)
+            path = self._quarantine / f"{name}.dcm"
+            if name == key or "/" in name or not path.is_file():
+                continue
+            scan = preflight(path)
+            if scan.verdict is Preflight.QUARANTINE:
+                rejection = Rejection(key, scan.reason, {"file": f"quarantine/{path.name}"})
+                self._store(ChangePage(frozenset(), "", caught_up=True, rejected=(rejection,)))
+                continue
+            study, instance = scan.headers.text("StudyInstanceUID"), scan.headers.text("SOPInstanceUID")
+            kept = self.spool.keep(path, study, instance, name)
+            if self._retention is not None:
+                self._retention.note(kept.path)
+            indexed = self._indexed(kept.path, study, scan.headers)
+            self._store(ChangePage(frozenset([study]), "", caught_up=True, files=(indexed,), accepted=(key,)))
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
         headers = self._files.read(study_instance_uid)
@@ -254,6 +282,8 @@ class Receiver:
             self._at("renamed")
             if other is not None:
                 return Judgement(Status.SUCCESS, Verdict.ROUTED, study_instance_uid=study)
+            if self._retention is not None:
+                self._retention.note(kept.path)
             self._indexer.add(self._indexed(kept.path, study, headers))
         except OSError as error:
             return self._refused(received, f"it cannot be kept: {error.strerror}")
@@ -291,7 +321,7 @@ class Receiver:
         received.part.rename(path)
         evidence: dict[str, str | int] = {"bytes": received.size, "file": f"quarantine/{name}"}
         try:
-            self._indexer.add(Rejection(f"quarantine/{received.digest[:32]}", reason, evidence))
+            self._indexer.add(Rejection(f"{_QUARANTINE}{received.digest[:32]}", reason, evidence))
         except Unavailable as error:
             log.error("receiver %s: %s", self.name, error)
         return Judgement(status, Verdict.QUARANTINED, reason)

@@ -103,6 +103,16 @@ class Spool:
         return known
 
 
+TRIMMED = b"HEADERS ONLY"
+"""Begins the preamble of an object whose pixel data was dropped; what was received begins with zeros."""
+
+
+def is_trimmed(path: Path) -> bool:
+    """Whether the pixel data of a kept file was dropped. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(TRIMMED)) == TRIMMED
+
+
 def intact(path: Path) -> bool:
     """Whether the data set of a kept file is still what was received, read to its end. Raises OSError."""
     digest = hashlib.sha256()

@@ -26,7 +26,7 @@ from bridge.sources.part10 import read_headers
 from bridge.sources.receiver import Receiver
 from bridge.sources.upper_layer import command_set, data_pdus
 from bridge.state import State
-from tests.builders import STUDY, a_dataset
+from tests.builders import STUDY, a_dataset, as_file
 from tests.services.peers import free_port
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -268,6 +268,21 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, stage: str) -> No
     digests = {hashlib.sha256(f.read_bytes()).hexdigest() for f in rig.files()}
     assert len(digests) == len(rig.files())
     rig.close()
+
+
+def test_a_quarantined_object_is_taken_in_when_a_person_has_repaired_and_replayed_it(rig: Rig) -> None:
+    assert rig.send(a_dataset(StudyInstanceUID=None)) == [0xC000]
+    (quarantined,) = (rig.folder / "spool" / "quarantine").iterdir()
+    (item,) = rig.state.items(parked=True)
+    rig.state.replay(item.queue, item.key, 2.0)
+    rig.receiver.changes(None)
+    assert [i.key for i in rig.state.items(parked=True)] == [item.key]
+    quarantined.write_bytes(as_file(a_dataset()))
+    rig.state.replay(item.queue, item.key, 3.0)
+    rig.receiver.changes(None)
+    assert rig.state.items(queue=item.queue) == []
+    assert len(rig.receiver.read(STUDY).instances) == 1
+    assert list((rig.folder / "spool" / "quarantine").iterdir()) == []
 
 
 def manifests(rig: Rig) -> list[dict[str, Any]]:
