@@ -36,7 +36,7 @@ from bridge.sources.preflight import Scan, preflight
 from bridge.sources.preflight import Verdict as Preflight
 from bridge.sources.retention import Retention
 from bridge.sources.services import Request, Response, Service, Status
-from bridge.sources.spool import Outcome, Spool
+from bridge.sources.spool import Outcome, Spool, data_set_digest
 from bridge.sources.upper_layer import Proposal, Reject, reject_pdu
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
@@ -183,7 +183,7 @@ class Receiver:
                 self._store(ChangePage(frozenset(), "", caught_up=True, rejected=(rejection,)))
                 continue
             study, instance = scan.headers.text("StudyInstanceUID"), scan.headers.text("SOPInstanceUID")
-            kept = self.spool.keep(path, study, instance, name)
+            kept = self.spool.keep(path, study, instance, data_set_digest(path))
             if self._retention is not None:
                 self._retention.note(kept.path)
             indexed = self._indexed(kept.path, study, scan.headers)

@@ -113,17 +113,22 @@ def is_trimmed(path: Path) -> bool:
         return file.read(len(TRIMMED)) == TRIMMED
 
 
-def intact(path: Path) -> bool:
-    """Whether the data set of a kept file is still what was received, read to its end. Raises OSError."""
+def data_set_digest(path: Path) -> str:
+    """The SHA-256 of the data set in a file of ours, read to its end; "" when there is none. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         start = file.read(_GROUP_LENGTH_END)
         if len(start) < _GROUP_LENGTH_END:
-            return False
+            return ""
         file.seek(int.from_bytes(start[-4:], "little"), os.SEEK_CUR)
         while piece := file.read(1_048_576):
             digest.update(piece)
-    return path.stem.partition("-")[2] == digest.hexdigest()[:32]
+    return digest.hexdigest()
+
+
+def intact(path: Path) -> bool:
+    """Whether the data set of a kept file is still what was received. Raises OSError."""
+    return path.stem.partition("-")[2] == data_set_digest(path)[:32]
 
 
 _GROUP_LENGTH_END = 144
