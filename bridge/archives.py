@@ -229,6 +229,7 @@ class Archives:
             poll_s=settings.poll_s,
             sweep_s=settings.sweep_s,
             verify_s=settings.verify_s,
+            rereads_per_pass=settings.rereads_per_pass,
             endpoint=WadoEndpoint(settings.name, address),
         )
         self._closed.append(source.close)
@@ -252,6 +253,7 @@ class Archives:
             poll_s=settings.poll_s,
             sweep_s=settings.sweep_s,
             verify_s=settings.verify_s,
+            rereads_per_pass=settings.rereads_per_pass,
             lookback_days=settings.lookback_days,
             window_days=settings.window_days,
             overlap_days=settings.overlap_days,

@@ -204,6 +204,7 @@ class DicomWebSource(_Source):
     poll_s: float = Field(default=30.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
     sweep_s: float = Field(default=21_600.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
     verify_s: float = Field(default=60.0, ge=1, le=86_400, description="Seconds between counts of a part of it")
+    rereads_per_pass: int = Field(default=10, ge=0, le=1000, description="Studies read again with each count")
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
 
 
@@ -237,6 +238,7 @@ class DimseSource(_Source):
     poll_s: float = Field(default=60.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
     sweep_s: float = Field(default=86_400.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
     verify_s: float = Field(default=300.0, ge=1, le=86_400, description="Seconds between counts of a part of it")
+    rereads_per_pass: int = Field(default=10, ge=0, le=1000, description="Studies read again with each count")
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
 
     @model_validator(mode="after")

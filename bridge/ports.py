@@ -107,6 +107,16 @@ class ImagingSource(Protocol):
 
 
 @runtime_checkable
+class TellsNoChanges(Protocol):
+    """A source that cannot tell what changes in old studies: a patient renamed leaves every count as it was. In each
+    verify pass some of the studies held are read again, whatever their counts say, one after another and round again.
+    """
+
+    @property
+    def rereads_per_pass(self) -> int: ...
+
+
+@runtime_checkable
 class KnowsTotal(Protocol):
     """A source that can tell cheaply how many instances it holds of all studies: verify passes make haste when some
     are missing. It need not be exact: what it does not show, the passes find at their own pace."""
@@ -252,6 +262,10 @@ class PipelineState(WorkTable, Protocol):
         ...
 
     def verified(self, source: str) -> str: ...
+
+    def commit_rereads(self, source: str, studies: int, now: float) -> None:
+        """Hints for the next so many studies held of a source, after those of the last call."""
+        ...
 
     def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None: ...
 

@@ -23,6 +23,7 @@ from bridge.ports import (
     LeaseLost,
     PipelineState,
     Sink,
+    TellsNoChanges,
     sink_queue,
 )
 from bridge.rounds import Round
@@ -200,6 +201,8 @@ class Pipeline:
         left = max(0, missing - sum(held[uid] - there for uid, there in different.items()))
         ended, now = begun.after_pass(up_to, left), self.clock()
         self.state.commit_verified(claim.key, different, ended.text, now)
+        if isinstance(source, TellsNoChanges):
+            self.state.commit_rereads(claim.key, source.rereads_per_pass, now)
         self.state.reschedule(claim, now if ended.pressing else now + source.verify_s)
 
     def _missing(self, name: str) -> int:

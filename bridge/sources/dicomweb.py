@@ -58,6 +58,7 @@ class DicomWeb:
         poll_s: float = 30.0,
         sweep_s: float = 21_600.0,
         verify_s: float = 60.0,
+        rereads_per_pass: int = 10,
         endpoint: WadoEndpoint | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class DicomWeb:
             raise ConfigError(f"source {name}: allowed are {allowed}")
         self.name, self.endpoint = name, endpoint
         self.poll_s, self.sweep_s, self.verify_s = poll_s, sweep_s, verify_s
+        self.rereads_per_pass = rereads_per_pass
         self._clock, self._since, self._page_size = clock, since, page_size
         self._lookback, self._overlap = timedelta(days=lookback_days), timedelta(days=overlap_days)
         self._client = WebClient(

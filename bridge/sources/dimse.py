@@ -51,6 +51,7 @@ class Dimse:
         poll_s: float = 60.0,
         sweep_s: float = 86_400.0,
         verify_s: float = 300.0,
+        rereads_per_pass: int = 10,
         since: date | None = None,
         lookback_days: int = 30,
         window_days: int = 7,
@@ -68,6 +69,7 @@ class Dimse:
     ) -> None:
         self.name, self.endpoint = name, endpoint
         self.poll_s, self.sweep_s, self.verify_s = poll_s, sweep_s, verify_s
+        self.rereads_per_pass = rereads_per_pass
         self._clock, self._zone, self._since = clock, zone, since
         self._lookback, self._window = timedelta(days=lookback_days), timedelta(days=max(1, window_days))
         self._overlap = timedelta(days=max(1, overlap_days))

@@ -23,7 +23,7 @@ from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
 
 HELD_PAGE = 2000
-_VERIFIED = "verify:"
+_VERIFIED, _REREAD = "verify:", "reread:"
 """Cursors of verify passes lie beside those of sources; a source's name has no colon."""
 
 
@@ -195,6 +195,14 @@ class Holdings(Work):
         with self._db.write() as connection:
             self._hint(connection, source, different, now, 0.0, 0.0)
             self._move(connection, f"{_VERIFIED}{source}", progress)
+
+    def commit_rereads(self, source: str, studies: int, now: float) -> None:
+        """Hints for the next so many studies held of a source, after those of the last call; round again at the end."""
+        place = f"{_REREAD}{source}"
+        held = [uid for uid, _ in self.held_after(source, self.position(place) or "", studies)]
+        with self._db.write() as connection:
+            self._hint(connection, source, held, now, 0.0, 0.0)
+            self._move(connection, place, held[-1] if len(held) == studies else "")
 
     def known_files(self, source: str) -> dict[str, tuple[int, int]]:
         """path → (size, mtime_ns) of every file the source has read, readable or not."""

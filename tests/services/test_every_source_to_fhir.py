@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hospital import generate
+from hospital.plan import ISSUER_OID
 from tests.dicom_files import study_bytes
 from tests.services.bridge_process import BridgeProcess
 from tests.services.orthanc_server import OrthancServer, running_orthanc
@@ -33,7 +39,9 @@ def by_dicomweb(orthanc: OrthancServer, _port: int) -> str:
 
 
 def by_find(orthanc: OrthancServer, _port: int, more: str = "") -> str:
+    """Orthanc answers no query for IssuerOfPatientID: the site says whose its bare patient ids are."""
     return (
+        f'[identity]\npatient_id_system = "urn:oid:{ISSUER_OID}"\n'
         f'[[sources]]\nkind = "dimse"\nname = "dicom"\nhost = "127.0.0.1"\nport = {orthanc.dicom_port}\n'
         f'ae_title = "{orthanc.ae_title}"\nlookback_days = 3650\nwindow_days = 365\n{OFTEN}{more}'
     )
@@ -99,4 +107,68 @@ def test_two_sources_of_one_study_make_one_resource_with_both_endpoints(tmp_path
         assert (study["numberOfInstances"], study["status"]) == (4, "available")
 
 
+def found(orthanc: OrthancServer, uid: str) -> str:
+    """Orthanc's path of what has this UID."""
+    with orthanc.client() as client:
+        return str(client.post("/tools/lookup", content=uid).raise_for_status().json()[0]["Path"])
+
+
+@pytest.mark.parametrize("way", [by_changes, by_dicomweb, by_find])
+def test_a_series_deleted_and_a_patient_renamed_under_the_same_study_are_told(
+    tmp_path: Path, way: Callable[[OrthancServer, int], str]
+) -> None:
+    with followed(tmp_path, way) as (orthanc, bridge):
+        orthanc.upload(study_bytes(STUDY, series=2, instances=2))
+        before = bridge.study(STUDY, numberOfSeries=2, numberOfInstances=4)
+        with orthanc.client() as client:
+            client.delete(found(orthanc, f"{STUDY}.2")).raise_for_status()
+            bridge.study(STUDY, numberOfSeries=1, numberOfInstances=2)
+            change = {
+                "Replace": {"PatientID": "TEST-9"}, "Force": True, "KeepSource": False,
+                "Keep": ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"],
+            }  # fmt: skip
+            client.post(found(orthanc, "TEST-1") + "/modify", json=change).raise_for_status()
+        after = bridge.wait_for(
+            "another subject",
+            lambda: next((s for s in bridge.studies(STUDY) if s["subject"] != before["subject"]), None),
+        )
+        assert (after["status"], after["numberOfInstances"], after["id"]) == ("available", 2, before["id"])
+
+
+def test_a_study_split_over_two_archives_is_one_and_stays_while_one_of_them_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    files = f'[[sources]]\nkind = "folder"\nname = "files"\npath = "{folder}"\npoll_s = 0.3\nsettle_s = 0\n'
+    with followed(tmp_path, by_changes, lambda _orthanc, _port: files) as (orthanc, bridge):
+        orthanc.upload(study_bytes(STUDY, instances=2))
+        for number, content in enumerate(study_bytes(STUDY, instances=3, first=3)):
+            (folder / f"{number}.dcm").write_bytes(content)
+        assert len(bridge.study(STUDY, numberOfInstances=5, numberOfSeries=1)["endpoint"]) == 1
+        orthanc.delete_study(STUDY)
+        left = bridge.study(STUDY, numberOfInstances=3)
+        assert (left["status"], left.get("endpoint")) == ("available", None)
+
+
+@pytest.mark.parametrize("way", [by_changes, by_dicomweb, by_find, by_get, by_move])
+def test_the_founding_question_has_its_answer_whatever_the_source(
+    tmp_path: Path, way: Callable[[OrthancServer, int], str]
+) -> None:
+    today = date.today()
+    made = generate(tmp_path / "hospital", patients=24, today=today)
+    load = ["load", str(tmp_path / "hospital" / "clinical"), "--lake", str(tmp_path / "data" / "lake")]
+    subprocess.run([COHORT, *load], check=True, capture_output=True)
+    with followed(tmp_path, way) as (orthanc, bridge):
+        orthanc.upload([file.read_bytes() for file in sorted((tmp_path / "hospital" / "dicom").rglob("*.dcm"))])
+
+        def answered() -> bool:
+            ask = ["ask", "osteosarcoma-ct", "--json", "--lake", str(bridge.data_dir / "lake"), "--date", str(today)]
+            done = subprocess.run([COHORT, *ask], capture_output=True, check=True)
+            rows = json.loads(done.stdout)["rows"]
+            found = sorted((*row["identifiers"], row["study_instance_uid"]) for row in rows)
+            return found == sorted(made.osteosarcoma_ct_expected)
+
+        bridge.wait_for("the founding answer", answered, within_s=120)
+
+
+COHORT = str(Path(sys.executable).with_name("cohort"))
 DCM = "http://dicom.nema.org/resources/ontology/DCM"

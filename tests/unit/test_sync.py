@@ -237,6 +237,30 @@ def test_a_study_that_cannot_be_counted_is_read(rig: Rig, monkeypatch: pytest.Mo
     assert rig.study()["numberOfInstances"] == 2
 
 
+class SilentArchive(FakeArchive):
+    """Tells nothing of what changes in studies it has told of."""
+
+    rereads_per_pass = 2
+
+
+def test_what_changes_without_a_feed_or_a_count_is_found_by_reading_again(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 's.sqlite'}")
+    rig = Rig(state)
+    rig.pipeline.sources["a"] = rig.a = SilentArchive("a")  # type: ignore[index]
+    studies = [f"1.2.3.{n}" for n in range(10, 15)]
+    for uid in studies:
+        rig.a.put(headers(study=uid))
+    rig.run(5)
+    for uid in studies:
+        rig.a.put(headers(study=uid, StudyDescription="renamed"), quietly=True)
+    rig.run(60)
+    for uid in studies:
+        (content,) = [r.content for r in state.study_resources(uid) if r.resource_type == "ImagingStudy"]
+        assert content is not None
+        assert content["description"] == "renamed"
+    state.close()
+
+
 def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
     rig.a.put(headers())
     rig.a.down = True
