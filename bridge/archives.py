@@ -39,9 +39,10 @@ from bridge.sources.retention import Retention
 from bridge.sources.scu import Peer, Sender, report
 from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
-from bridge.sources.tls import client_context
-from bridge.sources.web_auth import ClientCredentials, sign_in
 from bridge.state import State
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.owner import Owner
+from bridge.web.tls import client_context
 
 
 class Archives:
@@ -274,7 +275,7 @@ class Archives:
 
     def _tokens(self, name: str, url: str, oauth: OAuth) -> ClientCredentials:
         tokens = ClientCredentials(
-            name,
+            Owner.source(name),
             url,
             token_url=oauth.token_url,
             client_id=oauth.client_id,
@@ -310,4 +311,6 @@ class Archives:
 
 
 def _client_tls(name: str, tls: ClientTls | None) -> ssl.SSLContext | None:
-    return None if tls is None else client_context(name, ca=tls.ca, certificate=tls.certificate, key=tls.key)
+    return (
+        None if tls is None else client_context(Owner.source(name), ca=tls.ca, certificate=tls.certificate, key=tls.key)
+    )

@@ -24,9 +24,10 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.code_tables": {"bridge.translate"},
     "bridge.sources": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",
-        "httpx", "orjson", "bridge",
+        "bridge.web", "httpx", "orjson", "bridge",
     },
-    "bridge.sinks": {"bridge.errors", "bridge.model", "httpx", "orjson"},
+    "bridge.sinks": {"bridge.errors", "bridge.model", "bridge.web", "httpx", "orjson"},
+    "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "sqlalchemy", "orjson",
     },

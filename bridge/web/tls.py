@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from bridge.errors import ConfigError
+from bridge.web.owner import Owner
 
 
 def client_context(
-    name: str, *, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
+    owner: Owner, *, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
-    """The TLS settings of one source towards its archive.
+    """The TLS settings of one source or sink towards its peer.
 
     Result  trusts `ca` alone when given, else the system's authorities; shows `certificate` with `key` when given
     Raises  ConfigError, naming the setting, when a file cannot be used
@@ -19,13 +19,11 @@ def client_context(
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ssl.SSLError):
-        raise ConfigError(f"source {name}: tls.ca: not a readable file of PEM certificates") from None
+        raise owner.misconfigured("tls.ca: not a readable file of PEM certificates") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None:
         try:
             context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError):
-            raise ConfigError(
-                f"source {name}: tls.certificate, tls.key: not a readable PEM certificate with its key"
-            ) from None
+            raise owner.misconfigured("tls.certificate, tls.key: not a readable PEM certificate with its key") from None
     return context
