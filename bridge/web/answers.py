@@ -69,20 +69,29 @@ def loopback(url: str) -> bool:
     >>> loopback("http://127.0.0.1:8080/fhir"), loopback("http://127.0.0.1.evil.example/")
     (True, False)
     """
-    host = httpx.URL(url).host
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL:
+        return False
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
+def can_be_asked(url: str) -> bool:
+    """Whether this is an http or https address with a host, and a port that exists."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    port = 80 if parsed.port is None else parsed.port
+    return parsed.scheme in ("http", "https") and bool(parsed.host) and 0 < port <= 65_535
+
+
 def check_address(owner: Owner, url: str) -> None:
     """Raises ConfigError when `url` cannot be asked."""
-    try:
-        port = httpx.URL(url).port
-    except httpx.InvalidURL:
-        port = 0
-    if port is not None and not 0 < port <= 65_535:
+    if not can_be_asked(url):
         raise owner.misconfigured("url is not a valid address; allowed: http://HOST:PORT, PORT 1 to 65535")
 
 

@@ -37,6 +37,8 @@ class _OneOrigin(httpx.Auth):
 class ClientCredentials(FetchedToken):
     """OAuth2 client credentials (RFC 6749 4.4): the secret goes to `token_url`, the token to the origin of `url`.
 
+    `tls` is shown to the origin of `url`, `token_tls` to a token endpoint elsewhere.
+
     Raises the owner's Unavailable when no token can be had; the message never quotes the server's answer.
     """
 
@@ -51,6 +53,7 @@ class ClientCredentials(FetchedToken):
         scope: str = "",
         resource: str = "",
         tls: ssl.SSLContext | None = None,
+        token_tls: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -60,9 +63,11 @@ class ClientCredentials(FetchedToken):
         self._token_url, self._form = token_url, form | {key: value for key, value in optional.items() if value}
         self._endpoint = TokenEndpoint(
             owner,
+            url,
             setting="oauth.token_url",
             check="oauth.client_id, oauth.client_secret and oauth.scope",
             tls=tls,
+            token_tls=token_tls,
             timeout_s=timeout_s,
             transport=transport,
         )

@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from bridge.errors import Unavailable
-from bridge.web.answers import Unusable, bounded, explained, origin, retry_after
+from bridge.web.answers import Unusable, bounded, explained, origin, retry_after, same_origin
 from bridge.web.owner import Owner
 
 REFRESH_BEFORE_S = 60.0
@@ -47,40 +47,46 @@ class Token:
 
 
 class TokenEndpoint:
-    """Asks one token endpoint. `setting` is where its address stands; `check` names what to look at on a refusal.
+    """Asks for the tokens of the server at `url`. `setting` is where the endpoint's address stands, `check` what to
+    look at on a refusal.
 
-    Redirects are not followed and the environment's proxies not used.
+    `tls` is shown to the origin of `url`, `token_tls` to token endpoints elsewhere: our certificate stays with the
+    server it is for. Redirects are not followed and the environment's proxies not used.
     """
 
     def __init__(
         self,
         owner: Owner,
+        url: str,
         *,
         setting: str,
         check: str,
         tls: ssl.SSLContext | None = None,
+        token_tls: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._owner, self._setting, self._check, self._timeout_s = owner, setting, check, timeout_s
-        self._client = httpx.Client(
-            verify=tls if tls is not None else True,
-            timeout=timeout_s,
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-        )
+        self._owner, self._url, self._setting, self._check = owner, url, setting, check
+        self._timeout_s = timeout_s
+        self._here = json_client(tls, timeout_s, transport)
+        self._elsewhere = json_client(token_tls, timeout_s, transport)
 
     def close(self) -> None:
-        self._client.close()
+        self._here.close()
+        self._elsewhere.close()
 
-    def token(self, url: str, form: Mapping[str, str]) -> Token:
-        """The token for a form. Raises the owner's Unavailable; the message never quotes the server's answer."""
+    def token(
+        self, url: str, form: Mapping[str, str], why: Callable[[httpx.Response], str] = lambda _response: ""
+    ) -> Token:
+        """The token for a form. `why` may know better what a refusal comes from than `check`; "" when it does not.
+
+        Raises  the owner's Unavailable; the message never quotes the server's answer
+        """
+        client = self._here if same_origin(url, self._url) else self._elsewhere
         try:
-            with self._client.stream("POST", url, data=form) as response:
+            with client.stream("POST", url, data=form) as response:
                 if response.status_code != 200:
-                    raise self._refused(response)
+                    raise self._refused(response, why(response))
                 return self._read(self._content(response))
         except Unusable as problem:
             raise self.unavailable(str(problem)) from None
@@ -96,7 +102,7 @@ class TokenEndpoint:
     def _content(self, response: httpx.Response) -> bytes:
         return b"".join(bounded(response, TOKEN_BYTES, self._timeout_s))
 
-    def _refused(self, response: httpx.Response) -> Unavailable:
+    def _refused(self, response: httpx.Response, why: str) -> Unavailable:
         code = response.status_code
         if 300 <= code < 400:
             return self.unavailable(
@@ -107,7 +113,7 @@ class TokenEndpoint:
         said = ""
         with suppress(Unusable):
             said = _error(self._content(response))
-        return self.unavailable(f"HTTP {code}{f' {said}' if said else ''}: check {self._check}")
+        return self.unavailable(f"HTTP {code}{f' {said}' if said else ''}: {why or f'check {self._check}'}")
 
     def _read(self, content: bytes) -> Token:
         try:
@@ -145,6 +151,7 @@ class FetchedToken(httpx.Auth):
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
         if response.status_code == 401:
+            _unread(response)
             request.headers["Authorization"] = f"Bearer {self._current(refused=token)}"
             yield request
 
@@ -157,6 +164,25 @@ class FetchedToken(httpx.Auth):
                 self._token = fetched.value
                 self._until = asked + max(fetched.lifetime_s - REFRESH_BEFORE_S, fetched.lifetime_s / 2)
             return self._token
+
+
+def json_client(tls: ssl.SSLContext | None, timeout_s: float, transport: httpx.BaseTransport | None) -> httpx.Client:
+    """A client that asks for JSON, follows no redirect and uses no proxy of the environment."""
+    return httpx.Client(
+        verify=tls if tls is not None else True,
+        timeout=timeout_s,
+        headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
+        follow_redirects=False,
+        trust_env=False,
+        transport=transport,
+    )
+
+
+def _unread(response: httpx.Response) -> None:
+    """Throws the content away. httpx would read all of it, however long it is, before it asks again."""
+    if isinstance(response.stream, httpx.SyncByteStream):
+        response.stream.close()
+        response.stream = httpx.ByteStream(b"")
 
 
 def _error(content: bytes) -> str:
