@@ -22,7 +22,14 @@ def _usable_address(value: str) -> str:
     return value
 
 
+def _encrypted(value: str) -> str:
+    if value and not value.startswith("https:"):
+        raise ValueError("an https:// address")
+    return value
+
+
 Address = Annotated[str, Field(pattern=URL), AfterValidator(_usable_address)]
+AddressOrNone = Annotated[str, Field(pattern=f"^$|{URL}"), AfterValidator(_usable_address)]
 
 
 class Section(BaseModel):
@@ -55,10 +62,12 @@ class Smart(Section):
     key_id: str = Field(default="", description="kid; empty: the one in the JWK, else the key's thumbprint (RFC 7638)")
     algorithm: Literal["", "RS384", "ES384"] = Field(default="", description="Empty: the one that the key is for")
     scope: str = Field(min_length=1, description="For example: system/Patient.rs system/ImagingStudy.cruds")
-    token_url: Address | Literal[""] = Field(
+    token_url: AddressOrNone = Field(
         default="", description="Empty: the server names it in .well-known/smart-configuration"
     )
-    jku: Address | Literal[""] = Field(default="", description="Where our public keys are, if the server wants it said")
+    jku: Annotated[AddressOrNone, AfterValidator(_encrypted)] = Field(
+        default="", description="Where our public keys are published, if the server wants it said"
+    )
 
 
 def check_sign_in(

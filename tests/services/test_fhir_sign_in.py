@@ -13,11 +13,13 @@ import orjson
 import pytest
 
 from bridge import config
+from bridge.compose import Bridge
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.sinks.fhir_server import FhirServerSink
-from tests.authorization_server import CLIENT_ID, SCOPE, AuthorizationServer, FhirServer, key_file
+from tests.authorization_server import CLIENT_ID, SCOPE, AuthorizationServer, FhirServer, key_file, running_site
 from tests.services.certificates import Authority
+from tests.services.peers import free_port
 from tests.unit.test_fhir_server_sink import a_state
 from tests.web_server import Asked, Reply, WebServer, web_server
 
@@ -170,3 +172,15 @@ def test_an_address_of_a_next_page_elsewhere_gets_no_credentials(authority: Auth
         with httpx.Client(auth=signed_in.auth, verify=signed_in.tls, trust_env=False) as client:
             client.get(f"{evil.url}/fhir?page=2")
         assert evil.asked[0].headers.get("authorization") is None
+
+
+def test_a_whole_bridge_signs_in_with_its_key(tmp_path: Path) -> None:
+    smart = {"client_id": CLIENT_ID, "key": str(key_file(tmp_path, "ES384")), "scope": SCOPE}
+    with running_site() as site:
+        sink = {"kind": "fhir_server", "name": "ehr", "url": site.url, "smart": smart}
+        found = config.parse({"data_dir": str(tmp_path), "api": {"port": free_port()}, "sinks": [sink]})
+        site.tokens.registered |= {key.key_id: key.public() for key in signing_keys(found)}
+        with Bridge(found).running() as bridge:
+            assert bridge.sinks["ehr"].deliver([a_state()]) == [None]
+        assert site.tokens.given == 1
+        assert site.tokens.refused == []

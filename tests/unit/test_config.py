@@ -53,6 +53,11 @@ TOKENS = {"token_url": "http://login.example/token"}
         ({"sinks": [EHR | {"password": "p"}]}, "sinks[0]: password needs username"),
         ({"sinks": [EHR | {"smart": SMART | {"keyid": "x"}}]}, "smart.keyid: unknown setting. Did you mean key_id?"),
         ({"sinks": [EHR | {"smart": SMART | {"algorithm": "HS256"}}]}, "sinks[0].smart.algorithm: found 'HS256'"),
+        (
+            {"sinks": [EHR | {"smart": SMART | {"jku": "http://h/k"}}]},
+            "jku: found 'http://h/k'; allowed: an https",
+        ),
+        ({"sinks": [EHR | {"smart": SMART | {"token_url": "https://h:99999/t"}}]}, "allowed: an http:// or https://"),
         ({"sinks": [EHR | {"smart": {"client_id": "bridge", "key": "k"}}]}, "sinks[0].smart.scope: missing"),
         ({"sinks": [EHR | HTTP | {"bearer_token": "t"}]}, "sinks[0]: url: credentials would travel unencrypted"),
         ({"sinks": [EHR | HTTP | {"username": "u", "password": "p"}]}, "url: credentials would travel unencrypted"),
