@@ -26,6 +26,7 @@ from bridge.demo import run_demo
 from bridge.errors import ConfigError, ProjectError
 from bridge.import_files import import_files, including_import
 from bridge.import_report import show
+from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state import State
 
 app = typer.Typer(
@@ -121,10 +122,24 @@ def check(
     Example: bridge check --config bridge.toml
     """
     settings = _settings(config_file, data_dir)
+    for sink in settings.sinks:
+        fhir_server_sign_in(sink).close()
     if as_json:
         typer.echo(settings.model_dump_json(indent=2))
         return
     typer.echo(f"The configuration is valid: {len(settings.sources)} sources, {len(settings.sinks)} FHIR servers")
+
+
+@app.command()
+def jwks(config_file: ConfigOption = None) -> None:
+    """Print the public keys that FHIR servers are to know the bridge by (JWK Set, RFC 7517), for registration.
+
+    Example: bridge jwks --config bridge.toml
+    """
+    keys = [key.public() for key in signing_keys(_settings(config_file, Path("bridge-data")))]
+    if not keys:
+        raise ConfigError("sinks: none signs in with a key; give one of them smart = { … }")
+    typer.echo(json.dumps({"keys": keys}, indent=2))
 
 
 @app.command()

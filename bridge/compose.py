@@ -27,6 +27,7 @@ from bridge.config import ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
+from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.sinks.lake import LakeSink
 from bridge.sources.manifest import association, associations
@@ -61,9 +62,10 @@ class Bridge:
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
         self._publish = threading.Event()
+        self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
-        self.sinks: dict[str, Sink] = {s.name: _fhir_server(s) for s in settings.sinks}
+        self.sinks: dict[str, Sink] = {s.name: _fhir_server(s, self._closed) for s in settings.sinks}
         self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
         self.pipeline = Pipeline(
             state=self.state,
@@ -88,6 +90,8 @@ class Bridge:
         """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
         with ExitStack() as stack:
             stack.callback(self.state.close)
+            for close in self._closed:
+                stack.callback(close)
             stack.enter_context(_alone(self.settings))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
@@ -186,15 +190,18 @@ def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Transla
     return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
 
 
-def _fhir_server(settings: FhirServerSettings) -> FhirServerSink:
-    return FhirServerSink(
+def _fhir_server(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:
+    signed_in = fhir_server_sign_in(settings)
+    sink = FhirServerSink(
         settings.name,
         settings.url,
         patients=settings.patients,
-        auth=(settings.username, settings.password.get_secret_value()) if settings.username else None,
-        bearer_token=settings.bearer_token.get_secret_value(),
+        auth=signed_in.auth,
+        tls=signed_in.tls,
         timeout_s=settings.timeout_s,
     )
+    closed += [signed_in.close, sink.close]
+    return sink
 
 
 def _uvicorn(app: FastAPI) -> uvicorn.Config:

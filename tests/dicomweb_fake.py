@@ -17,7 +17,7 @@ from pydicom import dcmread
 
 from bridge.ports import ChangePage
 from bridge.sources.dicomweb import DicomWeb
-from bridge.sources.web_auth import sign_in
+from bridge.web.auth import sign_in
 
 URL = "https://dicomweb.example/rs"
 USERNAME, PASSWORD = "reader", "correct horse"

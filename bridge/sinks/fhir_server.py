@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -38,17 +39,20 @@ class FhirServerSink:
         url: str,
         *,
         patients: str = "match",
-        auth: tuple[str, str] | None = None,
-        bearer_token: str = "",
+        auth: httpx.Auth | None = None,
+        tls: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name, self._url, self._patients = name, url.rstrip("/"), patients
-        headers = {"Accept": FHIR_JSON, "Accept-Encoding": "identity"}
-        if bearer_token:
-            headers["Authorization"] = f"Bearer {bearer_token}"
         self._client = httpx.Client(
-            auth=auth, headers=headers, timeout=timeout_s, follow_redirects=False, transport=transport, trust_env=False
+            auth=auth,
+            verify=tls if tls is not None else True,
+            headers={"Accept": FHIR_JSON, "Accept-Encoding": "identity"},
+            timeout=timeout_s,
+            follow_redirects=False,
+            transport=transport,
+            trust_env=False,
         )
         self._sent: dict[tuple[str, str], int] = {}
 

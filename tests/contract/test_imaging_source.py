@@ -21,8 +21,8 @@ from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.peer import Peer
-from bridge.sources.web_auth import sign_in
 from bridge.state import State
+from bridge.web.auth import sign_in
 from tests import dicomweb_fake
 from tests.dicom_files import study_bytes
 from tests.dicom_server.archive import Fault, SimulatedArchive

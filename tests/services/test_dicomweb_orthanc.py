@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import SourceUnavailable
 from bridge.sources.dicomweb import DicomWeb
-from bridge.sources.web_auth import sign_in
+from bridge.web.auth import sign_in
 from tests.dicom_files import study_bytes
 from tests.dicomweb_fake import TODAY, follow
 from tests.services.orthanc_server import OrthancServer
