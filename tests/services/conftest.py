@@ -19,9 +19,15 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.service)
-        names = set(getattr(item, "fixturenames", ()))
-        if names & {"hapi_r4", "hapi_r5"} and item.get_closest_marker("timeout") is None:
+        if _wants_hapi(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(BUILD_S))
+
+
+def _wants_hapi(item: pytest.Item) -> bool:
+    """By a fixture's name among its arguments or, for getfixturevalue, among its parameters."""
+    callspec = getattr(item, "callspec", None)
+    names = [*getattr(item, "fixturenames", ()), *(callspec.params.values() if callspec else ())]
+    return any(name in ("hapi_r4", "hapi_r5") for name in names)
 
 
 @pytest.fixture(scope="session")

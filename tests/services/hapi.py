@@ -28,10 +28,11 @@ class HapiPeer(FhirClient):
     """
 
     def __init__(self, folder: Path, version: Version, options: dict[str, str | int | bool]) -> None:
-        self._port = free_port()
-        super().__init__(f"http://127.0.0.1:{self._port}/fhir")
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}/fhir")
+        self.version = version
         self._log = folder / "hapi.log"
-        self._words = [f"version={version}", f"port={self._port}", f"folder={folder}"]
+        self._words = [f"version={version}", f"port={port}", f"folder={folder}"]
         for name, value in options.items():
             self._words.append(f"{name}={str(value).lower() if isinstance(value, bool) else value}")
         self._process: subprocess.Popen[str] | None = None

@@ -72,6 +72,16 @@ def test_a_reference_to_nothing_is_refused(hapi: HapiPeer) -> None:
         hapi.put(study("Patient/of-nowhere"))
 
 
+def test_the_validator_tells_what_is_wrong_and_does_not_hold_unknown_code_systems_against_us(hapi: HapiPeer) -> None:
+    code = {"coding": [{"system": "http://snomed.info/sct", "code": "1"}]}
+    procedure = {"procedure": [{"concept": code}]} if hapi.version == "R5" else {"procedureCode": [code]}
+    right = study("Patient/1") | procedure
+    assert not [issue for issue in hapi.validate(right) if issue[0] in ("error", "fatal")]
+    found = hapi.validate({k: v for k, v in right.items() if k != "status"})
+    assert ("error", "ImagingStudy", "Validation_VAL_Profile_Minimum") in found
+    assert ("error", "", "processing") in hapi.validate(patient("A-4") | {"gender": "nonsense"})
+
+
 @pytest.mark.timeout(BUILD_S)
 def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     with running_hapi(tmp_path, client_ids="ANY") as peer:
