@@ -12,17 +12,20 @@ from tests.services.fhir_client import FhirClient
 from tests.services.hapi_build import hapi_classpath
 from tests.services.peers import free_port, program
 
-JVM = ("-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""Bounded; quick to start rather than fast after minutes: about 10 s on two cores, 8 s on an old database."""
-
 Version = Literal["R4", "R5"]
+
+HEAP: dict[Version, str] = {"R4": "-Xmx1g", "R5": "-Xmx1536m"}
+"""R5's definitions alone hold 600 MB; with 1 GB half its start is garbage collection."""
+
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Quick to start rather than fast after minutes: R4 takes 10 s of processor time, R5 20 s."""
 
 
 class HapiPeer(FhirClient):
     """The server as tests see it. `start`, `kill` and `restart` keep its port and database.
 
     Options, each as HAPI has it by default: `client_ids` which ids a PUT may create: ALPHANUMERIC (not digits
-    alone), ANY or NOT_ALLOWED; `transactions` false answers them with 400, like HAPI without its system provider;
+    alone), ANY or NOT_ALLOWED (404); `transactions` false answers them with 400, like HAPI without its system provider;
     `referential_integrity`; `search_reuse_ms` for how long a search that was asked before is answered as it was then,
     unless the client sends Cache-Control: no-cache; 0 never.
     """
@@ -30,7 +33,7 @@ class HapiPeer(FhirClient):
     def __init__(self, folder: Path, version: Version, options: dict[str, str | int | bool]) -> None:
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}/fhir")
-        self.version = version
+        self.version: Version = version
         self._log = folder / "hapi.log"
         self._words = [f"version={version}", f"port={port}", f"folder={folder}"]
         for name, value in options.items():
@@ -39,10 +42,15 @@ class HapiPeer(FhirClient):
 
     def start(self) -> None:
         """Returns once it answers."""
-        command = [str(program("java")), *JVM, "-cp", hapi_classpath(), "bridge.hapi.Main", *self._words]
+        jvm = [str(program("java")), HEAP[self.version], *JVM, "-cp", hapi_classpath()]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self._log.parent
+                [*jvm, "bridge.hapi.Main", *self._words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=self._log.parent,
             )
         self._process = process
         assert process.stdout is not None

@@ -48,7 +48,7 @@ def _build(cache: Path, built: Path) -> None:
     maven = program("mvn")
     with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as folder:
         project = Path(folder) / "project"
-        shutil.copytree(HERE, project)
+        shutil.copytree(HERE, project, ignore=shutil.ignore_patterns("target"))
         command = [str(maven), "-B", "-ntp", "-q", "package"]
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=BUILD_S)
         assert "COMPILATION ERROR" not in done.stdout, done.stdout

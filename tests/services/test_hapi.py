@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.services.fault_proxy import running_fault_proxy
+from tests.services.fhir_client import FhirClient
 from tests.services.hapi import HapiPeer, running_hapi
 from tests.services.hapi_build import BUILD_S
 
@@ -80,6 +82,26 @@ def test_the_validator_tells_what_is_wrong_and_does_not_hold_unknown_code_system
     found = hapi.validate({k: v for k, v in right.items() if k != "status"})
     assert ("error", "ImagingStudy", "Validation_VAL_Profile_Minimum") in found
     assert ("error", "", "processing") in hapi.validate(patient("A-4") | {"gender": "nonsense"})
+
+
+def test_links_of_pages_read_through_a_proxy_lead_back_to_it(hapi_r4: HapiPeer) -> None:
+    for value in ("A-6", "A-7", "A-8"):
+        hapi_r4.put(patient(value) | {"active": False})
+    with running_fault_proxy(hapi_r4.url, seed=1) as proxy:
+        client = FhirClient(proxy.url)
+        assert len(client.search("Patient", active="false", _count="1")) == 3
+        client.close()
+        assert proxy.counts["forwarded"] >= 3
+
+
+@pytest.mark.timeout(BUILD_S)
+def test_it_can_refuse_our_ids_and_transactions(tmp_path: Path) -> None:
+    with running_hapi(tmp_path, client_ids="NOT_ALLOWED", transactions=False) as peer:
+        with pytest.raises(httpx.HTTPStatusError, match="404"):
+            peer.put(patient("A-9"))
+        request = {"method": "POST", "url": "Patient"}
+        assert transaction(peer, {"resource": patient("A-9"), "request": request}).status_code == 400
+        assert peer.search("Patient") == []
 
 
 @pytest.mark.timeout(BUILD_S)
