@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bridge.errors import RejectedInput
 from bridge.model import Resource
-from bridge.translate.identity import IDENTIFIER_TYPE
+
+_IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 
 def to_r5(resource: Resource) -> Resource:
@@ -90,7 +91,7 @@ def _distinct(concepts: Iterable[Resource]) -> list[Resource]:
 
 def _is_accession(identifier: Resource) -> bool:
     codings = identifier.get("type", {}).get("coding", ())
-    return any(c.get("system") == IDENTIFIER_TYPE and c.get("code") == "ACSN" for c in codings)
+    return any(c.get("system") == _IDENTIFIER_TYPE and c.get("code") == "ACSN" for c in codings)
 
 
 def _orders(accessions: Iterable[Resource], known: Iterable[Resource]) -> list[Resource]:
