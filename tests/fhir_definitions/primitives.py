@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 
 _INTEGERS = {"integer": -(2**31), "unsignedInt": 0, "positiveInt": 1}
 _LONGEST_STRING = 1_048_576
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""FHIR R4 2.24.0.1 string: no code points below 32 but TAB, LF and CR. The regexes let them pass."""
 _XHTML = "{http://www.w3.org/1999/xhtml}"
 
 
@@ -35,6 +37,8 @@ class Primitive:
             return _xhtml_problem(value)
         if len(value) > _LONGEST_STRING:
             return "is longer than 1 MB"
+        if _CONTROLS.search(value):
+            return "has control characters"
         return "" if self._matches(value) else f"does not have the format of {self._name}"
 
     def _matches(self, text: str) -> bool:

@@ -155,6 +155,7 @@ BROKEN_R4: dict[str, tuple[Json, str]] = {
     "a count past 32 bits": (a_study(numberOfSeries=2**31), "unsignedInt"),
     "a count that is true": (a_study(numberOfSeries=True), "unsignedInt"),
     "a code with spaces around": (a_patient(gender=" male"), "format of code"),
+    "a text with a control character": (a_patient(name=[{"text": "A\x01"}]), "control characters"),
     "two choices at once": (a_patient(deceasedBoolean=True, deceasedDateTime="2024"), "exclude each other"),
     "an extension on no primitive": (a_patient(name=[{"text": "A"}], _name=[{"id": "x"}]), "name is unknown"),
     "fewer extensions than values": (a_patient(name=[{"given": ["A", "B"], "_given": [None]}]), "as many"),
