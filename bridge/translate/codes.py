@@ -13,6 +13,8 @@ from bridge.translate.headers import Headers
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 SCT = "http://snomed.info/sct"
+_CODE = re.compile(r"\S+( \S+)*")
+"""What FHIR's type code can hold."""
 _RETIRED_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 
 
@@ -85,7 +87,7 @@ def code_coding(item: Headers, tables: CodeTables) -> Resource | None:
         code, system = _snomed["SRT"].get(code, ""), SCT
     if not system and (uid := item.item("CodingSchemeIdentificationSequence").text("CodingSchemeUID")):
         system = f"urn:oid:{uid}"
-    if not code or not system:
+    if not _CODE.fullmatch(code) or not system or not system.isprintable():
         return None
     version, meaning = item.text("CodingSchemeVersion"), item.text("CodeMeaning")
     found: Resource = {"system": system, "code": code}

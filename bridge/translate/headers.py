@@ -3,7 +3,8 @@
 A `Headers` is a read-only mapping from DICOM keyword to a non-empty tuple of values. An attribute that is
 absent, or present with zero length, is not in the mapping. Values are
 
-    str                 every text VR (trailing padding removed), DA, TM, DT, UI, AS
+    str                 every text VR (trailing padding removed), DA, TM, DT, UI, AS; no control characters but TAB,
+                        LF and CR, which is what FHIR's strings may have
     int                 IS, US, SS, UL, SL
     float               DS, FL, FD
     PersonName          PN, decoded, its three component groups apart (PS3.5 6.2.1)
@@ -216,8 +217,8 @@ class Headers(Mapping[str, tuple[Value, ...]]):
                 found = _json_items(raw, depth)
             elif vr == "PN":
                 found = tuple(name for name in map(_json_name, raw) if name)
-            elif len(raw) == 1 and type(raw[0]) is str and vr not in _VALUE_OF:
-                text = raw[0].strip(" \0")  # most values, without a detour
+            elif len(raw) == 1 and type(raw[0]) is str and vr not in _NOT_PLAIN and raw[0].isprintable():
+                text = raw[0].strip()  # most values, without a detour
                 found = (text,) if text else ()
             else:
                 found = normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
@@ -261,40 +262,55 @@ def _known_json_key(key: str) -> tuple[str, str] | None:
     return (key, WANTED[key]) if key in WANTED else None
 
 
+def _without_controls(text: str) -> str:
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0))) | {c: c for c in map(ord, "\t\n\r")} | {ord("\f"): "\n"}
+"""FHIR R4 string: no code point below 32 but these three. A form feed parts lines."""
+
+
 def _trim_name(group: str) -> str:
-    return group.strip(" \0").rstrip("^ ")
+    return _without_controls(group).strip(" ").rstrip("^ ")
 
 
 def _integer(value: Any) -> Value:
     if isinstance(value, int):
         return int(value) if abs(value) < 2**63 else str(value)
     number = _float(value)
-    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _text(value)
+    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _exact(value)
 
 
 def _float(value: Any) -> Value:
     """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else _text(value)
-    text = _text(value)
+        return float(value) if math.isfinite(value) else _exact(value)
+    text = _exact(value)
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     return number if math.isfinite(number) else text
 
 
 def _text(value: Any) -> str:
-    return str(value).strip(" \0")
+    return _without_controls(str(value)).strip(" ")
 
 
 def _prose(value: Any) -> str:
-    return str(value).rstrip(" \0")
+    return _without_controls(str(value)).rstrip(" ")
+
+
+def _exact(value: Any) -> str:
+    """A UID or a number with what it should not have: without it, it could be another one."""
+    return str(value).strip(" \0")
 
 
 _VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
     dict.fromkeys(INTEGER_VRS, _integer)
     | dict.fromkeys(FLOAT_VRS, _float)
     | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
+    | {"UI": _exact}
 )
 """Value representation → one value in its form; of every other one the text, trimmed."""
+_NOT_PLAIN = frozenset(_VALUE_OF) - {"UI"}
 
 
 def _plain(value: Value) -> Any:

@@ -34,7 +34,7 @@ class Issuers:
 def entity_system(item: Headers, issuers: Issuers) -> str:
     """The system of an HL7 v2 hierarchic designator (PS3.3 10.14); "" when it cannot be said without guessing."""
     entity, kind = item.text("UniversalEntityID"), item.text("UniversalEntityIDType").upper()
-    if entity and kind in _ENTITY_PREFIX:
+    if entity and kind in _ENTITY_PREFIX and not any(map(str.isspace, entity)):
         return entity if entity.startswith("urn:") else _ENTITY_PREFIX[kind] + entity
     return issuers.systems.get(entity) or issuers.systems.get(item.text("LocalNamespaceEntityID"), "")
 
@@ -63,7 +63,8 @@ def patient_identifier(headers: Headers, issuers: Issuers) -> Resource | None:
     system = entity_system(qualifiers, issuers) or issuers.systems.get(issuer, "")
     if not system and not issuer and not qualifiers:
         system = issuers.patient_id_system
-    return identifier(qualifiers.text("IdentifierTypeCode") or "MR", system, value, issuer)
+    kind = " ".join(qualifiers.text("IdentifierTypeCode").split()) or "MR"
+    return identifier(kind, system, value, issuer)
 
 
 def one_patient(instances: Sequence[Headers], issuers: Issuers) -> Resource | None:

@@ -7,13 +7,13 @@ import httpx
 import orjson
 import pytest
 import respx
-from fhir.resources.R4B.bundle import Bundle
 
 from bridge.errors import RefusedByServer, RejectedInput, SinkUnavailable
 from bridge.model import StoredResource, StudyState
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.translate.identity import Issuers
 from tests.builders import STUDY, a_translator, headers
+from tests.validity import told_wrong
 
 URL = "http://ehr/fhir"
 
@@ -39,7 +39,7 @@ class Server:
 
     def transaction(self, request: httpx.Request) -> httpx.Response:
         bundle = orjson.loads(request.content)
-        Bundle.model_validate(bundle)
+        assert told_wrong(bundle, "r4") == []
         self.bundles.append(bundle)
         for entry in bundle["entry"]:
             self.resources[entry["request"]["url"]] = entry["resource"]
