@@ -24,7 +24,7 @@ from typing import Any
 from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from bridge.errors import ConfigError, SourceUnavailable, Unavailable
+from bridge.errors import ConfigError, SourceUnavailable, Unavailable, place
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.association import Association, Judgement, Origin, Peer, Received
@@ -342,7 +342,8 @@ class Receiver:
         try:
             association.run()
         except Exception as error:  # noqa: BLE001  a bug met by one peer must not end the process
-            log.error("receiver %s: an association ended by unexpected %s", self.name, type(error).__name__)
+            found = type(error).__name__, place(error)
+            log.error("receiver %s: an association ended by unexpected %s at %s", self.name, *found)
         finally:
             with self._lock:
                 self._active.discard(association)
