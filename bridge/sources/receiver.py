@@ -123,7 +123,7 @@ class Receiver:
         self._manifest_days = manifest_days
         self._services = {uid: service for service in services for uid in service.sop_classes}
         self._all_services, self._procedure_steps, self._index = tuple(services), procedure_steps, index
-        self._scanned = threading.Event()
+        self._seen = -1  # groups left by the indexer that a look at all of the spool has covered
         self._retention = retention(spool, self.spool) if retention is not None else None
         self._active: set[Association] = set()
         self._lock = threading.Lock()
@@ -159,6 +159,8 @@ class Receiver:
 
     def changes(self, position: str | None) -> ChangePage:
         """What lies in the spool and is not indexed yet: what a crash left between disk and database."""
+        left = self._indexer.left
+        self._indexer.commit_left()
         self._files.forget_what_is_known()
         forget(self.manifests, self._clock(), self._manifest_days)
         for service in self._all_services:
@@ -167,7 +169,7 @@ class Receiver:
         page = self._files.changes(position)
         if page.files or page.gone or page.rejected:
             return replace(page, caught_up=False)  # the next call knows that this page is durable
-        self._scanned.set()
+        self._seen = left
         return page
 
     def _take_up_replayed(self) -> None:
@@ -201,7 +203,8 @@ class Receiver:
 
     def instance_files(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[Path]]:
         """SOP Instance UID → its files. Raises SourceUnavailable when what was acknowledged before is not indexed."""
-        if not self._scanned.is_set() or not self._indexer.caught_up(INDEXED_S):
+        known = self._seen == self._indexer.left and self._indexer.caught_up(INDEXED_S)
+        if not known or self._seen != self._indexer.left:  # a group may have been left while we waited
             raise SourceUnavailable(f"source {self.name}: objects are acknowledged that are not indexed yet")
         found = self._index.instance_files(self.name, sop_instance_uids)
         return {uid: [self.spool.studies / path for path in paths] for uid, paths in found.items()}
