@@ -15,9 +15,9 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from bridge.sources.lobby import BACKLOG, Lobby
 from bridge.sources.manifest import Manifest, Verdict, forget
 from bridge.sources.preflight import Scan, preflight
 from bridge.sources.preflight import Verdict as Preflight
+from bridge.sources.quota import Quota
 from bridge.sources.retention import Retention
 from bridge.sources.services import Request, Response, Service, Status
 from bridge.sources.spool import Outcome, Spool, data_set_digest
@@ -56,8 +57,6 @@ _FINDINGS_SHOWN = 20
 _QUARANTINE = "quarantine/"
 QUARANTINED_KEPT = 1000
 QUARANTINED_BYTES = 10_737_418_240
-TURNED_AWAY_A_MINUTE = 60
-"""So many refused connections a minute get a manifest of their own; the rest are counted in the log."""
 
 _STORAGE = "1.2.840.10008.5.1.4."
 _NOT_STORAGE = ("1.2.840.10008.5.1.4.1.2.", "1.2.840.10008.5.1.4.3", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.38")
@@ -127,8 +126,7 @@ class Receiver:
         self._retention = retention(spool, self.spool) if retention is not None else None
         self._active: set[Association] = set()
         self._lock = threading.Lock()
-        self._turned_away: Counter[str] = Counter()
-        self._minute = 0.0
+        self._quota = Quota(name)
         self._lobby: Lobby | None = None
 
     def start(self) -> None:
@@ -241,23 +239,17 @@ class Receiver:
 
     def opened(self, asked: Proposal, peer: Peer, contexts: int, refused: int) -> _Record:
         opening = _opening(asked, peer) | {"contexts": contexts, "contexts_refused": refused}
-        return _Record(Manifest(self.manifests, self._clock(), opening), self._clock)
+        return _Record(
+            Manifest(self.manifests, self._clock(), opening), self._clock, partial(self._quota.take, peer.address)
+        )
 
     def turned_away(self, asked: Proposal | None, peer: Peer, reason: str) -> None:
-        """A peer that got no association: a manifest, or a count when there are too many."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._minute > 60:
-                if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
-                    log.warning(
-                        "receiver %s: %d connections were turned away", self.name, sum(self._turned_away.values())
-                    )
-                self._turned_away.clear()
-                self._minute = now
-            self._turned_away[peer.address] += 1
-            if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
-                return
-        Manifest(self.manifests, self._clock(), _opening(asked, peer)).end(self._clock(), f"refused: {reason}")
+        """A peer that got no association. That it cannot be recorded must not end the thread that receives the next."""
+        if self._quota.take(peer.address):
+            try:
+                Manifest(self.manifests, self._clock(), _opening(asked, peer)).end(self._clock(), f"refused: {reason}")
+            except OSError as error:
+                log.error("receiver %s: a refused connection cannot be recorded: %s", self.name, error.strerror)
 
     def part(self) -> Path | None:
         """Where the next object goes; None when there is no room for it."""
@@ -397,16 +389,17 @@ class Receiver:
 
 
 class _Record:
-    """A manifest with its receiver's clock."""
+    """A manifest with its receiver's clock. `may_be_empty` is asked once when no object came."""
 
-    def __init__(self, manifest: Manifest, clock: Callable[[], float]) -> None:
-        self._manifest, self._clock = manifest, clock
+    def __init__(self, manifest: Manifest, clock: Callable[[], float], may_be_empty: Callable[[], bool]) -> None:
+        self._manifest, self._clock, self._may_be_empty = manifest, clock, may_be_empty
 
     def add(self, verdict: Verdict, status: int, line: Mapping[str, Any]) -> None:
         self._manifest.add(verdict, status, line)
 
     def end(self, how: str) -> None:
-        self._manifest.end(self._clock(), how)
+        if not self._manifest.empty or self._may_be_empty():
+            self._manifest.end(self._clock(), how)
 
 
 _CONFLICT = "SOPInstanceUID: the spool holds other content of the same instance; both are kept, the first is shown"
