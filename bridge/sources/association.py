@@ -45,12 +45,12 @@ from bridge.sources.upper_layer import (
     Reject,
     abort_pdu,
     agreement,
-    command,
     command_set,
     data_pdus,
     fragments,
     proposal,
     reject_pdu,
+    request_command,
 )
 
 log = logging.getLogger("bridge.receiver")
@@ -350,7 +350,7 @@ class Association:
             if len(self._command) > MAXIMUM_COMMAND:
                 raise ProtocolError("a command set is too large")
             if control & 2:
-                found = command(bytes(self._command))
+                found = request_command(bytes(self._command))
                 self._command.clear()
                 self._begin(context_id, found)
             return
