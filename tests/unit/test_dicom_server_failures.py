@@ -9,9 +9,10 @@ from bridge.errors import ConfigError, SourceUnavailable
 from bridge.sources.dicom_server import DicomServer
 from bridge.sources.web_auth import ClientCredentials, sign_in
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import URL, Elsewhere, connect, follow
+from tests.dicom_server.connecting import URL, Elsewhere, connect
 from tests.dicom_server.serving import InProcess, over_tcp
 from tests.dicom_server.tokens import CLIENT_ID, CLIENT_SECRET, PATH, SCOPE, Tokens
+from tests.feed import follow
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 
