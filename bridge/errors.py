@@ -5,6 +5,8 @@ Messages name the attribute, the setting or the place, and what to do; never a p
 
 from __future__ import annotations
 
+import traceback
+
 
 class ProjectError(Exception):
     """The root of all errors of this project."""
@@ -66,3 +68,9 @@ class StateUnavailable(Unavailable):
 
 class InvalidQuery(ProjectError):
     """A query that cannot be answered as asked: HTTP 400."""
+
+
+def place(error: BaseException) -> str:
+    """Where a bug showed itself, as `file.py:line`: it is recorded by type and place, its message may quote a value."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"

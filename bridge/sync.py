@@ -4,12 +4,11 @@ the error's type alone, and knows no adapter."""
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bridge.errors import ProjectError, RejectedInput, SourceUnavailable, Unavailable
+from bridge.errors import ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
 from bridge.model import StudyResult, StudyState
 from bridge.ports import (
     POLL_QUEUE,
@@ -286,11 +285,10 @@ class Pipeline:
 
     def _park_bug(self, claim: Claim, error: Exception) -> None:
         """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
-        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, place)
-        message = f"unexpected {type(error).__name__} at {place}: a bug of this program"
+        where = place(error)
+        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
+        message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
         if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE}:
             self._retry(claim, SourceUnavailable(message))
         else:
-            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": place})
+            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": where})

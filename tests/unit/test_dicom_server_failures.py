@@ -10,9 +10,10 @@ from bridge.sources.dicom_server import DicomServer
 from bridge.web.auth import ClientCredentials, sign_in
 from bridge.web.owner import Owner
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import URL, Elsewhere, connect, follow
+from tests.dicom_server.connecting import URL, Elsewhere, connect
 from tests.dicom_server.serving import InProcess, over_tcp
 from tests.dicom_server.tokens import CLIENT_ID, CLIENT_SECRET, PATH, SCOPE, Tokens
+from tests.feed import follow
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 
