@@ -56,15 +56,19 @@ class Effects:
                 self._columns.setdefault(key, []).append((column.table, column.column))
 
     def of(self, path: Path, elements: Iterable[str]) -> Effect:
-        """What the attribute at a path decides, of these elements and of the columns that may have it."""
+        """What the attribute at a path decides, of these elements and of the columns that may have it.
+
+        Without some attributes, UIDs above all, there is no study; then only another value tells.
+        """
         candidates, columns = tuple(elements), self._columns.get(path, [])
         if not candidates and not columns:
             return Effect()
         without = self._translated([changed(h, path, _nothing) for h in self._instances])
-        remarks = tuple(f"{k} {p}" for k, p in sorted(self._made.remarks - without.remarks) if k == path[-1])
-        found = self._difference(without, candidates, columns)
-        if found.elements or remarks:
-            return Effect(found.elements, found.columns, remarks)
+        if not without.rejected:
+            remarks = tuple(f"{k} {p}" for k, p in sorted(self._made.remarks - without.remarks) if k == path[-1])
+            found = self._difference(without, candidates, columns)
+            if found.elements or remarks:
+                return Effect(found.elements, found.columns, remarks)
         other = self._translated([changed(h, path, another) for h in self._instances])
         found = self._difference(other, candidates, columns)
         carried = tuple(e for e in found.elements if any(self._at(self._made, e)))
@@ -84,10 +88,10 @@ class Effects:
         return _Made(resources, rows, frozenset((r.keyword, r.problem) for r in result.remarks))
 
     def _difference(self, other: _Made, elements: Sequence[str], columns: Sequence[tuple[str, str]]) -> Effect:
-        if self._made.rejected:
+        if self._made.rejected or other.rejected:
             return Effect()
         return Effect(
-            tuple(e for e in elements if other.rejected or self._at(other, e) != self._at(self._made, e)),
+            tuple(e for e in elements if self._at(other, e) != self._at(self._made, e)),
             tuple(f"{t}.{c}" for t, c in dict.fromkeys(columns) if _column(other, t, c) != _column(self._made, t, c)),
         )
 

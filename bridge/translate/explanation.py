@@ -192,7 +192,7 @@ class _Telling:
             return replace(found, outcome=Outcome.REJECTED, reason=remarks)
         if effect.columns:
             return replace(found, outcome=Outcome.TABLE)
-        return replace(found, reason=_not_needed(rules) or "its value is not one that is carried")
+        return replace(found, reason=_not_needed(rules))
 
 
 def _rule(rules: Sequence[AttributeRule]) -> str:
@@ -203,7 +203,9 @@ def _not_needed(rules: Sequence[AttributeRule]) -> str:
     if told := _rule(rules):
         return told
     conditions = dict.fromkeys(rule.rule for rule in rules if rule.rule)
-    return f"no effect here: {'; '.join(conditions)}" if conditions else ""
+    if conditions:
+        return f"no effect here: {'; '.join(conditions)}"
+    return "no effect here" if rules else "not carried at this place"
 
 
 _WEIGHT = (Outcome.IGNORED, Outcome.REJECTED, Outcome.TABLE, Outcome.USED, Outcome.MAPPED)
