@@ -180,7 +180,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", sorted({rule.element for rule in CARRIED}))
 def test_every_element_is_one_of_fhir_r4(element: str) -> None:
     holder, _, name = element.rpartition(".")
     assert name in get_fhir_model_class(CLASSES.get(holder, holder)).model_fields
