@@ -153,14 +153,17 @@ class BundleReport:
 
 
 def _counts(study: StudyExplanation) -> str:
-    counts = Counter(a.outcome for a in study.attributes)
+    counts: Counter[Outcome] = Counter()
+    for attribute in study.attributes:
+        counts[attribute.outcome] += max(1, attribute.private)
     told = ", ".join(f"{counts[o]} {o.value}" for o in Outcome)
-    return f"{sum(max(1, a.private) for a in study.attributes)} attributes: {told}"
+    return f"{counts.total()} attributes: {told}"
 
 
 def _fields(attribute: Explained, instances: int) -> _Fields:
     where = "; ".join(_where(attribute))
-    differing = "differ" if attribute.differs else "same" if attribute.instances > 1 else ""
+    compared = attribute.differs is not None and attribute.instances > 1
+    differing = "" if not compared else "differ" if attribute.differs else "same"
     values = " | ".join(attribute.values)
     return (
         ".".join(attribute.path),

@@ -220,10 +220,11 @@ class _Listing(Walk):
         vr = vr or _dictionary_vr(plan.tag)
         compared = vr != "SQ" and plan.tag not in (PIXEL_DATA, *OTHER_PIXELS)
         raw = self._window.at(position, min(length, COMPARED_BYTES)) if compared else b""
-        digest = hash((length, raw)) if compared else 0
+        digest = hash((length, raw)) if compared else None
         known = self.attributes.get(path)
         if known is not None:
-            known.digest, known.length = hash((known.digest, digest)), max(known.length, length)
+            known.length = max(known.length, length)
+            known.digest = None if digest is None else hash((known.digest, digest))
             return
         value = ""
         if self._with_values and compared and vr not in _NUMBERED:
@@ -249,7 +250,7 @@ class _Listing(Walk):
             return
         creator = creators.get(tag >> 8, "")
         name = f"({tag >> 16:04X},--) {creator or 'no creator'}"
-        one = self.attributes.setdefault((*path, name), Occurrence((*tags, tag & 0xFFFF0000), "", 0, 0))
+        one = self.attributes.setdefault((*path, name), Occurrence((*tags, tag & 0xFFFF0000), "", 0, None))
         one.private.add(tag)
 
 

@@ -80,7 +80,8 @@ class AttributeTable:
 
 @dataclass(frozen=True)
 class Explained:
-    """One attribute. `reason` why it is not carried, or what to know; `private` how many attributes it stands for."""
+    """One attribute. `reason` why it is not carried, or what to know; `differs` whether its values differ, None where
+    they are not compared; `private` how many attributes it stands for."""
 
     path: Path
     level: Level
@@ -91,7 +92,7 @@ class Explained:
     vr: str
     length: int
     instances: int
-    differs: bool
+    differs: bool | None
     values: tuple[str, ...]
     private: int
 
@@ -159,7 +160,7 @@ class _Telling:
             counted.vr,
             counted.length,
             counted.instances,
-            counted.differs,
+            None if counted.digest is None else counted.differs,
             tuple(counted.values),
             len(counted.private),
         )

@@ -19,14 +19,15 @@ Path = tuple[str, ...]
 class Occurrence:
     """An attribute in one instance. In several items of a sequence it is one, its digest of them all.
 
-    Result  `tags` for the order; `length` bytes, of the longest; `digest` of its beginning and its length; `value`
+    Result  `tags` for the order; `length` bytes, of the longest; `digest` of its beginning and its length, None where
+            it is not compared (sequences, pixel data, private); `value`
             the first one, when asked for; `private` tags of a private block, which is told as one attribute
     """
 
     tags: tuple[int, ...]
     vr: str
     length: int
-    digest: int
+    digest: int | None
     value: str = ""
     private: set[int] = field(default_factory=set)
 
@@ -38,7 +39,7 @@ class Counted:
     tags: tuple[int, ...]
     vr: str
     length: int
-    digest: int
+    digest: int | None
     instances: int = 0
     differs: bool = False
     values: dict[str, None] = field(default_factory=dict)

@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -14,6 +16,7 @@ from bridge.errors import InvalidFile
 from bridge.sources import inventory
 from bridge.sources.inventory import Listed, listed, printable, shown
 from bridge.sources.part10 import read_headers
+from bridge.sources.window import Window
 from tests.builders import a_dataset, as_file, write_file
 from tests.raw_elements import (
     DEFLATED,
@@ -139,3 +142,19 @@ def test_the_depth_and_the_length_of_what_is_told_are_bounded(tmp_path: Path) ->
 def test_what_is_shown_has_nothing_a_terminal_would_obey() -> None:
     assert shown("a\x1b[31mb\n\u202ec") == "a\ufffd[31mb\ufffd\ufffdc"
     assert printable("Eva Müller") == "Eva Müller"
+
+
+WHOLE = as_file(a_dataset(ProcedureCodeSequence=[an_item(CodeValue="C1", CodeMeaning="Chest")]))
+
+
+@given(st.lists(st.tuples(st.integers(132, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_damage_anywhere_is_refused_or_told(damage: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE)
+    for place, value in damage:
+        content[place] = value
+    try:
+        found = inventory._listed(Window.over(content), values=True)
+    except InvalidFile:
+        return
+    assert all(len(one.value) <= inventory.SHOWN_CHARACTERS for one in found.attributes.values())

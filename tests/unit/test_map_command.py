@@ -50,6 +50,8 @@ def test_values_are_shown_when_asked_for(tmp_path: Path) -> None:
     (found,) = (a for a in attributes if a["attribute"] == "InstanceNumber")
     assert found["values"] == ["1", "2"]
     assert (found["differs"], found["instances"], found["level"]) == (True, 2, "instance")
+    (pixels,) = (a for a in attributes if a["attribute"] == "PixelData")
+    assert (pixels["differs"], pixels["bytes"]) == (None, 4)
     assert not [a for a in as_json(tmp_path)["studies"][0]["attributes"] if "values" in a]
 
 
