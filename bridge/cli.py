@@ -26,7 +26,7 @@ from bridge.demo import run_demo
 from bridge.errors import ConfigError, ProjectError
 from bridge.import_files import import_files, including_import
 from bridge.import_report import show
-from bridge.sign_in import fhir_server_sign_in, signing_keys
+from bridge.map_command import map_files
 from bridge.state import State
 
 app = typer.Typer(
@@ -250,6 +250,8 @@ def import_(
         show(summary, Console())
     raise typer.Exit(EXIT_PARTIAL if summary.parked or summary.interrupted else 0)
 
+
+app.command("map")(map_files)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")
