@@ -22,11 +22,13 @@ from rich.table import Table
 from bridge import config
 from bridge.api.operations import status as status_of
 from bridge.compose import Bridge, list_associations, show_association
+from bridge.dedupe_command import dedupe
 from bridge.demo import run_demo
 from bridge.errors import ConfigError, ProjectError
 from bridge.import_files import import_files, including_import
 from bridge.import_report import show
 from bridge.map_command import map_files
+from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state import State
 
 app = typer.Typer(
@@ -252,6 +254,7 @@ def import_(
 
 
 app.command("map")(map_files)
+app.command()(dedupe)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")

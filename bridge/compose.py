@@ -28,7 +28,7 @@ from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
-from bridge.sinks.fhir_server import FhirServerSink
+from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
 from bridge.sources.manifest import association, associations
 from bridge.state import State
@@ -65,14 +65,18 @@ class Bridge:
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
-        self.sinks: dict[str, Sink] = {s.name: _fhir_server(s, self._closed) for s in settings.sinks}
+        self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
         self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
         self.pipeline = Pipeline(
             state=self.state,
             sources=self.sources,
             sinks=self.sinks,
             translator=translator(settings, self.sources),
-            timing=Timing(quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s),
+            timing=Timing(
+                quiet_s=settings.quiet_s,
+                max_wait_s=settings.max_wait_s,
+                recheck_hours={s.name: s.recheck_hours for s in settings.sinks if s.recheck_hours},
+            ),
             clock=time.time,
             random=random.random,
             at=at,
@@ -190,12 +194,20 @@ def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Transla
     return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
 
 
-def _fhir_server(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:
+def fhir_server_sink(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:
+    policy = FhirServerPolicy(
+        subjects=SubjectPolicy(settings.patients, settings.identity_check),
+        orders=settings.orders,
+        withdrawn=settings.withdrawn,
+        recreate_deleted=settings.recreate_deleted,
+        bundle_entries=settings.bundle_entries,
+        bundle_bytes=settings.bundle_bytes,
+    )
     signed_in = fhir_server_sign_in(settings)
     sink = FhirServerSink(
         settings.name,
         settings.url,
-        patients=settings.patients,
+        policy=policy,
         auth=signed_in.auth,
         tls=signed_in.tls,
         timeout_s=settings.timeout_s,

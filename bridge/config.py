@@ -208,7 +208,7 @@ class DimseSource(_Source):
 
 
 class FhirServerSink(_Section):
-    """A FHIR R4 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
+    """A FHIR R4 or R5 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
 
     kind: Literal["fhir_server"]
     name: str = Field(pattern=NAME)
@@ -220,11 +220,27 @@ class FhirServerSink(_Section):
     smart: Smart | None = None
     tls: ClientTls | None = None
     allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
-    patients: Literal["match", "create"] = Field(
+    patients: Literal["match", "create", "logical", "match_operation"] = Field(
         default="match",
-        description="match: refer to the one Patient that has the identifier, else by identifier only; "
-        "create: also write the Patient made from DICOM under the bridge's own id",
+        description="match: refer to the one Patient that has the identifier, else by identifier alone; create: make "
+        "the Patient that is missing; logical: by identifier alone; match_operation: ask Patient/$match",
     )
+    identity_check: tuple[Literal["birthDate", "gender", "family"], ...] = Field(
+        default=("birthDate", "gender", "family"),
+        description="A Patient that contradicts the images in one of these is a conflict: the study is parked",
+    )
+    orders: tuple[Literal["ServiceRequest", "Encounter"], ...] = Field(
+        default=("ServiceRequest", "Encounter"), description="Looked up, so that the study refers to them literally"
+    )
+    withdrawn: Literal["status", "delete"] = Field(
+        default="status", description="A study no archive holds any more: entered-in-error, or deleted"
+    )
+    recreate_deleted: bool = Field(default=False, description="Make again what somebody deleted on the server")
+    recheck_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="All that was delivered is compared anew once in so long; 0: never"
+    )
+    bundle_entries: int = Field(default=50, ge=1, le=500, description="Studies sent in one Bundle at most")
+    bundle_bytes: int = Field(default=4_194_304, ge=10_000, le=1_073_741_824)
     timeout_s: float = Field(default=30.0, ge=1, le=600)
 
     @model_validator(mode="after")

@@ -62,6 +62,10 @@ class SinkUnavailable(Unavailable):
     """A receiver of our output cannot be reached or cannot answer now."""
 
 
+class Conflict(ProjectError):
+    """Somebody else changed the same thing meanwhile: read again and try again, this alone; park it if that goes on."""
+
+
 class StateUnavailable(Unavailable):
     """The state's database cannot answer now (locked, disk full, server away)."""
 

@@ -16,6 +16,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.fhir_fake import FhirFake, over_http
 from tests.web_server import Asked, Reply, WebServer, web_server
 
 CLIENT_ID = "bridge"
@@ -115,28 +116,19 @@ class AuthorizationServer:
 
 
 class FhirServer:
-    """Keeps what a transaction puts, and shows its SMART configuration to everybody. `changes` replace parts of it."""
+    """A FHIR server that shows its SMART configuration to everybody. `changes` replace parts of it."""
 
     def __init__(self, tokens: AuthorizationServer, **changes: Any) -> None:
         self.tokens, self.changes = tokens, changes
-        self.kept: dict[str, Any] = {}
+        self.fake = FhirFake()
+        self._answer = over_http(self.fake)
 
     def answer(self, asked: Asked) -> Reply:
-        path = asked.path.removeprefix("/fhir").strip("/").partition("?")[0]
-        if path == ".well-known/smart-configuration":
+        if asked.path == "/fhir/.well-known/smart-configuration":
             return Reply(content=orjson.dumps(self.configuration()))
         if not self.tokens.admits(asked.headers.get("authorization", "")):
             return Reply(401, b"{}")
-        if asked.method == "POST" and not path:
-            entries = orjson.loads(asked.content)["entry"]
-            self.kept |= {entry["request"]["url"]: entry["resource"] for entry in entries}
-            answered = [{"response": {"status": "201"}} for _ in entries]
-            return self._resource({"resourceType": "Bundle", "type": "transaction-response", "entry": answered})
-        if path in self.kept:
-            return self._resource(self.kept[path])
-        if "/" in path:
-            return Reply(404, b"{}")
-        return self._resource({"resourceType": "Bundle", "type": "searchset"})
+        return self._answer(asked)
 
     def configuration(self) -> dict[str, Any]:
         return {
@@ -145,10 +137,6 @@ class FhirServer:
             "token_endpoint_auth_methods_supported": ["private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
         } | self.changes
-
-    @staticmethod
-    def _resource(content: Any) -> Reply:
-        return Reply(content=orjson.dumps(content), headers={"Content-Type": "application/fhir+json"})
 
 
 @dataclass

@@ -27,7 +27,9 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",
         "bridge.web", "httpx", "orjson", "bridge",
     },
-    "bridge.sinks": {"bridge.errors", "bridge.model", "bridge.web", "httpx", "orjson"},
+    "bridge.sinks": {
+        "bridge.errors", "bridge.model", "bridge.sinks", "bridge.translate", "bridge.web", "httpx", "orjson",
+    },
     "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
     "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
     "bridge.web.scopes": set(),

@@ -66,6 +66,12 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             return None
 

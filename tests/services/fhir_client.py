@@ -14,9 +14,14 @@ class FhirClient:
         self.url = url
         self._client = httpx.Client(timeout=60, trust_env=False)
 
-    def put(self, resource: dict[str, Any]) -> None:
-        path = f"{self.url}/{resource['resourceType']}/{resource['id']}"
-        self._client.put(path, json=resource).raise_for_status()
+    def put(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """The resource as the server has it then; under an id of the server's where it takes none of ours."""
+        path = f"{self.url}/{resource['resourceType']}"
+        answer = self._client.put(f"{path}/{resource['id']}", json=resource)
+        if answer.is_client_error:
+            answer = self._client.post(path, json=resource)
+        stored: dict[str, Any] = answer.raise_for_status().json()
+        return stored
 
     def search(self, kind: str, **parameters: str) -> list[dict[str, Any]]:
         """What is there now, of all pages: servers that reuse an earlier search are asked not to."""
@@ -30,6 +35,9 @@ class FhirClient:
             url = next((link["url"] for link in bundle.get("link", []) if link["relation"] == "next"), None)
             asked = None
         return found
+
+    def delete(self, reference: str) -> None:
+        self._client.delete(f"{self.url}/{reference}").raise_for_status()
 
     def versions(self, kind: str, id_: str) -> int:
         bundle = self._client.get(f"{self.url}/{kind}/{id_}/_history").raise_for_status().json()

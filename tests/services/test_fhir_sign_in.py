@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from bridge import config
 from bridge.compose import Bridge
 from bridge.errors import ConfigError, SinkUnavailable
+from bridge.model import Receipt
 from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.sinks.fhir_server import FhirServerSink
 from tests.authorization_server import CLIENT_ID, SCOPE, AuthorizationServer, FhirServer, key_file, running_site
+from tests.contract.fhir_sink import a_state, a_study, delivered
+from tests.fhir_fake import FhirFake, over_http
 from tests.services.certificates import Authority
 from tests.services.peers import free_port
-from tests.unit.test_fhir_server_sink import a_state
-from tests.web_server import Asked, Reply, WebServer, web_server
+from tests.web_server import Reply, WebServer, web_server
 
 
 @pytest.fixture(scope="module")
@@ -54,32 +55,27 @@ def tls(authority: Authority, *, certificate: bool = True) -> dict[str, str]:
     return files
 
 
-def open_fhir(asked: Asked) -> Reply:
-    """A FHIR server that admits everybody who got this far."""
-    if asked.method == "POST":
-        answered = [{"response": {"status": "201"}} for _ in orjson.loads(asked.content)["entry"]]
-        return Reply(content=orjson.dumps({"resourceType": "Bundle", "entry": answered}))
-    searching = asked.path.startswith("/fhir/Patient?")
-    return Reply(content=b'{"resourceType": "Bundle"}') if searching else Reply(404, b"{}")
-
-
 def test_a_server_that_wants_a_certificate_gets_ours(authority: Authority) -> None:
     with web_server(authority.server_context()) as server:
-        server.answer = open_fhir
+        server.answer = over_http(FhirFake())
         with connected(settings(f"{server.url}/fhir", tls=tls(authority))) as sink:
-            assert sink.deliver([a_state()]) == [None]
+            delivered(sink, a_state(a_study()))
         assert {a.headers.get("authorization") for a in server.asked} == {None}
-        with connected(settings(f"{server.url}/fhir", tls=tls(authority, certificate=False))) as sink:
-            (outcome,) = sink.deliver([a_state()])
-        assert isinstance(outcome, SinkUnavailable)
+        with (
+            connected(settings(f"{server.url}/fhir", tls=tls(authority, certificate=False))) as sink,
+            pytest.raises(SinkUnavailable),
+        ):
+            sink.deliver([a_state(a_study())])
 
 
 def test_a_server_of_an_unknown_authority_is_not_told_the_password(authority: Authority) -> None:
     with web_server(authority.server_context(mutual=False)) as server:
-        server.answer = open_fhir
-        with connected(settings(f"{server.url}/fhir", username="bridge", password="hidden")) as sink:
-            (outcome,) = sink.deliver([a_state()])
-        assert isinstance(outcome, SinkUnavailable)
+        server.answer = over_http(FhirFake())
+        with (
+            connected(settings(f"{server.url}/fhir", username="bridge", password="hidden")) as sink,
+            pytest.raises(SinkUnavailable),
+        ):
+            sink.deliver([a_state(a_study())])
         assert server.asked == []
 
 
@@ -94,12 +90,12 @@ def test_a_password_or_a_token_is_shown_to_the_server_and_not_to_where_it_sends_
     authority: Authority, way: dict[str, str], header: str
 ) -> None:
     with web_server() as evil, web_server(authority.server_context(mutual=False)) as server:
-        server.answer = open_fhir
+        server.answer = over_http(FhirFake())
         with connected(settings(f"{server.url}/fhir", tls={"ca": str(authority.certificate)}, **way)) as sink:
-            assert sink.deliver([a_state()]) == [None]
+            delivered(sink, a_state(a_study()))
             server.answer = lambda _asked: Reply(302, headers={"Location": f"{evil.url}/fhir"})
-            (outcome,) = sink.deliver([a_state("1.2.3.9")])
-        assert isinstance(outcome, SinkUnavailable)
+            with pytest.raises(SinkUnavailable):
+                sink.deliver([a_state(a_study())])
         assert {a.headers.get("authorization") for a in server.asked} == {header}
         assert evil.asked == []
 
@@ -113,10 +109,10 @@ def behind_certificates(authority: Authority, token_tls: ssl.SSLContext) -> Iter
 def test_a_client_secret_goes_to_the_token_endpoint_alone(authority: Authority) -> None:
     with behind_certificates(authority, authority.server_context("login", mutual=False)) as (server, login):
         login.answer = lambda _asked: Reply(content=b'{"access_token": "t1", "token_type": "Bearer"}')
-        server.answer = open_fhir
+        server.answer = over_http(FhirFake())
         oauth = {"token_url": f"{login.url}/token", "client_id": "bridge", "client_secret": "hidden", "scope": "s"}
         with connected(settings(f"{server.url}/fhir", tls=tls(authority), oauth=oauth)) as sink:
-            assert sink.deliver([a_state()]) == [None]
+            delivered(sink, a_state(a_study()))
         assert {a.headers["authorization"] for a in server.asked} == {"Bearer t1"}
         assert [a.headers.get("authorization") for a in login.asked] == [None]
         assert b"client_secret=hidden" in login.asked[0].content
@@ -134,23 +130,26 @@ def test_smart_goes_together_with_certificates(authority: Authority, tmp_path: P
         fhir = FhirServer(tokens)
         login.answer, server.answer = tokens.answer, fhir.answer
         with connected(found) as sink:
-            assert sink.deliver([a_state()]) == [None]
+            delivered(sink, a_state(a_study()))
         assert tokens.refused == []
-        assert len(fhir.kept) == 2
+        assert len(fhir.fake.history) == 2
 
 
 def test_our_certificate_is_not_shown_to_a_token_endpoint_elsewhere(authority: Authority) -> None:
     """It would be let in with it: that it is not proves that it did not show it."""
     with behind_certificates(authority, authority.server_context("login")) as (server, login):
         login.answer = lambda _asked: Reply(content=b'{"access_token": "t1"}')
-        server.answer = open_fhir
+        server.answer = over_http(FhirFake())
         oauth = {"token_url": f"{login.url}/token", "client_id": "bridge", "client_secret": "hidden"}
-        with connected(settings(f"{server.url}/fhir", tls=tls(authority), oauth=oauth)) as sink:
-            (outcome,) = sink.deliver([a_state()])
-        assert isinstance(outcome, SinkUnavailable)
+        with (
+            connected(settings(f"{server.url}/fhir", tls=tls(authority), oauth=oauth)) as sink,
+            pytest.raises(SinkUnavailable),
+        ):
+            sink.deliver([a_state(a_study())])
         assert login.asked == server.asked == []
-        with connected(settings(f"{login.url}/fhir", tls=tls(authority), oauth=oauth)) as sink:
-            sink.deliver([a_state()])
+        at_login = settings(f"{login.url}/fhir", tls=tls(authority), oauth=oauth)
+        with connected(at_login) as sink, pytest.raises(SinkUnavailable, match="CapabilityStatement"):
+            sink.deliver([a_state(a_study())])
         assert login.asked[0].path == "/token"  # on the server itself it is shown
 
 
@@ -181,6 +180,7 @@ def test_a_whole_bridge_signs_in_with_its_key(tmp_path: Path) -> None:
         found = config.parse({"data_dir": str(tmp_path), "api": {"port": free_port()}, "sinks": [sink]})
         site.tokens.registered |= {key.key_id: key.public() for key in signing_keys(found)}
         with Bridge(found).running() as bridge:
-            assert bridge.sinks["ehr"].deliver([a_state()]) == [None]
+            (outcome,) = bridge.sinks["ehr"].deliver([a_state(a_study())])
+            assert isinstance(outcome, Receipt)
         assert site.tokens.given == 1
         assert site.tokens.refused == []

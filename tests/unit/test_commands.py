@@ -37,7 +37,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
-                            ["demo"], ["import"], ["map"])
+                            ["demo"], ["import"], ["jwks"], ["map"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"])]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from bridge.web.keys import SigningKey, signing_key
 from bridge.web.owner import Owner
 from bridge.web.smart import BackendServices
 from tests.authorization_server import CLIENT_ID, SCOPE, Site, key_file, running_site
-from tests.unit.test_fhir_server_sink import a_state
+from tests.contract.fhir_sink import a_state, a_study, delivered
 from tests.web_server import Reply, web_server
 
 EHR = Owner.sink("ehr")
@@ -63,9 +63,9 @@ def test_a_study_is_delivered_with_a_token_for_a_signed_assertion(each_key: Sign
     with running_site(each_key.public()) as site:
         auth = BackendServices(EHR, site.url, client_id=CLIENT_ID, key=each_key, scope=SCOPE)
         sink = FhirServerSink("ehr", site.url, auth=auth)
-        assert sink.deliver([a_state()]) == [None]
+        delivered(sink, a_state(a_study()))
         assert site.tokens.refused == []
-        assert [name.partition("/")[0] for name in site.fhir.kept] == ["Endpoint", "ImagingStudy"]
+        assert [name.partition("/")[0] for name in site.fhir.fake.history] == ["Endpoint", "ImagingStudy"]
         assert site.tokens.given == 1
         sink.close()
         auth.close()
@@ -77,9 +77,9 @@ def test_a_study_is_delivered_with_a_token_for_a_signed_assertion(each_key: Sign
 def test_a_token_that_ends_in_mid_run_is_replaced_without_a_loss(site: Site, key: SigningKey) -> None:
     auth = BackendServices(EHR, site.url, client_id=CLIENT_ID, key=key, scope=SCOPE)
     sink = FhirServerSink("ehr", site.url, auth=auth)
-    assert sink.deliver([a_state()]) == [None]
+    delivered(sink, a_state(a_study()))
     site.tokens.end()
-    assert sink.deliver([a_state("1.2.3.9")]) == [None]
+    delivered(sink, a_state(a_study()))
     assert site.tokens.given == 2
     assert len({claims["jti"] for _, claims in site.tokens.assertions}) == 2
     assert site.tokens.refused == []
@@ -143,12 +143,14 @@ def test_a_sink_whose_token_endpoint_is_down_says_so_and_goes_on_later(site: Sit
     auth = BackendServices(EHR, site.url, client_id=CLIENT_ID, key=key, scope=SCOPE)
     sink = FhirServerSink("ehr", site.url, auth=auth)
     site.token_web.answer = lambda _asked: Reply(503, b"QUOTED", {"Retry-After": "7"})
-    (outcome,) = sink.deliver([a_state()])
+    with pytest.raises(SinkUnavailable) as raised:
+        sink.deliver([a_state(a_study())])
+    outcome = raised.value
     assert isinstance(outcome, SinkUnavailable)
     assert outcome.retry_after_s == 7
     assert "token endpoint" in str(outcome)
     site.token_web.answer = site.tokens.answer
-    assert sink.deliver([a_state()]) == [None]
+    delivered(sink, a_state(a_study()))
     sink.close()
     auth.close()
 
