@@ -1,4 +1,4 @@
-"""The HTTP application: FHIR read API under /fhir, operations under /operations, and what else it is handed."""
+"""The HTTP application: FHIR API under /fhir, change feed, operations, and what else it is handed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
 from bridge import __version__
-from bridge.api import operations
+from bridge.api import changefeed, operations
+from bridge.api.changefeed import ChangesState
 from bridge.api.fhir import FhirState, fhir_app
 from bridge.api.operations import OperationsState
 from bridge.api.security import harden
 from bridge.config import Settings
 
 
-class ApiState(FhirState, OperationsState, Protocol):
+class ApiState(FhirState, OperationsState, ChangesState, Protocol):
     """What of the state the application reads."""
 
 
@@ -25,6 +26,7 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
     """All routes of one bridge process. Bound to loopback unless configured otherwise; no accounts yet."""
     app = FastAPI(title="Imaging bridge", version=__version__, docs_url=None, redoc_url=None)
     app.include_router(operations.router(state, clock))
+    app.include_router(changefeed.router(state))
     for router in others:
         app.include_router(router)
 
@@ -32,7 +34,12 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
     def addresses() -> JSONResponse:
         base = settings.public_url
         return JSONResponse(
-            {"fhir": f"{base}/fhir", "cohort": f"{base}/cohort/", "operations": f"{base}/operations/status"}
+            {
+                "fhir": f"{base}/fhir",
+                "changefeed": f"{base}/changefeed",
+                "cohort": f"{base}/cohort/",
+                "operations": f"{base}/operations/status",
+            }
         )
 
     app.mount("/fhir", fhir_app(state, f"{settings.public_url}/fhir"))

@@ -18,7 +18,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
@@ -109,6 +109,7 @@ resource = Table(
     Column("revision", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False),
     Column("digest", String, nullable=False),
+    Column("study_instance_uid", String),
     Index("resource_updated", "resource_type", "last_updated", "id"),
     Index("resource_revision", "revision"),
 )
@@ -122,6 +123,8 @@ resource_version = Table(
     Column("last_updated", Float, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("content", LargeBinary),
+    Index("resource_version_revision", "revision", unique=True),
+    Index("resource_version_type", "resource_type", "revision"),
 )
 
 resource_index = Table(
