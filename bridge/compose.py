@@ -19,12 +19,13 @@ from uuid import uuid4
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
-from bridge.api.app import create_app
+from bridge.api.app import create_app, export_limits
 from bridge.archives import Archives
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
+from bridge.follow.export import Exporter
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sinks.fhir_server import FhirServerSink
@@ -94,7 +95,9 @@ class Bridge:
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
+            loops = Loops(
+                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, self._followers()
+            )
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
             web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
@@ -110,6 +113,10 @@ class Bridge:
                 self._publish.set()
                 publisher.join(timeout=20)
                 web.join(timeout=10)
+
+    def _followers(self) -> dict[str, Callable[[str], int]]:
+        exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
+        return {"export": exporter.step}
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)

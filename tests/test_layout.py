@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.config": {"bridge.errors", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
+    "bridge.translate.fhir_search": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
     "bridge.code_tables": {"bridge.translate"},
     "bridge.sources": {
@@ -28,13 +29,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.sinks": {"bridge.errors", "bridge.model", "httpx", "orjson"},
     "bridge.state": {
-        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "sqlalchemy", "orjson",
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
+        "sqlalchemy", "orjson",
     },
     "bridge.rounds": set(),
     "bridge.sync": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate"},
     "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.follow": {
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
+    },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
+        "bridge.follow",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.question": {"bridge.errors"},

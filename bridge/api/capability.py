@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bridge import __version__
-from bridge.api.fhir_search import INCLUDES
 from bridge.model import Resource
+from bridge.translate.fhir_search import INCLUDES
 from bridge.translate.search_parameters import PARAMETERS
 
 RELEASED = "2026-11-24"

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Protocol
 import orjson
 from fastapi import APIRouter, HTTPException, Query, Response
 
-from bridge.api.bundle import instant, with_meta
 from bridge.model import Change, StoredResource
+from bridge.translate.meta import instant, with_meta
 from bridge.translate.search_parameters import PARAMETERS
 
 DEFAULT_LIMIT, MAXIMUM_LIMIT = 100, 1000

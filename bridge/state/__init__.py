@@ -1,13 +1,13 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
-from bridge.state.changes import Changes
 from bridge.state.database import Database
+from bridge.state.exports import Exports
 from bridge.state.search import Search
 
 __all__ = ["State"]
 
 
-class State(Search, Changes):
+class State(Search, Exports):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

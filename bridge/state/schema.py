@@ -141,3 +141,19 @@ resource_index = Table(
     Index("resource_index_value", "resource_type", "param", "value"),
     Index("resource_index_low", "resource_type", "param", "low"),
 )
+
+export_job = Table(
+    "export_job",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("request", Text, nullable=False),
+    Column("resource_types", LargeBinary, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("transaction_time", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("written", Integer, nullable=False),
+    Column("finished_at", Float),
+    Column("files", LargeBinary, nullable=False),
+    Column("error", Text, nullable=False),
+)

@@ -13,11 +13,13 @@ from bridge.state import State
 from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
 from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
+from tests.unit.test_export import *  # noqa: F403
 from tests.unit.test_procedure_step import a_step
 from tests.unit.test_sync import *  # noqa: F403
 from tests.unit.test_sync import Rig
 from tests.unit.test_work import *  # noqa: F403
 
+del test_memory_does_not_grow_with_the_number_of_resources  # noqa: F821  (of Python, not of the database)
 NUMBERS = count(1)
 
 
