@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
+from bridge.follow.notifier import Notifier, NotifierSettings
+from bridge.follow.rest_hook import RestHook
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sinks.fhir_server import FhirServerSink
@@ -94,9 +97,10 @@ class Bridge:
                 self.state.release_leases()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
+            followers = stack.enter_context(self._followers())
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(
-                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, self._followers()
+                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
             )
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
@@ -114,9 +118,21 @@ class Bridge:
                 publisher.join(timeout=20)
                 web.join(timeout=10)
 
-    def _followers(self) -> dict[str, Callable[[str], int]]:
+    @contextmanager
+    def _followers(self) -> Iterator[dict[str, Callable[[str], int]]]:
+        """The steps that serve followers; each subscription that is due has a thread of its own."""
+        api = self.settings.api
         exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
-        return {"export": exporter.step}
+        give_up_s = api.subscription_give_up_hours * 3600
+        notified = NotifierSettings(f"{self.settings.public_url}/fhir", api.subscription_endpoints, give_up_s)
+        hook = RestHook()
+        pool = ThreadPoolExecutor(api.subscriptions, "subscription")
+        notifier = Notifier(self.state, hook, notified, time.time, random.random, pool.submit)
+        try:
+            yield {"export": exporter.step, "subscriptions": notifier.step}
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            hook.close()
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)

@@ -65,6 +65,9 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             return None
 

@@ -10,12 +10,13 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
 from bridge import __version__
-from bridge.api import changefeed, export, operations
+from bridge.api import changefeed, export, operations, subscription
 from bridge.api.changefeed import ChangesState
 from bridge.api.export import ExportsState
 from bridge.api.fhir import FhirState, fhir_app
 from bridge.api.operations import OperationsState
 from bridge.api.security import harden
+from bridge.api.subscription import SubscriptionLimits, SubscriptionsState
 from bridge.config import Settings
 from bridge.follow.export import ExportLimits
 
@@ -25,7 +26,7 @@ def export_limits(settings: Settings) -> ExportLimits:
     return ExportLimits(settings.api.export_jobs, settings.api.export_hours * 3600, settings.api.export_bytes)
 
 
-class ApiState(FhirState, OperationsState, ChangesState, ExportsState, Protocol):
+class ApiState(FhirState, OperationsState, ChangesState, ExportsState, SubscriptionsState, Protocol):
     """What of the state the application reads."""
 
 
@@ -51,7 +52,9 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
 
     fhir = f"{settings.public_url}/fhir"
     exports = export.router(state, fhir, settings.export_dir, export_limits(settings), clock)
-    app.mount("/fhir", fhir_app(state, fhir, [exports]))
+    limits = SubscriptionLimits(settings.api.subscriptions, settings.api.subscription_endpoints)
+    subscriptions = subscription.router(state, fhir, limits, clock)
+    app.mount("/fhir", fhir_app(state, fhir, [exports, subscriptions]))
     hosts = {"localhost", "127.0.0.1", "[::1]", settings.api.host, urlsplit(settings.public_url).hostname or ""}
     harden(app, sorted(hosts - {"", "0.0.0.0", "::"}))  # noqa: S104  (taken out of the allowed Host headers)
     return app

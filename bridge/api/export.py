@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
 from bridge.api.bundle import FhirJson, http_date, operation_outcome
-from bridge.api.negotiation import acceptable, preferences
+from bridge.api.negotiation import SentBody, acceptable, posted_parameters, preferences
 from bridge.errors import InvalidQuery
 from bridge.follow.export import ExportLimits
 from bridge.follow.ports import ExportFile, ExportJob
@@ -31,8 +31,8 @@ OF_PATIENTS = frozenset({"Patient", "ImagingStudy", "DiagnosticReport"})
 BUSY_S = 120
 POLL_S = 2
 
-_JOB = re.compile(r"^[0-9a-f]{32}$")
-_INSTANT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
+_JOB = re.compile(r"[0-9a-f]{32}")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _MANY = frozenset({"_type"})
 
 
@@ -60,12 +60,12 @@ def router(state: ExportsState, base: str, folder: Path, limits: ExportLimits, c
         return export.start(request, prefer, _query(request.url.query), OF_PATIENTS)
 
     @routes.post("/$export")
-    async def post_export_all(request: Request, prefer: Annotated[str, Header()] = "") -> Response:
-        return export.start(request, prefer, _posted(request, await request.body()), everything)
+    def post_export_all(request: Request, body: SentBody, prefer: Annotated[str, Header()] = "") -> Response:
+        return export.start(request, prefer, posted_parameters(request, body), everything)
 
     @routes.post("/Patient/$export")
-    async def post_export_patients(request: Request, prefer: Annotated[str, Header()] = "") -> Response:
-        return export.start(request, prefer, _posted(request, await request.body()), OF_PATIENTS)
+    def post_export_patients(request: Request, body: SentBody, prefer: Annotated[str, Header()] = "") -> Response:
+        return export.start(request, prefer, posted_parameters(request, body), OF_PATIENTS)
 
     @routes.get("/_export/{job}")
     def status(job: str) -> Response:
@@ -130,7 +130,7 @@ class _Export:
         return FileResponse(path, media_type=NDJSON)
 
     def _job(self, id_: str) -> ExportJob:
-        job = self._state.export(id_) if _JOB.match(id_) else None
+        job = self._state.export(id_) if _JOB.fullmatch(id_) else None
         if job is None or self._clock() - job.created_at > self._limits.seconds:
             raise HTTPException(404, "no such export: it was removed, or is too old")
         return job
@@ -161,25 +161,6 @@ def _query(query: str) -> list[tuple[str, str]]:
     return [(n, v.replace(" ", "+") if n in ("_since", "_outputFormat") else v) for n, v in pairs]
 
 
-def _posted(request: Request, body: bytes) -> list[tuple[str, str]]:
-    """Name and value of every parameter of a posted Parameters resource."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() not in (
-        "application/fhir+json",
-        "application/json",
-    ):
-        raise HTTPException(415, "$export is posted as application/fhir+json")
-    try:
-        sent = orjson.loads(body)
-        if sent["resourceType"] != "Parameters":
-            raise ValueError
-        given = [(p["name"], next(v for k, v in p.items() if k.startswith("value"))) for p in sent.get("parameter", [])]
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        raise InvalidQuery("$export: the body is not a Parameters resource whose parameters have values") from None
-    if not all(isinstance(part, str) for pair in given for part in pair):
-        raise InvalidQuery("$export: a parameter's value is not a text")
-    return given
-
-
 def _wanted(parameters: Sequence[tuple[str, str]], known: frozenset[str]) -> tuple[tuple[str, ...], float]:
     """(resource types, since) of the parameters. Raises InvalidQuery naming the one that cannot be followed."""
     kinds: set[str] = set()
@@ -205,7 +186,7 @@ def _wanted(parameters: Sequence[tuple[str, str]], known: frozenset[str]) -> tup
 
 
 def _since(value: str) -> float:
-    covered = date_range(value) if _INSTANT.match(value) else None
+    covered = date_range(value) if _INSTANT.fullmatch(value) else None
     if covered is None:
         raise InvalidQuery("_since: not an instant, such as 2026-01-31T12:00:00Z")
     return covered[0]

@@ -24,10 +24,15 @@ from bridge.translate.search_query import SearchQuery
 MAXIMUM_INCLUDED = 2000
 _ISSUE = {
     400: "invalid",
+    403: "forbidden",
     404: "not-found",
     405: "not-supported",
     406: "not-supported",
+    409: "conflict",
     410: "deleted",
+    412: "conflict",
+    413: "too-long",
+    422: "business-rule",
     429: "throttled",
     503: "transient",
 }

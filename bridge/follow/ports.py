@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from bridge.model import Change, StoredResource
+from bridge.model import Change, Resource, StoredResource
 from bridge.ports import Claim, WorkTable
 
 EXPORT_QUEUE = "export"
 """Exports to be written; key: the job's id."""
+
+SUBSCRIPTION_QUEUE = "subscription"
+"""Subscriptions whose receiver is to be told something; key: Subscription.id. Recurring."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,69 @@ class ExportState(History, WorkTable, Protocol):
     def finish_export(self, claim: Claim, files: Sequence[ExportFile], error: str, now: float) -> None: ...
 
     def remove_export(self, id_: str) -> bool: ...
+
+
+class SubscriptionStatus(StrEnum):
+    """FHIR R4 Subscription.status, required binding."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    ERROR = "error"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """One Subscription: what a client asked for, and how far its receiver has been told. Times in seconds.
+
+    Result  `content` as the client wrote it, with the values of headers; `fhir_version` in which; `position` the
+            revision up to which changes have become events; `events` the number of the last event, `delivered` of
+            the last one the receiver took; `greeted_at` when it took the handshake, 0 before; `notified_at` when it
+            last took anything; `failures` one after another since `failing_since`, 0 and None when all is well
+    """
+
+    id: str
+    version: int
+    fhir_version: str
+    content: Resource
+    status: SubscriptionStatus
+    created_at: float
+    updated_at: float
+    error: str = ""
+    position: int = 0
+    events: int = 0
+    delivered: int = 0
+    greeted_at: float = 0.0
+    notified_at: float = 0.0
+    failures: int = 0
+    failing_since: float | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a Subscription: its number, from 1 without a gap, and the change it tells."""
+
+    number: int
+    change: Change
+
+
+class SubscriptionState(History, WorkTable, Protocol):
+    """What notifying needs of the state. What names a version does nothing once the client wrote another one."""
+
+    def subscription(self, id_: str) -> Subscription | None: ...
+
+    def wake_subscriptions(self, revision: int, now: float) -> None:
+        """Marks those that work and have not seen this revision."""
+        ...
+
+    def record_events(self, subscription: Subscription, revisions: Sequence[int], position: int) -> Subscription | None:
+        """Gives the next numbers to these revisions; None when the subscription is another one by now."""
+        ...
+
+    def events(self, id_: str, after: int, limit: int) -> list[Event]: ...
+
+    def note_taken(self, subscription: Subscription, delivered: int, now: float) -> Subscription | None:
+        """The receiver took everything up to an event: the subscription is active and all is well."""
+        ...
+
+    def note_failure(self, subscription: Subscription, status: SubscriptionStatus, error: str, now: float) -> None: ...

@@ -1,13 +1,13 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
 from bridge.state.database import Database
-from bridge.state.exports import Exports
 from bridge.state.search import Search
+from bridge.state.subscriptions import Subscriptions
 
 __all__ = ["State"]
 
 
-class State(Search, Exports):
+class State(Search, Subscriptions):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

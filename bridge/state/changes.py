@@ -26,28 +26,30 @@ class Changes(Resources):
     def latest_change(self) -> Change | None:
         """The newest change, None before the first."""
         with self._db.read() as connection:
-            row = connection.execute(_changes().order_by(resource_version.c.revision.desc()).limit(1)).one_or_none()
-        return None if row is None else _change(row)
+            row = connection.execute(
+                changes_statement().order_by(resource_version.c.revision.desc()).limit(1)
+            ).one_or_none()
+        return None if row is None else change(row)
 
     def changes(self, since: int, limit: int, resource_type: str = "") -> list[Change]:
         """The next changes after a revision, oldest first; of one resource type where it is given."""
-        statement = _changes().where(resource_version.c.revision > since)
+        statement = changes_statement().where(resource_version.c.revision > since)
         if resource_type:
             statement = statement.where(resource_version.c.resource_type == resource_type)
         with self._db.read() as connection:
             found = connection.execute(statement.order_by(resource_version.c.revision).limit(limit))
-            return [_change(row) for row in found]
+            return [change(row) for row in found]
 
     def versions(self, changes: Sequence[Change]) -> list[StoredResource]:
         """The resource versions that these changes made, in the same order."""
         key = tuple_(resource_version.c.resource_type, resource_version.c.id, resource_version.c.version)
-        found: dict[int, StoredResource] = {}
+        found: dict[tuple[str, str, int], StoredResource] = {}
         with self._db.read() as connection:
             for start in range(0, len(changes), BATCH):
                 wanted = [(c.resource_type, c.id, c.version) for c in changes[start : start + BATCH]]
                 rows = connection.execute(select(resource_version).where(key.in_(wanted)))
-                found |= {row.revision: stored(row) for row in rows}
-        return [found[change.revision] for change in changes]
+                found |= {(row.resource_type, row.id, row.version): stored(row) for row in rows}
+        return [found[c.resource_type, c.id, c.version] for c in changes]
 
     def held_at(self, revision: int, resource_type: str, since: float) -> Iterator[Change]:
         """The last change up to a revision of every resource of a type that changed since a time; by id.
@@ -63,7 +65,7 @@ class Changes(Resources):
             .scalar_subquery()
         )
         statement = (
-            _changes()
+            changes_statement()
             .where(resource_version.c.resource_type == resource_type, resource_version.c.version == newest)
             .where(resource_version.c.last_updated >= since)
             .order_by(resource_version.c.id)
@@ -72,7 +74,7 @@ class Changes(Resources):
         last = ""
         while True:
             with self._db.read() as connection:
-                page = [_change(row) for row in connection.execute(statement.where(resource_version.c.id > last))]
+                page = [change(row) for row in connection.execute(statement.where(resource_version.c.id > last))]
             yield from page
             if len(page) < BATCH:
                 return
@@ -85,7 +87,7 @@ class Changes(Resources):
             return float(connection.execute(statement).scalar() or 0.0)
 
 
-def _changes() -> Select[Any]:
+def changes_statement() -> Select[Any]:
     version = resource_version.c
     same = and_(_before.c.resource_type == version.resource_type, _before.c.id == version.id)
     owner = and_(resource.c.resource_type == version.resource_type, resource.c.id == version.id)
@@ -98,7 +100,7 @@ def _changes() -> Select[Any]:
     )  # fmt: skip
 
 
-def _change(row: Any) -> Change:
+def change(row: Any) -> Change:
     action = ChangeAction.UPDATED
     if row.size is None:
         action = ChangeAction.DELETED

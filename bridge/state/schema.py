@@ -157,3 +157,31 @@ export_job = Table(
     Column("files", LargeBinary, nullable=False),
     Column("error", Text, nullable=False),
 )
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("fhir_version", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("greeted_at", Float, nullable=False),
+    Column("notified_at", Float, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", Float),
+)
+
+subscription_event = Table(
+    "subscription_event",
+    metadata,
+    Column("subscription", String, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+)

@@ -14,9 +14,11 @@ from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
 from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
 from tests.unit.test_export import *  # noqa: F403
+from tests.unit.test_notifier import *  # noqa: F403
+from tests.unit.test_notifier import Rig as NotifierRig
 from tests.unit.test_procedure_step import a_step
 from tests.unit.test_sync import *  # noqa: F403
-from tests.unit.test_sync import Rig
+from tests.unit.test_sync import Rig as SyncRig
 from tests.unit.test_work import *  # noqa: F403
 
 del test_memory_does_not_grow_with_the_number_of_resources  # noqa: F821  (of Python, not of the database)
@@ -37,8 +39,9 @@ def state(server: str) -> Iterator[State]:
 
 
 @pytest.fixture
-def rig(state: State) -> Rig:
-    return Rig(state)
+def rig(state: State, request: pytest.FixtureRequest) -> SyncRig | NotifierRig:
+    """The rig of the module that a test came from."""
+    return (NotifierRig if request.function.__module__ == NotifierRig.__module__ else SyncRig)(state)
 
 
 def test_a_database_of_version_1_is_upgraded(server: str) -> None:
