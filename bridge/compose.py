@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,12 +125,10 @@ class Bridge:
         give_up_s = api.subscription_give_up_hours * 3600
         notified = NotifierSettings(f"{self.settings.public_url}/fhir", api.subscription_endpoints, give_up_s)
         hook = RestHook()
-        pool = ThreadPoolExecutor(api.subscriptions, "subscription")
-        notifier = Notifier(self.state, hook, notified, time.time, random.random, pool.submit)
+        notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
         try:
             yield {"export": exporter.step, "subscriptions": notifier.step}
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             hook.close()
 
     def _died(self, reason: str) -> None:
@@ -160,6 +157,10 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="subscription", daemon=True).start()
 
 
 def list_associations(settings: Settings, limit: int) -> list[dict[str, Any]]:

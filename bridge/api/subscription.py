@@ -96,6 +96,10 @@ def router(state: SubscriptionsState, base: str, limits: SubscriptionLimits, clo
     def status(id_: str, request: Request) -> FhirJson:
         return api.status(request, id_, ())
 
+    @routes.post("/Subscription/{id_}/$status")
+    def post_status(id_: str, request: Request) -> FhirJson:
+        return api.status(request, id_, ())
+
     @routes.get("/Subscription/{id_}/$events")
     def events(id_: str, request: Request) -> FhirJson:
         return api.events(request, id_, _query(request))
@@ -181,7 +185,7 @@ class _Subscriptions:
                 and s.fhir_version == _accepted(request)
             ]  # fmt: skip
         version = found[0].fhir_version if found else _accepted(request)
-        told = [self._told(s, NotificationType.QUERY_STATUS, Payload.EMPTY) for s in found]
+        told = [self._told(s, NotificationType.QUERY_STATUS, self._wanted(s).payload) for s in found]
         statuses = [(status_r5 if version == R5 else status_r4)(self._base, one) for one in told]
         place = f"{self._base}/Subscription" + (f"/{id_}" if id_ else "") + "/$status"
         return _answer(searchset(self._base, [("self", place)], statuses, (), None, len(statuses)), version)

@@ -76,7 +76,7 @@ def status_r4(base: str, told: Notification) -> Resource:
     parameters: list[Resource] = [
         {"name": "subscription", "valueReference": {"reference": f"{base}/Subscription/{subscription.id}"}}
     ]
-    if told.wanted.topic:
+    if told.wanted.topic and told.payload is not Payload.EMPTY:
         parameters.append({"name": "topic", "valueCanonical": told.wanted.topic})
     parameters += [
         {"name": "status", "valueCode": subscription.status.value},
@@ -120,7 +120,8 @@ def status_r5(base: str, told: Notification) -> Resource:
     if events:
         status["notificationEvent"] = events
     status["subscription"] = {"reference": f"{base}/Subscription/{subscription.id}"}
-    status["topic"] = told.wanted.topic
+    if told.payload is not Payload.EMPTY:
+        status["topic"] = told.wanted.topic
     return status | ({"error": [{"text": subscription.error}]} if subscription.error else {})
 
 

@@ -7,9 +7,10 @@ them. So numbers have no gaps, everything is told at least once, and whoever is 
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import orjson
@@ -22,7 +23,7 @@ from bridge.follow.ports import SUBSCRIPTION_QUEUE, Event, Subscription, Subscri
 from bridge.follow.rest_hook import Hook
 from bridge.follow.subscription import Form, Payload, Wanted
 from bridge.follow.versions import media_type, wanted
-from bridge.model import Change, ChangeAction, StoredResource
+from bridge.model import Change, ChangeAction, Resource, StoredResource
 from bridge.ports import Claim, LeaseLost
 from bridge.translate.meta import with_meta
 from bridge.translate.search_match import matches
@@ -35,10 +36,12 @@ CHANGES_AT_ONCE = 200
 BACKLOG = 1000
 """Events recorded ahead of what the receiver took: more changes wait in the history."""
 
-CONTENT_BYTES, CONTENTS_AT_ONCE = 4_194_304, 20
+CONTENT_BYTES = 4_194_304
 NOTIFICATIONS_IN_A_ROW = 50
 IDLE_S = 3600.0
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 300.0
+GIVE_BACK_AFTER_S = (0.0, 1.0, 5.0, 10.0, 30.0)
+"""Together longer than a lease: a state that is away so long lets go of it by itself."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ class Notifier:
         clock: Callable[[], float],
         random: Callable[[], float],
         spread: Callable[[Callable[[], None]], object] = lambda work: work(),
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._state, self._hook, self._settings = state, hook, settings
         self._clock, self._random, self._spread = clock, random, spread
+        self._wait = wait
         self._seen = -1
 
     def step(self, worker: str) -> int:
@@ -88,7 +93,7 @@ class Notifier:
             log.info("subscription %s: removed, or taken over by another worker", claim.key)
         except Unavailable as error:
             log.warning("%s", error)
-            self._state.retry(claim, self._clock(), RETRY_FIRST_S, str(error))
+            self._give_back(claim, error)
         except Exception as error:  # noqa: BLE001  a bug met by one subscription must not stop the others
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
@@ -97,6 +102,16 @@ class Notifier:
             )
             message = f"unexpected {type(error).__name__} at {place}: a bug of this program"
             self._state.park(claim, self._clock(), message, {"error": type(error).__name__, "place": place})
+
+    def _give_back(self, claim: Claim, error: Unavailable) -> None:
+        """To be tried again soon; as often as it takes, for the lease does not end while this process lives."""
+        for pause_s in GIVE_BACK_AFTER_S:
+            self._wait(pause_s)
+            try:
+                self._state.retry(claim, self._clock(), RETRY_FIRST_S, str(error))
+                return
+            except Unavailable:
+                continue
 
     def _settle(self, claim: Claim) -> None:
         subscription = self._state.subscription(claim.key)
@@ -180,12 +195,16 @@ class Notifier:
         if not asked.query.criteria and not asked.query.ids:
             return list(changes)
         matched = []
-        for group in groups(changes, CONTENT_BYTES, CONTENTS_AT_ONCE):
-            as_they_were = [replace(c, version=c.version - 1) if c.action is ChangeAction.DELETED else c for c in group]
-            for change, version in zip(group, self._state.versions(as_they_were), strict=True):
-                if version.content is not None and matches(asked.query, version.content):
+        for group in groups(changes, CONTENT_BYTES, CHANGES_AT_ONCE):
+            for change, version in zip(group, self._state.versions(group), strict=True):
+                content = version.content if version.content is not None else self._content_before(change)
+                if content is not None and matches(asked.query, content):
                     matched.append(change)
         return matched
+
+    def _content_before(self, deletion: Change) -> Resource | None:
+        before = self._state.read_resource(deletion.resource_type, deletion.id, deletion.version - 1)
+        return None if before is None else before.content
 
     def _next_events(self, subscription: Subscription, asked: Wanted) -> list[Event]:
         most = 1 if asked.form is Form.CRITERIA else asked.most_events

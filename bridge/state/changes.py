@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select, tuple_
+from sqlalchemy import Select, and_, func, select
 
 from bridge.model import Change, ChangeAction, StoredResource
 from bridge.state.resources import Resources, stored
@@ -42,14 +42,13 @@ class Changes(Resources):
 
     def versions(self, changes: Sequence[Change]) -> list[StoredResource]:
         """The resource versions that these changes made, in the same order."""
-        key = tuple_(resource_version.c.resource_type, resource_version.c.id, resource_version.c.version)
-        found: dict[tuple[str, str, int], StoredResource] = {}
+        found: dict[int, StoredResource] = {}
         with self._db.read() as connection:
             for start in range(0, len(changes), BATCH):
-                wanted = [(c.resource_type, c.id, c.version) for c in changes[start : start + BATCH]]
-                rows = connection.execute(select(resource_version).where(key.in_(wanted)))
-                found |= {(row.resource_type, row.id, row.version): stored(row) for row in rows}
-        return [found[c.resource_type, c.id, c.version] for c in changes]
+                wanted = [change.revision for change in changes[start : start + BATCH]]
+                rows = connection.execute(select(resource_version).where(resource_version.c.revision.in_(wanted)))
+                found |= {row.revision: stored(row) for row in rows}
+        return [found[change.revision] for change in changes]
 
     def held_at(self, revision: int, resource_type: str, since: float) -> Iterator[Change]:
         """The last change up to a revision of every resource of a type that changed since a time; by id.

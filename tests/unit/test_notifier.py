@@ -15,7 +15,7 @@ from fhir.resources.R4B import get_fhir_model_class as r4_class
 from bridge.api import subscription
 from bridge.api.fhir import fhir_app
 from bridge.api.subscription import SubscriptionLimits
-from bridge.errors import SinkUnavailable
+from bridge.errors import SinkUnavailable, StateUnavailable
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.state import State
 from tests.subscribing import REPORTS, TOPIC, by_criteria, by_topic, in_r5, told
@@ -70,7 +70,10 @@ class Rig:
         router = subscription.router(self.state, BASE, limits, lambda: self.now)
         self.client = TestClient(fhir_app(self.state, BASE, [router]), raise_server_exceptions=False)
         settings = NotifierSettings(BASE, self.endpoints, 3600.0)
-        self.notifier = Notifier(self.state, self.hook, settings, lambda: self.now, lambda: 1.0)
+        self.notifier = Notifier(self.state, self.hook, settings, lambda: self.now, lambda: 1.0, wait=self.wait)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
 
     def post(self, content: dict[str, Any], status: int = 201, media_type: str = "application/fhir+json") -> Any:
         response = self.client.post("/Subscription", json=content, headers={"Content-Type": media_type})
@@ -150,6 +153,7 @@ def test_a_notification_brings_as_much_as_was_asked_for(rig: Rig, content: str, 
     assert [e["resource"]["description"] for e in found if "resource" in e] == [str(n) for n in range(resources)]
     assert list(told(bundle)["events"]) == [1, 2, 3]
     assert all(bool(focus) == bool(entries) for focus in told(bundle)["events"].values())
+    assert (TOPIC in str(bundle)) == bool(entries)
 
 
 def test_a_full_resource_is_as_its_event_made_it_however_late_it_comes(rig: Rig) -> None:
@@ -338,6 +342,46 @@ def test_what_was_taken_but_not_noted_is_told_again_under_the_same_number_and_id
     assert first["id"] == again["id"]
 
 
+def test_a_state_that_is_away_for_a_while_loses_nothing(rig: Rig) -> None:
+    rig.post(by_topic(HOOK))
+    rig.run()
+    rig.commit(1)
+    note_taken, retry = rig.state.note_taken, rig.state.retry
+    away = [StateUnavailable("state: away")] * 3
+
+    def failing(*_: object) -> Any:
+        if away:
+            raise away.pop()
+        rig.state.retry = retry  # type: ignore[method-assign]
+        rig.state.note_taken = note_taken  # type: ignore[method-assign]
+        raise StateUnavailable("state: away")
+
+    rig.state.note_taken = rig.state.retry = failing  # type: ignore[method-assign]
+    rig.notifier.step("w")
+    assert rig.hook.numbers() == [1]
+    rig.run(5)
+    assert rig.hook.numbers() == [1, 1]
+    (left,) = rig.state.items(queue="subscription")
+    assert left.error == ""
+
+
+def test_a_bug_parks_the_subscription_that_met_it_and_no_other(rig: Rig) -> None:
+    rig.post(by_topic(HOOK))
+    rig.post(by_topic("https://ehr.example/hooks/2"))
+    rig.run()
+    rig.hook.problems[HOOK] = ZeroDivisionError("Muster")  # type: ignore[assignment]
+    rig.commit(1)
+    rig.run()
+    (parked,) = rig.state.items(parked=True)
+    assert "ZeroDivisionError" in parked.error
+    assert "Muster" not in parked.error
+    assert rig.hook.numbers("https://ehr.example/hooks/2") == [1]
+    rig.hook.problems.clear()
+    rig.commit(2)
+    rig.run()
+    assert rig.hook.numbers() == [1, 2]
+
+
 def test_a_heartbeat_comes_when_nothing_else_did(rig: Rig) -> None:
     rig.post(by_topic(HOOK, heartbeat_period=10))
     rig.run(25)
@@ -470,6 +514,8 @@ def test_status_is_told_of_one_and_of_many(rig: Rig) -> None:
     assert len(rig.get("/Subscription/$status")["entry"]) == 2
     assert len(rig.get(f"/Subscription/$status?id={made[1]['id']}")["entry"]) == 1
     assert "entry" not in rig.get("/Subscription/$status?status=off")
+    posted = rig.client.post(f"/Subscription/{made[0]['id']}/$status")
+    assert told(posted.json()) == told(one)
 
 
 def test_subscribers_in_threads_of_their_own_get_everything_once_and_in_order(state: State) -> None:
