@@ -25,7 +25,7 @@ from bridge.model import Change, Resource, StoredResource
 from bridge.translate.meta import instant
 from bridge.translate.validate import validate_sent
 
-MAXIMUM_BYTES = 65_536
+MAXIMUM_BYTES, DEEPEST = 65_536, 30
 EVENTS_AT_ONCE, EVENT_BYTES = 1000, 16_777_216
 _LAST = 2**63 - 1
 
@@ -142,7 +142,7 @@ class _Subscriptions:
         made = Subscription(id_, 1, version, content | {"id": id_}, _asked_status(content), now, now)
         if not self._state.add_subscription(made, self._limits.most, now):
             raise HTTPException(422, "there are as many Subscriptions as api.subscriptions allows: delete one")
-        return self._shown(made, 201, {"Location": f"{self._base}/Subscription/{id_}/_history/1"})
+        return self._shown(made, 201, {"Location": f"{self._base}/Subscription/{id_}"})
 
     def read(self, request: Request, id_: str) -> FhirJson:
         return self._shown(self._known(request, id_), 200, {})
@@ -230,6 +230,7 @@ class _Subscriptions:
             raise HTTPException(413, f"Subscription: larger than {MAXIMUM_BYTES} bytes")
         if not isinstance(content, dict) or content.get("resourceType") != "Subscription":
             raise InvalidQuery("the body is not a Subscription")
+        _plain(content)
         return content, version
 
     def _checked(self, content: Resource, version: str) -> None:
@@ -264,6 +265,17 @@ class _Subscriptions:
     def _shown(self, subscription: Subscription, code: int, headers: dict[str, str]) -> FhirJson:
         tags = {"ETag": f'W/"{subscription.version}"', "Last-Modified": http_date(subscription.updated_at)}
         return _answer(self._resource(subscription), subscription.fhir_version, code, headers | tags)
+
+
+def _plain(content: Resource) -> None:
+    """Raises InvalidQuery for null, which FHIR JSON has no use for here, and for what is nested too deeply."""
+    left: list[tuple[object, int]] = [(content, 0)]
+    while left:
+        value, depth = left.pop()
+        if value is None or depth > DEEPEST:
+            raise InvalidQuery("Subscription: null, or nested too deeply")
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left += [(child, depth + 1) for child in children]
 
 
 def _answer(content: Resource, version: str, code: int = 200, headers: dict[str, str] | None = None) -> FhirJson:

@@ -94,6 +94,10 @@ class Exporter:
             return [], str(stopped)
         except OSError as problem:
             return [], f"the files cannot be written: {problem.strerror}"
+        except Unavailable:
+            raise
+        except Exception as bug:  # noqa: BLE001  one export must not stop everything else
+            return [], f"unexpected {type(bug).__name__}: a bug of this program"
         return files, ""
 
     def _remove(self, id_: str) -> None:

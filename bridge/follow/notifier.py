@@ -155,7 +155,7 @@ class Notifier:
         log.warning("subscription %s: its receiver %s", claim.key, error)
         self._state.note_failure(subscription, SubscriptionStatus.ERROR, str(error), now)
         most = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(subscription.failures, 30))
-        self._state.reschedule(claim, now + max(most * (0.5 + self._random() / 2), error.retry_after_s or 0.0))
+        self._state.retry(claim, now, max(most * (0.5 + self._random() / 2), error.retry_after_s or 0.0), str(error))
 
     def _serve(self, subscription: Subscription, asked: Wanted) -> float:
         """Tells the receiver what is new; when it is due again. Raises SinkUnavailable when it does not take it."""

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from bridge.errors import SinkUnavailable
-from bridge.follow.rest_hook import RestHook
+from bridge.follow.rest_hook import RestHook, _Deadline
 from tests.web_server import Reply, WebServer, web_server
 
 
@@ -95,3 +96,36 @@ def test_an_answer_cut_short_after_its_status_counts(hook: RestHook) -> None:
         thread.start()
         hook.send("POST", f"http://127.0.0.1:{listener.getsockname()[1]}", [], b"", 5)
         thread.join()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nX-A: "])
+def test_an_answer_without_end_is_cut(hook: RestHook, beginning: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            connection.recv(65_536)
+            try:
+                connection.sendall(beginning)
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.02)
+            except OSError:
+                connection.close()
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(SinkUnavailable, match="too slowly"):
+            hook.send("POST", f"http://127.0.0.1:{listener.getsockname()[1]}", [], b"", 0.2)
+        thread.join()
+
+
+def test_a_deadline_holds_for_tls_too() -> None:
+    deadline = _Deadline(60)
+    theirs, ours = socket.socketpair()
+    deadline.over = True
+    stream = type("Stream", (), {"get_extra_info": lambda _self, _name: ours})()
+    deadline.trace("connection.start_tls.complete", {"return_value": stream})
+    assert theirs.recv(1) == b""
+    theirs.close()
+    ours.close()

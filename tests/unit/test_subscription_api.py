@@ -24,7 +24,7 @@ def test_a_subscription_is_created_read_changed_found_and_deleted(rig: Rig) -> N
         "/Subscription", json=by_criteria(HOOK), headers={"Content-Type": "application/fhir+json"}
     )
     made = response.json()
-    assert response.headers["location"] == f"http://h/fhir/Subscription/{made['id']}/_history/1"
+    assert response.headers["location"] == f"http://h/fhir/Subscription/{made['id']}"
     assert response.headers["etag"] == 'W/"1"'
     assert rig.get(f"/Subscription/{made['id']}") == valid(made)
     changed = rig.put(made | {"reason": "another", "status": "off"}, If_Match='W/"1"')
@@ -193,6 +193,55 @@ def test_what_cannot_be_done_is_told_by_its_element(rig: Rig, content: dict[str,
 def test_what_cannot_be_done_in_r5_is_told_by_its_element(rig: Rig, content: dict[str, Any], told: str) -> None:
     outcome = rig.post(content, 400, R5_TYPE)
     assert told in outcome["issue"][0]["diagnostics"]
+
+
+def paths(content: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every value in a JSON value."""
+    yield at
+    children = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, child in children:
+        yield from paths(child, (*at, key))
+
+
+def replaced(content: Any, at: tuple[Any, ...], value: Any) -> Any:
+    if not at:
+        return value
+    changed = dict(content) if isinstance(content, dict) else list(content)
+    changed[at[0]] = replaced(content[at[0]], at[1:], value)
+    return changed
+
+
+FORMS = (
+    by_criteria(HOOK, header=["X-A: b"]),
+    by_topic(HOOK, "ImagingStudy?modality=CT", heartbeat_period=60, header=["X-A: b"])
+    | {"end": "2999-01-01T00:00:00Z"},
+    in_r5(HOOK, {"filterParameter": "modality", "value": "CT"}, parameter=[{"name": "X-A", "value": "b"}]),
+)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["criteria", "topic", "R5"])
+@pytest.mark.parametrize("value", [None, 1, -1.5, True, "", "x", "x" * 70_000, [], [None], {}, {"a": 1}, [[["x"]]]])
+def test_no_value_anywhere_breaks_the_server_or_the_notifier(rig: Rig, form: dict[str, Any], value: Any) -> None:
+    media_type = R5_TYPE if "topic" in form else "application/fhir+json"
+    rig.client.delete(f"/Subscription/{rig.post(form, media_type=media_type)['id']}")
+    for at in list(paths(form)):
+        response = rig.client.post(
+            "/Subscription", json=replaced(form, at, value), headers={"Content-Type": media_type}
+        )
+        assert response.status_code in (201, 400, 403, 413), (at, response.text)
+        if response.status_code == 201:
+            valid(rig.get(f"/Subscription/{response.json()['id']}"), "5.0" if "topic" in form else "4.0")
+            rig.run()
+            rig.client.delete(f"/Subscription/{response.json()['id']}")
+    assert rig.state.items(parked=True) == []
+
+
+def test_what_is_nested_too_deeply_is_refused(rig: Rig) -> None:
+    extension: dict[str, Any] = {"url": "http://x"}
+    for _ in range(400):
+        extension = {"url": "http://x", "extension": [extension]}
+    outcome = rig.post(by_topic(HOOK) | {"extension": [extension]}, 400)
+    assert "nested" in outcome["issue"][0]["diagnostics"]
 
 
 def test_other_media_types_and_versions_are_refused(rig: Rig) -> None:
