@@ -27,20 +27,10 @@ LONGEST_TIMEOUT_S, DEFAULT_TIMEOUT_S = 60, 10
 SHORTEST_HEARTBEAT_S, LONGEST_HEARTBEAT_S = 5, 604_800
 MOST_EVENTS, DEFAULT_EVENTS = 1000, 1
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_OURS_TO_SET = frozenset(
-    [
-        "host",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "connection",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "accept-encoding",
-    ]
-)
+_OURS_TO_SET = frozenset({
+    "host", "content-length", "content-type", "transfer-encoding", "connection", "te", "trailer", "upgrade",
+    "expect", "accept-encoding",
+})  # fmt: skip
 _VALUE = re.compile(r"[\x20-\x7e]*")
 
 

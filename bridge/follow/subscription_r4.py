@@ -10,24 +10,10 @@ from bridge.model import Resource
 from bridge.translate.search_query import SearchQuery
 
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
-_ELEMENTS = frozenset(
-    [
-        "resourceType",
-        "id",
-        "meta",
-        "language",
-        "text",
-        "extension",
-        "status",
-        "contact",
-        "end",
-        "reason",
-        "criteria",
-        "_criteria",
-        "error",
-        "channel",
-    ]
-)
+_ELEMENTS = frozenset({
+    "resourceType", "id", "meta", "language", "text", "extension", "status", "contact", "end", "reason",
+    "criteria", "_criteria", "error", "channel",
+})  # fmt: skip
 _CHANNEL = frozenset(["id", "extension", "type", "_type", "endpoint", "payload", "_payload", "header"])
 
 

@@ -8,33 +8,11 @@ from bridge.follow.subscription import NOT_SHOWN, Form, Payload, Wanted
 from bridge.follow.topics import TOPICS
 from bridge.model import Resource
 
-_ELEMENTS = frozenset(
-    [
-        "resourceType",
-        "id",
-        "meta",
-        "language",
-        "text",
-        "extension",
-        "identifier",
-        "name",
-        "status",
-        "topic",
-        "contact",
-        "end",
-        "managingEntity",
-        "reason",
-        "filterBy",
-        "channelType",
-        "endpoint",
-        "parameter",
-        "heartbeatPeriod",
-        "timeout",
-        "contentType",
-        "content",
-        "maxCount",
-    ]
-)
+_ELEMENTS = frozenset({
+    "resourceType", "id", "meta", "language", "text", "extension", "identifier", "name", "status", "topic",
+    "contact", "end", "managingEntity", "reason", "filterBy", "channelType", "endpoint", "parameter",
+    "heartbeatPeriod", "timeout", "contentType", "content", "maxCount",
+})  # fmt: skip
 _FILTER = frozenset(["id", "resourceType", "filterParameter", "comparator", "modifier", "value"])
 _COMPARATORS = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
