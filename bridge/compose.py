@@ -19,12 +19,15 @@ from uuid import uuid4
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
-from bridge.api.app import create_app
+from bridge.api.app import create_app, export_limits
 from bridge.archives import Archives
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
+from bridge.follow.export import Exporter
+from bridge.follow.notifier import Notifier, NotifierSettings
+from bridge.follow.rest_hook import RestHook
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
@@ -101,8 +104,11 @@ class Bridge:
                 self.state.release_leases()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
+            followers = stack.enter_context(self._followers())
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died)
+            loops = Loops(
+                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
+            )
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
             web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
@@ -118,6 +124,20 @@ class Bridge:
                 self._publish.set()
                 publisher.join(timeout=20)
                 web.join(timeout=10)
+
+    @contextmanager
+    def _followers(self) -> Iterator[dict[str, Callable[[str], int]]]:
+        """The steps that serve followers; each subscription that is due has a thread of its own."""
+        api = self.settings.api
+        exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
+        give_up_s = api.subscription_give_up_hours * 3600
+        notified = NotifierSettings(f"{self.settings.public_url}/fhir", api.subscription_endpoints, give_up_s)
+        hook = RestHook()
+        notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
+        try:
+            yield {"export": exporter.step, "subscriptions": notifier.step}
+        finally:
+            hook.close()
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)
@@ -145,6 +165,10 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="subscription", daemon=True).start()
 
 
 def list_associations(settings: Settings, limit: int) -> list[dict[str, Any]]:

@@ -269,6 +269,16 @@ class Api(_Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
     port: int = Field(default=8080, ge=1, le=65_535)
     base_url: str = Field(default="", pattern=f"^$|{URL}", description="Public address, if other than host and port")
+    export_jobs: int = Field(default=10, ge=1, le=1000, description="Exports ($export) kept at once")
+    export_hours: float = Field(default=24.0, gt=0, le=8760, description="Hours after which an export is removed")
+    subscription_endpoints: tuple[Address, ...] = Field(
+        default=(), description="Begins of the addresses that Subscriptions may notify; empty: no Subscriptions"
+    )
+    subscriptions: int = Field(default=50, ge=1, le=1000, description="Subscriptions at once")
+    subscription_give_up_hours: float = Field(
+        default=72.0, gt=0, le=8760, description="Hours of failures after which a Subscription is off"
+    )
+    export_bytes: int = Field(default=10_737_418_240, ge=1_048_576, description="Of the files of all exports")
 
 
 class Identity(_Section):
@@ -338,6 +348,10 @@ class Settings(_Section):
     @property
     def lake_dir(self) -> Path:
         return self.data_dir / "lake"
+
+    @property
+    def export_dir(self) -> Path:
+        return self.data_dir / "exports"
 
     @property
     def public_url(self) -> str:

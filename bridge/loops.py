@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from bridge.errors import Unavailable
@@ -22,7 +22,7 @@ HEARTBEATS_PER_LEASE = 3
 
 class Loops:
     """One thread for each source's polls, one for sweeps, one for verify passes, one for rechecks, `workers` for
-    studies, one for each sink, a heartbeat.
+    studies, one for each sink and for each of the `others` (name → step), a heartbeat.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -35,6 +35,7 @@ class Loops:
         workers: int,
         renew: Callable[[str, float, float], None],
         failed: Callable[[str], None],
+        others: Mapping[str, Callable[[str], int]] | None = None,
     ) -> None:
         self._pipeline, self._process, self._renew, self._failed = pipeline, process, renew, failed
         self._stop = threading.Event()
@@ -46,6 +47,7 @@ class Loops:
         steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]
         steps += [(f"study-{n}", pipeline.translate) for n in range(workers)]
         steps += [(f"sink-{name}", partial(pipeline.deliver, name)) for name in pipeline.sinks]
+        steps += list((others or {}).items())
         self._threads = [
             threading.Thread(
                 target=self._watched, args=(name, partial(self._repeat, name, step)), name=name, daemon=True

@@ -115,6 +115,33 @@ class StoredResource:
         return self.content is None
 
 
+class ChangeAction(StrEnum):
+    """What became of a resource in one change."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one resource, without its content.
+
+    Result  `revision` orders all changes of the store without a gap; a resource that was deleted and comes back is
+            created; `study_instance_uid` "" for what belongs to no single study; `size` bytes of the content, 0 when
+            deleted.
+    """
+
+    revision: int
+    resource_type: str
+    id: str
+    version: int
+    action: ChangeAction
+    last_updated: float
+    study_instance_uid: str = ""
+    size: int = 0
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What a sink made of a study when it was delivered last.

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
+    "bridge.translate.fhir_search": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
     "bridge.code_tables": {"bridge.translate"},
     "bridge.sources": {
@@ -34,14 +35,19 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
     "bridge.web.scopes": set(),
     "bridge.state": {
-        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "sqlalchemy", "orjson",
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
+        "sqlalchemy", "orjson",
     },
     "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.rounds": set(),
     "bridge.sync": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate"},
     "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.follow": {
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
+    },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
+        "bridge.follow",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.question": {"bridge.errors"},

@@ -1,4 +1,4 @@
-"""Resources on their way out: meta added, Bundles and OperationOutcomes made. FHIR R4."""
+"""What goes out: Bundles, OperationOutcomes, and the response that carries them. FHIR R4."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import orjson
 from fastapi import Response
 
 from bridge.model import Resource, StoredResource
+from bridge.translate.meta import instant, with_meta
 
 FHIR_JSON = "application/fhir+json; charset=utf-8"
 
@@ -23,33 +24,9 @@ class FhirJson(Response):
         return b"" if content is None else orjson.dumps(content)
 
 
-def instant(seconds: float) -> str:
-    """FHIR instant with milliseconds, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def http_date(seconds: float) -> str:
     """The moment as HTTP writes it."""
     return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
-
-
-def with_meta(stored: StoredResource, elements: frozenset[str] = frozenset()) -> Resource:
-    """A current resource with meta.versionId and meta.lastUpdated; only some elements where asked."""
-    content = stored.content or {}
-    meta: Resource = {"versionId": str(stored.version), "lastUpdated": instant(stored.last_updated)}
-    if elements:
-        kept = elements | {"resourceType", "id", *_MANDATORY.get(stored.resource_type, ())}
-        content = {k: v for k, v in content.items() if k in kept}
-        tag = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
-        meta["tag"] = [tag]
-    head = {"resourceType": stored.resource_type, "id": stored.id, "meta": meta}
-    return head | {k: v for k, v in content.items() if k not in head}
-
-
-_MANDATORY = {
-    "ImagingStudy": ("status", "subject"),
-    "Endpoint": ("status", "connectionType", "payloadType", "address"),
-}
 
 
 def searchset(

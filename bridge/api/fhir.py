@@ -6,26 +6,34 @@ from collections.abc import Sequence
 from typing import Annotated, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import Body, FastAPI, Header, Request
+from fastapi import APIRouter, Body, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from bridge import __version__
-from bridge.api.bundle import FhirJson, history, http_date, operation_outcome, searchset, with_meta
+from bridge.api.bundle import FhirJson, history, http_date, operation_outcome, searchset
 from bridge.api.capability import capability_statement
-from bridge.api.fhir_search import DEFAULT_COUNT, INCLUDES, MAXIMUM_COUNT, ParsedSearch, cursor, parse_search
+from bridge.api.negotiation import acceptable, preferences
 from bridge.errors import InvalidQuery, StateUnavailable
 from bridge.model import Resource, StoredResource
+from bridge.translate.fhir_search import DEFAULT_COUNT, INCLUDES, MAXIMUM_COUNT, ParsedSearch, cursor, parse_search
+from bridge.translate.meta import with_meta
 from bridge.translate.search_parameters import PARAMETERS
 from bridge.translate.search_query import SearchQuery
 
 MAXIMUM_INCLUDED = 2000
 _ISSUE = {
     400: "invalid",
+    403: "forbidden",
     404: "not-found",
     405: "not-supported",
     406: "not-supported",
+    409: "conflict",
     410: "deleted",
+    412: "conflict",
+    413: "too-long",
+    422: "business-rule",
+    429: "throttled",
     503: "transient",
 }
 
@@ -46,37 +54,39 @@ class FhirState(Protocol):
     def referring(self, resource_type: str, param: str, targets: Sequence[str], limit: int) -> list[StoredResource]: ...
 
 
-def fhir_app(state: FhirState, base: str) -> FastAPI:
-    """The application to mount at /fhir; `base` is its public address. Read-only."""
+def fhir_app(state: FhirState, base: str, others: Sequence[APIRouter] = ()) -> FastAPI:
+    """The application to mount at /fhir; `base` is its public address; `others` are asked before resource types."""
     app = FastAPI(title="FHIR R4", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     _errors(app)
+    for router in others:
+        app.include_router(router)
     reader, searcher = _Reader(state, base), _Searcher(state, base)
 
     @app.get("/metadata")
     def metadata(request: Request) -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         return FhirJson(capability_statement(base))
 
     @app.get("/{kind}/{id_}")
     def read(kind: str, id_: str, request: Request, if_none_match: Annotated[str, Header()] = "") -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         return reader.read(_known(kind), id_, if_none_match)
 
     @app.get("/{kind}/{id_}/_history/{version}")
     def vread(kind: str, id_: str, version: str, request: Request) -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         return reader.vread(_known(kind), id_, version)
 
     @app.get("/{kind}/{id_}/_history")
     def resource_history(kind: str, id_: str, request: Request) -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         return reader.history(
             _known(kind), id_, request.query_params.get("_count"), request.query_params.get("_offset")
         )
 
     @app.get("/{kind}")
     def search(kind: str, request: Request, prefer: Annotated[str, Header()] = "") -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         return searcher.search(_known(kind), _pairs(request.url.query), prefer)
 
     @app.post("/{kind}/_search")
@@ -86,7 +96,7 @@ def fhir_app(state: FhirState, base: str) -> FastAPI:
         body: Annotated[bytes, Body(media_type="application/x-www-form-urlencoded")] = b"",
         prefer: Annotated[str, Header()] = "",
     ) -> FhirJson:
-        _acceptable(request)
+        acceptable(request)
         sent = request.headers.get("content-type", "").partition(";")[0].strip()
         if body and sent != "application/x-www-form-urlencoded":
             raise HTTPException(415, "a search is posted as application/x-www-form-urlencoded")
@@ -140,7 +150,7 @@ class _Searcher:
 
     def search(self, kind: str, pairs: Sequence[tuple[str, str]], prefer: str) -> FhirJson:
         parsed = parse_search(kind, pairs)
-        if parsed.ignored and "handling=strict" in prefer.replace(" ", ""):
+        if parsed.ignored and "handling=strict" in preferences(prefer):
             raise InvalidQuery(f"unknown search parameters: {', '.join(parsed.ignored[:10])}")
         total = self._state.search_total(parsed.query) if parsed.total else None
         place = f"{self._base}/{kind}"
@@ -209,14 +219,6 @@ def _pairs(query: str) -> list[tuple[str, str]]:
         return parse_qsl(query, keep_blank_values=True, max_num_fields=200)
     except ValueError:
         raise InvalidQuery("too many search parameters") from None
-
-
-def _acceptable(request: Request) -> None:
-    """Only JSON is spoken here: 406 when the caller accepts something else only."""
-    accept = request.headers.get("accept", "*/*")
-    spoken = ("application/fhir+json", "application/json", "text/json", "application/*", "*/*")
-    if not any(part.partition(";")[0].strip() in spoken for part in accept.split(",")) and accept.strip():
-        raise HTTPException(406, "this server speaks application/fhir+json")
 
 
 def _errors(app: FastAPI) -> None:

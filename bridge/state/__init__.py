@@ -3,11 +3,12 @@
 from bridge.state.database import Database
 from bridge.state.deliveries import Deliveries
 from bridge.state.search import Search
+from bridge.state.subscriptions import Subscriptions
 
 __all__ = ["State"]
 
 
-class State(Search, Deliveries):
+class State(Search, Subscriptions, Deliveries):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from bridge.errors import ConfigError, StateUnavailable
@@ -15,6 +15,8 @@ from bridge.state import schema
 from bridge.state.migrations import migrate
 
 BUSY_TIMEOUT_MS = 30_000
+_ONE_AFTER_ANOTHER = 7_296_354_180_115
+"""Our own advisory lock among all those of a PostgreSQL database."""
 
 
 class Database:
@@ -40,6 +42,14 @@ class Database:
         """One write transaction: committed at the end, rolled back on any error."""
         with _translated(), self._engine.begin() as connection:
             yield connection
+
+    def one_after_another(self, connection: Connection) -> None:
+        """Nobody else gets past this call until the transaction ends: what the others see of it is all or nothing.
+
+        SQLite's transactions exclude each other anyway.
+        """
+        if not self.sqlite:
+            connection.execute(select(func.pg_advisory_xact_lock(_ONE_AFTER_ANOTHER)))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

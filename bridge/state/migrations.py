@@ -14,6 +14,21 @@ STEPS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE holding ADD COLUMN procedure_steps {binary}",
         "CREATE INDEX file_instance ON file (source, sop_instance_uid)",
     ),
+    2: (
+        # two writers at the same time could give one revision twice; numbers only grow here
+        "UPDATE resource_version SET revision = numbered.n FROM (SELECT resource_type AS t, id AS i, version AS v, "
+        "row_number() OVER (ORDER BY revision, resource_type, id, version) AS n FROM resource_version) AS numbered "
+        "WHERE numbered.t = resource_type AND numbered.i = id AND numbered.v = version AND revision <> numbered.n",
+        "UPDATE resource SET revision = newest.revision FROM resource_version AS newest "
+        "WHERE newest.resource_type = resource.resource_type AND newest.id = resource.id "
+        "AND newest.version = resource.version AND newest.revision <> resource.revision",
+        "CREATE UNIQUE INDEX resource_version_revision ON resource_version (revision)",
+        "CREATE INDEX resource_version_type ON resource_version (resource_type, revision)",
+        "ALTER TABLE resource ADD COLUMN study_instance_uid VARCHAR",
+        "UPDATE resource SET study_instance_uid = (SELECT min(substr(x.value, 9)) FROM resource_index AS x "
+        "WHERE x.resource_type = resource.resource_type AND x.id = resource.id AND x.param = 'identifier' "
+        "AND x.system = 'urn:dicom:uid' AND substr(x.value, 1, 8) = 'urn:oid:') WHERE resource_type = 'ImagingStudy'",
+    ),
 }
 """Version → what makes the next version of it. New tables need nothing here: they are made when the database opens."""
 

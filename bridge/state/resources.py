@@ -19,6 +19,9 @@ from bridge.state.schema import holding, resource, resource_index, resource_vers
 from bridge.state.work import held_by
 from bridge.translate.search_parameters import index_entries
 
+OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport"})
+"""Resource types each of whose resources belongs to one study for ever."""
+
 
 class Resources(Holdings):
     """Resources, their versions, and the studies they came from."""
@@ -39,6 +42,7 @@ class Resources(Holdings):
         """
         uid = result.study_instance_uid
         with self._db.write() as connection:
+            self._db.one_after_another(connection)  # a revision is seen only after all smaller ones
             if finished:
                 self._done(connection, claim, now)
             elif connection.execute(select(work.c.key).where(held_by(claim))).first() is None:
@@ -49,7 +53,7 @@ class Resources(Holdings):
                 self._write_study(connection, result, result.patient, digest, before)
             keys = {result.patient_key, before.patient_key if before else ""} - {""}
             changed = [self._write_patient(connection, key, now) for key in sorted(keys)]
-            changed += [self._put(connection, r["resourceType"], r["id"], r, now) for r in result.resources]
+            changed += [self._put(connection, r["resourceType"], r["id"], r, now, uid) for r in result.resources]
             self._replace_rejections(connection, uid, result.rejected, now)
             if any(changed):
                 for sink in (*sinks, *row_sinks):
@@ -101,7 +105,11 @@ class Resources(Holdings):
             return self._put(connection, "Patient", key, None, now)
         return self._put(connection, "Patient", key, orjson.loads(content), now)
 
-    def _put(self, connection: Connection, kind: str, id_: str, content: Resource | None, now: float) -> bool:
+    def _put(
+        self, connection: Connection, kind: str, id_: str, content: Resource | None, now: float, uid: str = ""
+    ) -> bool:
+        """A new version if the content is another one. Later revisions never have earlier times: clocks may jump back,
+        and a commit may wait for another."""
         body = None if content is None else _dump(content)
         digest = "" if body is None else hashlib.sha256(body).hexdigest()
         here = (resource.c.resource_type == kind) & (resource.c.id == id_)
@@ -111,10 +119,12 @@ class Resources(Holdings):
         if current is None and body is None:
             return False
         version = current.version + 1 if current else 1
-        revision = connection.execute(select(func.coalesce(func.max(resource.c.revision), 0))).scalar_one() + 1
+        newest = select(resource.c.revision, resource.c.last_updated).order_by(resource.c.revision.desc()).limit(1)
+        before = connection.execute(newest).one_or_none()
+        revision, now = (before.revision + 1, max(now, before.last_updated)) if before else (1, now)
         statement = self._insert(resource).values(
             resource_type=kind, id=id_, version=version, last_updated=now, revision=revision,
-            deleted=body is None, digest=digest,
+            deleted=body is None, digest=digest, study_instance_uid=uid if kind in OF_ONE_STUDY else None,
         )  # fmt: skip
         names = ("version", "last_updated", "revision", "deleted", "digest")
         connection.execute(

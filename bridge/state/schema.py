@@ -18,7 +18,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
@@ -109,6 +109,7 @@ resource = Table(
     Column("revision", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False),
     Column("digest", String, nullable=False),
+    Column("study_instance_uid", String),
     Index("resource_updated", "resource_type", "last_updated", "id"),
     Index("resource_revision", "revision"),
 )
@@ -133,6 +134,8 @@ resource_version = Table(
     Column("last_updated", Float, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("content", LargeBinary),
+    Index("resource_version_revision", "revision", unique=True),
+    Index("resource_version_type", "resource_type", "revision"),
 )
 
 resource_index = Table(
@@ -148,4 +151,48 @@ resource_index = Table(
     Index("resource_index_owner", "resource_type", "id"),
     Index("resource_index_value", "resource_type", "param", "value"),
     Index("resource_index_low", "resource_type", "param", "low"),
+)
+
+export_job = Table(
+    "export_job",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("request", Text, nullable=False),
+    Column("resource_types", LargeBinary, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("transaction_time", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("written", Integer, nullable=False),
+    Column("finished_at", Float),
+    Column("files", LargeBinary, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("fhir_version", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("greeted_at", Float, nullable=False),
+    Column("notified_at", Float, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", Float),
+)
+
+subscription_event = Table(
+    "subscription_event",
+    metadata,
+    Column("subscription", String, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
 )

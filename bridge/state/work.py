@@ -120,8 +120,9 @@ class Work:
         self._release(claim, due_at=delayed, attempts=work.c.attempts + 1, error=error)
 
     def reschedule(self, claim: Claim, due_at: float) -> None:
-        """Give a recurring key back after success, due again at `due_at`."""
-        self._release(claim, due_at=due_at, attempts=0, error="", first_marked_at=due_at, evidence=None)
+        """Give a recurring key back after success, due again at `due_at`. A newer mark is not delayed."""
+        due = case((work.c.generation == claim.generation, due_at), else_=work.c.due_at)
+        self._release(claim, due_at=due, attempts=0, error="", first_marked_at=due_at, evidence=None)
 
     def park(self, claim: Claim, now: float, error: str, evidence: Mapping[str, str | int]) -> None:
         """Put the key aside with its error and evidence until a person replays it or a new mark arrives."""

@@ -1,4 +1,4 @@
-"""The FHIR R4 search parameters of ImagingStudy, Patient and Endpoint, and what a resource answers them with. Pure."""
+"""The FHIR R4 search parameters of the types served here, and what a resource answers them with. Pure."""
 
 from __future__ import annotations
 
@@ -260,6 +260,40 @@ PARAMETERS: Mapping[str, Mapping[str, SearchParameter]] = {
         SearchParameter("name", S, "Patient.name", _strings("name", *_NAME_PARTS)),
         SearchParameter("family", S, "Patient.name.family", _strings("family", "name.family")),
         SearchParameter("given", S, "Patient.name.given", _strings("given", "name.given")),
+    ),
+    "DiagnosticReport": _of(
+        SearchParameter("identifier", T, "DiagnosticReport.identifier", _codes("identifier", "identifier")),
+        SearchParameter("status", T, "DiagnosticReport.status", _codes("status", "status")),
+        SearchParameter("category", T, "DiagnosticReport.category", _codes("category", "category")),
+        SearchParameter("code", T, "DiagnosticReport.code", _codes("code", "code")),
+        SearchParameter("conclusion", T, "DiagnosticReport.conclusionCode", _codes("conclusion", "conclusionCode")),
+        SearchParameter("date", D, "DiagnosticReport.effective as dateTime", _dates("date", "effectiveDateTime")),
+        SearchParameter("issued", D, "DiagnosticReport.issued", _dates("issued", "issued")),
+        SearchParameter(
+            "patient",
+            R,
+            "DiagnosticReport.subject.where(resolve() is Patient)",
+            _references("patient", "subject", types=["Patient"]),
+            ("Patient",),
+        ),
+        SearchParameter(
+            "subject", R, "DiagnosticReport.subject", _references("subject", "subject"), ("Patient", "Device", "Group")
+        ),
+        SearchParameter(
+            "based-on", R, "DiagnosticReport.basedOn", _references("based-on", "basedOn"), ("ServiceRequest",)
+        ),
+        SearchParameter(
+            "encounter", R, "DiagnosticReport.encounter", _references("encounter", "encounter"), ("Encounter",)
+        ),
+        SearchParameter("performer", R, "DiagnosticReport.performer", _references("performer", "performer"), _PEOPLE),
+        SearchParameter(
+            "results-interpreter",
+            R,
+            "DiagnosticReport.resultsInterpreter",
+            _references("results-interpreter", "resultsInterpreter"),
+            _PEOPLE,
+        ),
+        SearchParameter("result", R, "DiagnosticReport.result", _references("result", "result"), ("Observation",)),
     ),
     "Endpoint": _of(
         SearchParameter("identifier", T, "Endpoint.identifier", _codes("identifier", "identifier")),

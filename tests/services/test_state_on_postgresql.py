@@ -12,11 +12,16 @@ from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State
 from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
+from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
+from tests.unit.test_export import *  # noqa: F403
+from tests.unit.test_notifier import *  # noqa: F403
+from tests.unit.test_notifier import Rig as NotifierRig
 from tests.unit.test_procedure_step import a_step
-from tests.unit.test_sync import *  # noqa: F403  (the same tests, with the fixtures below)
-from tests.unit.test_sync import Rig
+from tests.unit.test_sync import *  # noqa: F403
+from tests.unit.test_sync import Rig as SyncRig
 from tests.unit.test_work import *  # noqa: F403
 
+del test_memory_does_not_grow_with_the_number_of_resources  # noqa: F821  (of Python, not of the database)
 NUMBERS = count(1)
 
 
@@ -34,8 +39,9 @@ def state(server: str) -> Iterator[State]:
 
 
 @pytest.fixture
-def rig(state: State) -> Rig:
-    return Rig(state)
+def rig(state: State, request: pytest.FixtureRequest) -> SyncRig | NotifierRig:
+    """The rig of the module that a test came from."""
+    return (NotifierRig if request.function.__module__ == NotifierRig.__module__ else SyncRig)(state)
 
 
 def test_a_database_of_version_1_is_upgraded(server: str) -> None:
@@ -45,6 +51,14 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE holding DROP COLUMN procedure_steps"))
         connection.execute(text("DROP INDEX file_instance"))
+        connection.execute(text("ALTER TABLE resource DROP COLUMN study_instance_uid"))
+        connection.execute(text("DROP INDEX resource_version_revision"))
+        connection.execute(text("DROP INDEX resource_version_type"))
+        for id_ in ("a", "b", "c"):  # two of them were given one number by writers at the same time
+            values = {"id": id_, "revision": 2 if id_ == "c" else 1}
+            owner = "'Patient', :id, 1, 0, :revision"
+            connection.execute(text(f"INSERT INTO resource VALUES ({owner}, false, '')"), values)
+            connection.execute(text(f"INSERT INTO resource_version VALUES ({owner}, '{{}}')"), values)
         connection.execute(text("UPDATE setting SET value = '1' WHERE name = 'schema_version'"))
     engine.dispose()
     state = State(url)
@@ -52,4 +66,6 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     state.commit_snapshot("a", STUDY, 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
     assert state.procedure_steps(STUDY) == {"a": (a_step(),)}
     assert state.instance_files("a", ["1.2.3"]) == {}
+    assert [(c.revision, c.id) for c in state.changes(0, 10)] == [(1, "a"), (2, "b"), (3, "c")]
+    assert state.latest_revision() == 3
     state.close()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.api.fhir import fhir_app
+from bridge.follow.topics import TOPICS
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State
 from tests.builders import STUDY, a_translator, headers
@@ -89,6 +90,12 @@ def test_the_capability_statement_is_valid_and_tells_every_search_parameter(api:
         "reason referrer interpreter performer encounter _id _lastUpdated"
     )
     assert set(wanted.split()) <= by_type["ImagingStudy"]
+    (rest,) = found["rest"]
+    assert rest["operation"][0]["name"] == "export"
+    operations = {r["type"]: [o["name"] for o in r.get("operation", [])] for r in rest["resource"]}
+    assert (operations["Patient"], operations["Subscription"]) == (["export"], ["status", "events"])
+    (subscription,) = [r for r in rest["resource"] if r["type"] == "Subscription"]
+    assert [e["valueCanonical"] for e in subscription["extension"]] == list(TOPICS)
 
 
 def test_read_and_vread_carry_version_and_time(api: Api) -> None:

@@ -48,6 +48,28 @@ def test_an_old_database_becomes_what_a_new_one_is_and_keeps_what_it_holds(old: 
     state.close()
 
 
+def test_revisions_that_were_given_twice_become_one_order(old: Path) -> None:
+    uid = f"urn:oid:{STUDY}"
+    rows = [("Patient", "a", 1, 1), ("ImagingStudy", "b", 1, 1), ("Patient", "a", 2, 2), ("Patient", "c", 1, 2)]
+    with sqlite3.connect(old) as connection:
+        for kind, id_, version, revision in rows:
+            row = (kind, id_, version, 5.0, revision)
+            connection.execute("insert into resource_version values (?, ?, ?, ?, ?, '{}')", row)
+            connection.execute("insert or replace into resource values (?, ?, ?, ?, ?, 0, '')", row)
+        connection.execute(
+            "insert into resource_index values ('ImagingStudy', 'b', 'identifier', 'urn:dicom:uid', ?, null, null)",
+            [uid],
+        )
+    connection.close()
+    state = State(f"sqlite:///{old}")
+    found = [(c.revision, c.id, c.version, c.study_instance_uid) for c in state.changes(0, 9)]
+    assert found == [(1, "b", 1, STUDY), (2, "a", 1, ""), (3, "a", 2, ""), (4, "c", 1, "")]
+    newest = state.read_resource("Patient", "a")
+    assert newest is not None
+    assert (newest.version, newest.revision) == (2, 3)
+    state.close()
+
+
 def test_opening_twice_upgrades_once(old: Path) -> None:
     for _ in range(2):
         State(f"sqlite:///{old}").close()

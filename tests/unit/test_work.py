@@ -51,6 +51,17 @@ def test_a_mark_during_the_work_leaves_the_key_dirty(state: State) -> None:
     assert state.items() == []
 
 
+def test_a_mark_during_recurring_work_is_not_delayed_by_its_end(state: State) -> None:
+    state.mark("q", ["k"], 0.0)
+    (claim,) = state.claim("q", 1.0, LEASE, 10, "w")
+    state.mark("q", ["k"], 2.0)
+    state.reschedule(claim, 1000.0)
+    (again,) = state.claim("q", 3.0, LEASE, 10, "w")
+    state.reschedule(again, 1000.0)
+    assert state.claim("q", 999.0, LEASE, 10, "w") == []
+    assert state.claim("q", 1000.0, LEASE, 10, "w")
+
+
 def test_what_another_worker_took_over_cannot_be_finished(state: State) -> None:
     state.mark("q", ["k"], 0.0)
     (old,) = state.claim("q", 1.0, LEASE, 10, "one")

@@ -29,6 +29,7 @@ _MODIFIERS = {
 }
 INCLUDES = {
     "ImagingStudy": {"patient": "Patient", "subject": "Patient", "endpoint": "Endpoint"},
+    "DiagnosticReport": {"patient": "Patient", "subject": "Patient"},
     "Patient": {},
     "Endpoint": {},
 }
@@ -190,7 +191,8 @@ class _Parser:
         param = param.partition(":")[0]
         if INCLUDES.get(kind, {}).get(param) != self._type:
             raise InvalidQuery(
-                "_revinclude: allowed are ImagingStudy:patient, :subject (Patient), :endpoint (Endpoint)"
+                "_revinclude: allowed are ImagingStudy and DiagnosticReport:patient, :subject (Patient), "
+                "ImagingStudy:endpoint (Endpoint)"
             )
         self._revinclude.append((kind, param))
 

@@ -1,0 +1,1 @@
+"""What others follow the bridge by: whole exports, and subscriptions with their notifications."""
