@@ -16,6 +16,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "no bundles": {"bundles": ()},
     "ids by the server, conditional": {"client_ids": False},
     "ids by the server, not conditional": {"client_ids": False, "conditional": False, "if_match": False},
+    "silent about client ids": {"says": {"updateCreate": None}},
+    "silent about client ids and has none": {"client_ids": False, "says": {"updateCreate": None}},
     "claims client ids and has none": {"client_ids": False, "says": {"updateCreate": True}},
     "claims bundles and has none": {"bundles": (), "claims": ("transaction", "batch")},
 }

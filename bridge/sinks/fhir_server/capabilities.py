@@ -15,10 +15,11 @@ _VERSIONS: Mapping[str, FhirVersion] = {"4.0": "R4", "4.1": "R4", "4.3": "R4", "
 
 @dataclass(frozen=True)
 class TypeCapabilities:
-    """One resource type. Result: `update_create` PUT under our own id makes it; `if_match` versions are heeded."""
+    """One resource type. Result: `update_create` PUT under our own id may make it: servers that allow it may be silent
+    about it (HAPI), so only a server that denies it is not asked; `if_match` versions are heeded."""
 
     search: bool = True
-    update_create: bool = False
+    update_create: bool = True
     conditional_create: bool = False
     conditional_update: bool = False
     if_match: bool = False
@@ -40,7 +41,7 @@ class Capabilities:
 
 
 def capabilities(statement: Resource, owner: str) -> Capabilities:
-    """Reads a CapabilityStatement. What it does not say is taken as not offered.
+    """Reads a CapabilityStatement. What it does not say is taken as not offered, but for updateCreate.
 
     From    FHIR R4 CapabilityStatement.fhirVersion, .rest.resource, .rest.interaction
     Raises  SinkUnavailable when it is none, or of a FHIR version that we do not write, or without ImagingStudy
@@ -62,7 +63,7 @@ def capabilities(statement: Resource, owner: str) -> Capabilities:
 def _type(resource: Resource) -> TypeCapabilities:
     return TypeCapabilities(
         search="search-type" in {i.get("code") for i in _objects(resource.get("interaction"))},
-        update_create=resource.get("updateCreate") is True,
+        update_create=resource.get("updateCreate") is not False,
         conditional_create=resource.get("conditionalCreate") is True,
         conditional_update=resource.get("conditionalUpdate") is True,
         if_match=resource.get("versioning") == "versioned-update",
