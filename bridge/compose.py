@@ -32,8 +32,8 @@ from bridge.sinks.lake import LakeSink
 from bridge.sources.manifest import association, associations
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
-from bridge.translate.identity import Issuers
-from bridge.translate.imaging_study import Site
+from bridge.translate.identifiers import Issuers
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from bridge.translate.validate import validate
 from cohort.api import router as cohort_router

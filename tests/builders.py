@@ -13,8 +13,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.model import WadoEndpoint
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
-from bridge.translate.imaging_study import Site
+from bridge.translate.identifiers import Issuers
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 
 STUDY = "1.2.826.0.1.3680043.9.1"

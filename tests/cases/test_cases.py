@@ -10,7 +10,7 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from bridge.translate.procedure_step import ProcedureStep, ProcedureStepStatus
 from tests.builders import a_translator
 

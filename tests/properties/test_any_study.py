@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import RejectedInput
-from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, WANTED, Headers
+from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, Headers
+from bridge.translate.wanted import WANTED
 from tests.builders import STUDY, a_translator, headers
 
 SECRET = "S3CRET"

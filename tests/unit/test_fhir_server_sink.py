@@ -12,7 +12,7 @@ from fhir.resources.R4B.bundle import Bundle
 from bridge.errors import RefusedByServer, RejectedInput, SinkUnavailable
 from bridge.model import StoredResource, StudyState
 from bridge.sinks.fhir_server import FhirServerSink
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from tests.builders import STUDY, a_translator, headers
 
 URL = "http://ehr/fhir"
