@@ -21,14 +21,14 @@ def specimens(instances: Sequence[Headers], issuers: Issuers) -> list[Resource]:
             none, ContainerIdentifier with its issuer
     To      FHIR R4 ImagingStudy.series.specimen: the id if its issuer has a system, else the UID, else the bare id
     """
-    found: dict[str, Resource] = {}
+    found: dict[tuple[str, str], Resource] = {}
     for headers in distinct(instances, _ITEMS, _CONTAINER, _CONTAINER_ISSUER):
         known = [made for item in headers.items_of(_ITEMS) if (made := _specimen(item, issuers))]
         if not known and (container := headers.text(_CONTAINER)):
             system = entity_system(headers.item(_CONTAINER_ISSUER), issuers)
             known = [({"system": system} if system else {}) | {"value": container}]
         for one in known:
-            found.setdefault(f"{one.get('system', '')}|{one['value']}", {"type": "Specimen", "identifier": one})
+            found.setdefault((one.get("system", ""), one["value"]), {"type": "Specimen", "identifier": one})
     return [found[key] for key in sorted(found)]
 
 
