@@ -181,21 +181,21 @@ def _manifests(settings: Settings) -> dict[str, Path]:
 
 def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:
     """The translation as this site wants it. Raises ConfigError for a concept map that cannot be used."""
-    identity, translation = settings.identity, settings.translation
-    site = Site(
-        site_code_tables(
-            translation.code_maps,
-            translation.coding_schemes,
-            UnmappedCodes(translation.unmapped_codes),
-            translation.local_code_system,
-        ),
-        settings.zone,
-        _issuers(identity),
-        frozenset(identity.dummy_birth_dates),
-        translation.maximum_instances,
-    )
     endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
-    return Translator(site, tuple(sources), endpoints, dicom_columns())
+    return Translator(site(settings), tuple(sources), endpoints, dicom_columns())
+
+
+def site(settings: Settings) -> Site:
+    """What a site decides about translation. Raises ConfigError for a concept map that cannot be used."""
+    identity, translation = settings.identity, settings.translation
+    tables = site_code_tables(
+        translation.code_maps,
+        translation.coding_schemes,
+        UnmappedCodes(translation.unmapped_codes),
+        translation.local_code_system,
+    )
+    dummies = frozenset(identity.dummy_birth_dates)
+    return Site(tables, settings.zone, _issuers(identity), dummies, translation.maximum_instances)
 
 
 def _issuers(identity: Identity) -> Issuers:
