@@ -96,5 +96,5 @@ def _sides(instances: Sequence[Headers], values: Headers) -> Iterator[tuple[str,
 
 
 def _same(instances: Sequence[Headers], keyword: str) -> str:
-    sides = {headers.text(keyword).upper() for headers in instances}
+    sides = {headers.text(keyword).upper() for headers in distinct(instances, keyword)}
     return sides.pop() if len(sides) == 1 else ""

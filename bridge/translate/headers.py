@@ -100,6 +100,8 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         if not values:
             return ""
         value = values[0]
+        if type(value) is str:
+            return value.strip()
         return "" if isinstance(value, Headers | PersonName) else str(value).strip()
 
     def number(self, keyword: str) -> float | None:
@@ -198,6 +200,11 @@ class Headers(Mapping[str, tuple[Value, ...]]):
 
 
 EMPTY = Headers({})
+
+
+def column(instances: Sequence[Headers], keyword: str) -> list[tuple[Value, ...]]:
+    """What each of many instances has of one attribute; () where it has none."""
+    return [headers._values.get(keyword, ()) for headers in instances]
 
 
 def normal_values(vr: str, raw: list[Any]) -> tuple[Value, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bridge.errors import InvalidDicomValue
 from bridge.model import Rejection, Remark
-from bridge.translate.headers import Headers, Value
+from bridge.translate.headers import Headers, Value, column
 from bridge.translate.uids import checked_uid
 
 
@@ -123,7 +123,7 @@ def _series(instances: Mapping[str, tuple[str, Headers]], holders: Mapping[str, 
 def agreed(instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None) -> tuple[Value, ...]:
     """The value most instances have (the first by UID among equals), () when none has one; disagreement is remarked."""
     disagreement = None if remarks is None else (lambda: remarks.add(keyword, DIFFERS))
-    return most_common([h.values_of(keyword) for h in instances], disagreement)
+    return most_common(column(instances, keyword), disagreement)
 
 
 def agreed_of(instances: Sequence[Headers], remarks: Remarks, *keywords: str) -> Headers:
@@ -137,11 +137,14 @@ def distinct(instances: Sequence[Headers], *keywords: str) -> list[Headers]:
 
     Most instances have what the one before them has: what is made from these few is made once for many.
     """
+    columns = [column(instances, keyword) for keyword in keywords]
+    differing = [found for found in columns if found and found.count(found[0]) < len(found)]
+    if not differing:
+        return list(instances[:1])
     kept: list[Headers] = []
     seen: set[tuple[object, ...]] = set()
-    last: list[tuple[Value, ...]] | None = None
-    for headers in instances:
-        values = [headers.values_of(keyword) for keyword in keywords]
+    last: tuple[tuple[Value, ...], ...] | None = None
+    for headers, values in zip(instances, zip(*differing, strict=True), strict=True):
         if values == last:
             continue
         last = values
@@ -159,7 +162,7 @@ def most_common(
     values: Iterable[tuple[Value, ...]], disagreement: Callable[[], None] | None = None
 ) -> tuple[Value, ...]:
     """The most common non-empty value, the first among equals; calls `disagreement` when there are several."""
-    present = [v for v in values if v]
+    present = list(filter(None, values))
     if not present:
         return ()
     first = present[0]
