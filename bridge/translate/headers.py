@@ -146,8 +146,8 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         """The headers of an instance from what a reader found, in the order of keywords.
 
         What is large and says little is kept in short: references only of documents that reject what they refer to;
-        of the frames of a multi-frame image each distinct FrameAnatomySequence and the earliest
-        FrameAcquisitionDateTime.
+        of the frames of a multi-frame image, where `frames_matter`, each distinct FrameAnatomySequence and the
+        earliest FrameAcquisitionDateTime.
         """
         if not _SHORTENED.isdisjoint(values):
             values = _in_short(values)
@@ -235,6 +235,7 @@ def split_text(vr: str, text: str) -> list[str]:
 
 
 _EVIDENCE, _REFERENCES = "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"
+_DATES = frozenset({"SeriesDate", "AcquisitionDate", "AcquisitionDateTime"})
 _SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})
 
 
@@ -244,8 +245,15 @@ def _in_short(values: Mapping[str, tuple[Value, ...]]) -> dict[str, tuple[Value,
     title = found.item("ConceptNameCodeSequence")
     if title.text("CodingSchemeDesignator") == "DCM" and title.text("CodeValue") in REJECTION_TITLES:
         kept[_EVIDENCE] = values.get(_EVIDENCE, ())
-    kept[PER_FRAME] = _frames(found.items_of(PER_FRAME))
+    kept[PER_FRAME] = _frames(found.items_of(PER_FRAME)) if frames_matter(values) else ()
     return {keyword: value for keyword, value in kept.items() if value}
+
+
+def frames_matter(values: Mapping[str, tuple[Value, ...]]) -> bool:
+    """Whether single frames can say more than what stands before them: no anatomy for all of them, or no date."""
+    shared = values.get("SharedFunctionalGroupsSequence", ())
+    anatomy = any("FrameAnatomySequence" in groups for groups in shared if isinstance(groups, Headers))
+    return not anatomy or _DATES.isdisjoint(values)
 
 
 def _frames(groups: Sequence[Headers]) -> tuple[Headers, ...]:

@@ -57,6 +57,15 @@ def test_frames_that_say_nothing_of_use_leave_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_frames_are_not_asked_for_what_is_said_of_all_of_them(tmp_path: Path) -> None:
+    shared = [item(FrameAnatomySequence=[item(FrameLaterality="B")])]
+    more: dict[str, Any] = {"SharedFunctionalGroupsSequence": shared, "PerFrameFunctionalGroupsSequence": FRAMES}
+    undated = every_way(a_dataset(**more), tmp_path / "a.dcm")
+    dated = every_way(a_dataset(**more, AcquisitionDateTime="20240301"), tmp_path / "b.dcm")
+    assert "PerFrameFunctionalGroupsSequence" in undated
+    assert "PerFrameFunctionalGroupsSequence" not in dated
+
+
 def test_functional_groups_of_very_many_frames_are_jumped_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements, "MAXIMUM_FRAMES_BYTES", 200)
     path = tmp_path / "a.dcm"
