@@ -3,7 +3,8 @@
 A `Headers` is a read-only mapping from DICOM keyword to a non-empty tuple of values. An attribute that is
 absent, or present with zero length, is not in the mapping. Values are
 
-    str                 every text VR (trailing padding removed), DA, TM, DT, UI, AS
+    str                 every text VR (trailing padding removed), DA, TM, DT, UI, AS; no control characters but TAB,
+                        LF and CR, which is what FHIR's strings may have
     int                 IS, US, SS, UL, SL
     float               DS, FL, FD
     PersonName          PN, decoded, its three component groups apart (PS3.5 6.2.1)
@@ -81,7 +82,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         return f"Headers({len(self._values)} attributes)"  # never the values: they are a patient's
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Headers) and self._values == other._values
+        return bool(self._values == (other._values if isinstance(other, Headers) else other))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -187,10 +188,11 @@ class Headers(Mapping[str, tuple[Value, ...]]):
             if type(raw) is list and len(raw) == 1 and type(raw[0]) is plain_type:  # most values, without a detour
                 one: Any = raw[0]
                 if plain_type is str:
-                    if text := one.strip(" \0"):
-                        values[keyword] = (text,)
-                    continue
-                if -_LARGE < one < _LARGE:
+                    if one.isprintable():
+                        if text := one.strip():
+                            values[keyword] = (text,)
+                        continue
+                elif -_LARGE < one < _LARGE:
                     values[keyword] = (one,)
                     continue
             found = _json_values(vr, raw if isinstance(raw, list) else [] if raw is None else [raw], depth)
@@ -271,38 +273,52 @@ def _frames(groups: Sequence[Headers]) -> tuple[Headers, ...]:
     return tuple(Headers(one) for one in each if one)
 
 
+def _without_controls(text: str) -> str:
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0))) | {c: c for c in map(ord, "\t\n\r")} | {ord("\f"): "\n"}
+"""FHIR R4 string: no code point below 32 but these three. A form feed parts lines."""
+
+
 def _trim_name(group: str) -> str:
-    return group.strip(" \0").rstrip("^ ")
+    return _without_controls(group).strip(" ").rstrip("^ ")
 
 
 def _integer(value: Any) -> Value:
     if isinstance(value, int):
         return int(value) if abs(value) < 2**63 else str(value)
     number = _float(value)
-    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _text(value)
+    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _exact(value)
 
 
 def _float(value: Any) -> Value:
     """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else _text(value)
-    text = _text(value)
+        return float(value) if math.isfinite(value) else _exact(value)
+    text = _exact(value)
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     return number if math.isfinite(number) else text
 
 
 def _text(value: Any) -> str:
-    return str(value).strip(" \0")
+    return _without_controls(str(value)).strip(" ")
 
 
 def _prose(value: Any) -> str:
-    return str(value).rstrip(" \0")
+    return _without_controls(str(value)).rstrip(" ")
+
+
+def _exact(value: Any) -> str:
+    """A UID or a number with what it should not have: without it, it could be another one."""
+    return str(value).strip(" \0")
 
 
 _VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
     dict.fromkeys(INTEGER_VRS, _integer)
     | dict.fromkeys(FLOAT_VRS, _float)
     | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
+    | {"UI": _exact}
 )
 """Value representation → one value in its form; of every other one the text, trimmed."""
 

@@ -37,7 +37,8 @@ def patient_identifier(headers: Headers, issuers: Issuers) -> Resource | None:
     system = entity_system(qualifiers, issuers) or issuers.systems.get(issuer, "")
     if not system and not issuer and not qualifiers:
         system = issuers.ae_title(headers).patient_id_system or issuers.patient_id_system
-    kind, medium = qualifiers.text("IdentifierTypeCode"), headers.text("TypeOfPatientID").upper()
+    kind = " ".join(qualifiers.text("IdentifierTypeCode").split())
+    medium = headers.text("TypeOfPatientID").upper()
     made = identifier(kind or "MR", system, value, issuer or ("" if system else entity_name(qualifiers)))
     if not kind and medium in _MACHINE_READ:
         made["type"] = {"text": medium}  # what a reader reads off a tag: nothing says that it is a record number
