@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from bridge.model import Resource
-from bridge.translate.codes import LATERALITY, Schemes, body_part, code_coding, coding, own_coding
+from bridge.translate.codes import LATERALITY, Schemes, body_part, code_coding, coding, normal_body_part, own_coding
 from bridge.translate.headers import Headers, Value
 from bridge.translate.merge import Remarks, distinct
 from bridge.translate.site import Site
@@ -28,8 +28,9 @@ def body_site(
         (item,) = regions if len(regions) == 1 else (None,)
         if isinstance(item, Headers) and (known := code_coding(item, site.tables, schemes)):
             return known
-    found = body_part(" ".join(values.text("BodyPartExamined").split()), site.tables)
-    if values.text("BodyPartExamined") and (found is None or "code" not in found):
+    term = " ".join(values.text("BodyPartExamined").split())
+    found = body_part(term, site.tables)
+    if term and normal_body_part(term) not in site.tables.body_part and (found is None or "code" not in found):
         kept = "left out" if found is None else "kept as display"
         remarks.add("BodyPartExamined", f"is not a defined term (PS3.16 Annex L); {kept}")
     return found

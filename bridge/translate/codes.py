@@ -96,14 +96,15 @@ def modality_coding(value: str, tables: CodeTables) -> Resource:
 def body_part(value: str, tables: CodeTables) -> Resource | None:
     """Body Part Examined as Coding: by the site's concept map, then PS3.16 Annex L.
 
-    One that neither knows is its own display, or what the site wants of unmapped codes. None if empty.
+    A term that Annex L gives no code has its meaning as display. One that neither knows is its own display, or what
+    the site wants of unmapped codes. None if empty.
     """
     if not value:
         return None
     normal = normal_body_part(value)
     known = tables.concept_map.get((BODY_PART_EXAMINED, normal)) or tables.body_part.get(normal)
     if known is not None:
-        return coding(known)
+        return coding(known) if known.code else {"display": known.display}
     if tables.unmapped is UnmappedCodes.LEAVE_OUT:
         return None
     return tables.local("BodyPartExamined", value, value) or {"display": value}

@@ -114,6 +114,12 @@ def test_the_body_site_is_the_one_region_that_the_best_source_names(attributes: 
     assert series_of(headers(**attributes)).get("bodySite", {}).get("code") == code
 
 
+def test_a_defined_term_without_a_code_is_its_meaning_and_no_remark() -> None:
+    result = translated(headers(BodyPartExamined="FETALHEART"))
+    assert study_of(result)["series"][0]["bodySite"] == {"display": "Fetal heart"}
+    assert remarked(result) == []
+
+
 RIGHT, LEFT, BOTH = "24028007", "7771000", "51440002"
 
 
