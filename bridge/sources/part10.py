@@ -17,7 +17,8 @@ from bridge.errors import InvalidFile, SourceUnavailable
 from bridge.sources.element_plans import BIG, EXPLICIT, IMPLICIT, UNDEFINED, VRS, Syntax
 from bridge.sources.elements import OBJECT, Walk, in_keyword_order
 from bridge.sources.window import HEAD_BYTES, NEXT_BYTES, Window
-from bridge.translate.headers import Headers, is_ae_title
+from bridge.translate.headers import Headers
+from bridge.translate.values import is_ae_title
 from bridge.translate.wanted import FILE_META
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"

@@ -16,44 +16,23 @@ A number that cannot be read stays the text it was, so that the translation can 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Union
 
 from pydicom.datadict import keyword_for_tag
 
-from bridge.translate.wanted import FILE_META, PER_FRAME, REJECTION_TITLES, WANTED, WANTED_TAGS
+from bridge.translate.values import FLOAT_VRS as FLOAT_VRS
+from bridge.translate.values import INTEGER_VRS as INTEGER_VRS
+from bridge.translate.values import LEADING_SPACE_MATTERS, is_ae_title, normal_values, trim_name
+from bridge.translate.values import PersonName as PersonName
+from bridge.translate.wanted import FILE_META, PER_FRAME, REJECTION_TITLES, WANTED_TAGS
+from bridge.translate.wanted import WANTED as WANTED
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAXIMUM_SEQUENCE_DEPTH = 8
 """Deeper sequences are not kept: nothing the bridge translates lies deeper than four levels."""
-
-INTEGER_VRS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
-FLOAT_VRS = frozenset({"DS", "FL", "FD"})
-SINGLE_TEXT_VRS = frozenset({"ST", "LT", "UT", "UR"})
-LEADING_SPACE_MATTERS = frozenset({"ST", "LT", "UT"})
-
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-
-class PersonName(NamedTuple):
-    """A PN value by component group, each `Family^Given^Middle^Prefix^Suffix` (PS3.5 6.2.1)."""
-
-    alphabetic: str = ""
-    ideographic: str = ""
-    phonetic: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> PersonName:
-        """The name from its decoded text, groups divided by `=`; trailing delimiters and padding dropped."""
-        groups = [_trim_name(group) for group in text.split("=")[:3]]
-        return cls(*groups)
-
-    def __bool__(self) -> bool:
-        return any(self)
-
 
 Value = Union[str, int, float, PersonName, "Headers"]
 
@@ -209,33 +188,6 @@ def column(instances: Sequence[Headers], keyword: str) -> list[tuple[Value, ...]
     return [headers._values.get(keyword, ()) for headers in instances]
 
 
-def normal_values(vr: str, raw: list[Any]) -> tuple[Value, ...]:
-    """Values of one attribute in the form the module's docstring states; () when all are empty.
-
-    An empty value inside a multi-valued attribute keeps its place as "" so that positions stay true.
-    """
-    if vr == "PN":
-        return tuple(name for name in (PersonName.parse(str(v)) for v in raw) if name)
-    value_of = _VALUE_OF.get(vr, _text)
-    if len(raw) == 1:
-        value = value_of(raw[0])
-        return () if value == "" else (value,)
-    values = [value_of(v) for v in raw]
-    while values and values[-1] == "":
-        values.pop()
-    return tuple(values)
-
-
-def is_ae_title(text: str) -> bool:
-    """Whether text is of the characters an AE title may have (PS3.5 6.2)."""
-    return text.isascii() and text.isprintable()
-
-
-def split_text(vr: str, text: str) -> list[str]:
-    """The values of a decoded text attribute: divided at `\\` except where the VR forbids it (PS3.5 6.4)."""
-    return [text] if vr in SINGLE_TEXT_VRS else text.split("\\")
-
-
 _EVIDENCE, _REFERENCES = "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"
 _DATES = frozenset({"SeriesDate", "AcquisitionDate", "AcquisitionDateTime"})
 _SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})
@@ -271,56 +223,6 @@ def _frames(groups: Sequence[Headers]) -> tuple[Headers, ...]:
     each = [{"FrameAnatomySequence": found} for found in anatomy] or [{}]
     each[0] = each[0] | ({"FrameContentSequence": content} if content else {})
     return tuple(Headers(one) for one in each if one)
-
-
-def _without_controls(text: str) -> str:
-    return text if text.isprintable() else text.translate(_CONTROLS)
-
-
-_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0))) | {c: c for c in map(ord, "\t\n\r")} | {ord("\f"): "\n"}
-"""FHIR R4 string: no code point below 32 but these three. A form feed parts lines."""
-
-
-def _trim_name(group: str) -> str:
-    return _without_controls(group).strip(" ").rstrip("^ ")
-
-
-def _integer(value: Any) -> Value:
-    if isinstance(value, int):
-        return int(value) if abs(value) < 2**63 else str(value)
-    number = _float(value)
-    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _exact(value)
-
-
-def _float(value: Any) -> Value:
-    """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else _exact(value)
-    text = _exact(value)
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return number if math.isfinite(number) else text
-
-
-def _text(value: Any) -> str:
-    return _without_controls(str(value)).strip(" ")
-
-
-def _prose(value: Any) -> str:
-    return _without_controls(str(value)).rstrip(" ")
-
-
-def _exact(value: Any) -> str:
-    """A UID or a number with what it should not have: without it, it could be another one."""
-    return str(value).strip(" \0")
-
-
-_VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
-    dict.fromkeys(INTEGER_VRS, _integer)
-    | dict.fromkeys(FLOAT_VRS, _float)
-    | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
-    | {"UI": _exact}
-)
-"""Value representation → one value in its form; of every other one the text, trimmed."""
 
 
 def _plain(value: Value) -> Any:
@@ -401,9 +303,9 @@ def _json_name(raw: Any) -> PersonName:
     if isinstance(raw, dict):
         alphabetic, ideographic, phonetic = raw.get("Alphabetic"), raw.get("Ideographic"), raw.get("Phonetic")
         return PersonName(
-            _trim_name(alphabetic) if isinstance(alphabetic, str) else "",
-            _trim_name(ideographic) if isinstance(ideographic, str) else "",
-            _trim_name(phonetic) if isinstance(phonetic, str) else "",
+            trim_name(alphabetic) if isinstance(alphabetic, str) else "",
+            trim_name(ideographic) if isinstance(ideographic, str) else "",
+            trim_name(phonetic) if isinstance(phonetic, str) else "",
         )
     return PersonName.parse(raw) if isinstance(raw, str) else PersonName()
 
