@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,19 +11,19 @@ from pathlib import Path
 import httpx
 
 from bridge.config import (
-    ClientTls,
     DicomServerSource,
     DicomWebSource,
     DimseSource,
     FolderSource,
-    OAuth,
     OrthancSource,
     ReceiverSource,
     Settings,
     Source,
 )
+from bridge.connections import ClientTls, OAuth
 from bridge.model import WadoEndpoint
 from bridge.ports import ChangePage, ImagingSource
+from bridge.sign_in import client_tls, token_tls
 from bridge.sources.association import Origin
 from bridge.sources.availability import Availability
 from bridge.sources.dicom_server import DicomServer
@@ -39,9 +38,9 @@ from bridge.sources.retention import Retention
 from bridge.sources.scu import Peer, Sender, report
 from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
-from bridge.sources.tls import client_context
-from bridge.sources.web_auth import ClientCredentials, sign_in
 from bridge.state import State
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.owner import Owner
 
 
 class Archives:
@@ -181,7 +180,7 @@ class Archives:
         return orthanc
 
     def _dicom_server(self, settings: DicomServerSource) -> DicomServer:
-        auth = None if settings.oauth is None else self._tokens(settings.name, settings.url, settings.oauth)
+        auth = None if settings.oauth is None else self._tokens(settings.name, settings.url, settings.oauth, None)
         address = settings.wado_rs or f"{settings.url.rstrip('/')}/{settings.api_version}"
         if len(settings.partitions) == 1 and not settings.wado_rs:
             address += f"/partitions/{settings.partitions[0]}"
@@ -202,10 +201,10 @@ class Archives:
         return server
 
     def _dicomweb(self, settings: DicomWebSource) -> DicomWeb:
-        tls = _client_tls(settings.name, settings.tls)
+        tls = client_tls(Owner.source(settings.name), settings.tls)
         auth: httpx.Auth | None
         if settings.oauth is not None:
-            auth = self._tokens(settings.name, settings.url, settings.oauth)
+            auth = self._tokens(settings.name, settings.url, settings.oauth, settings.tls)
         else:
             auth = sign_in(
                 settings.url,
@@ -244,7 +243,7 @@ class Archives:
                 settings.port,
                 settings.ae_title,
                 settings.calling_ae_title,
-                tls=_client_tls(settings.name, settings.tls),
+                tls=client_tls(Owner.source(settings.name), settings.tls),
                 timeout_s=settings.timeout_s,
             ),
             time.time,
@@ -272,15 +271,18 @@ class Archives:
         self._closed.append(source.close)
         return source
 
-    def _tokens(self, name: str, url: str, oauth: OAuth) -> ClientCredentials:
+    def _tokens(self, name: str, url: str, oauth: OAuth, tls: ClientTls | None) -> ClientCredentials:
+        owner = Owner.source(name)
         tokens = ClientCredentials(
-            name,
+            owner,
             url,
             token_url=oauth.token_url,
             client_id=oauth.client_id,
             client_secret=oauth.client_secret.get_secret_value(),
             scope=oauth.scope,
             resource=oauth.resource,
+            tls=client_tls(owner, tls),
+            token_tls=token_tls(owner, tls),
         )
         self._closed.append(tokens.close)
         return tokens
@@ -307,7 +309,3 @@ class Archives:
         for source in named:
             self._store(source, ChangePage(frozenset([study_instance_uid]), "", caught_up=True))
         return bool(named)
-
-
-def _client_tls(name: str, tls: ClientTls | None) -> ssl.SSLContext | None:
-    return None if tls is None else client_context(name, ca=tls.ca, certificate=tls.certificate, key=tls.key)

@@ -22,10 +22,13 @@ from rich.table import Table
 from bridge import config
 from bridge.api.operations import status as status_of
 from bridge.compose import Bridge, list_associations, show_association
+from bridge.dedupe_command import dedupe
 from bridge.demo import run_demo
 from bridge.errors import ConfigError, ProjectError
 from bridge.import_files import import_files, including_import
 from bridge.import_report import show
+from bridge.map_command import map_files
+from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state import State
 
 app = typer.Typer(
@@ -121,10 +124,24 @@ def check(
     Example: bridge check --config bridge.toml
     """
     settings = _settings(config_file, data_dir)
+    for sink in settings.sinks:
+        fhir_server_sign_in(sink).close()
     if as_json:
         typer.echo(settings.model_dump_json(indent=2))
         return
     typer.echo(f"The configuration is valid: {len(settings.sources)} sources, {len(settings.sinks)} FHIR servers")
+
+
+@app.command()
+def jwks(config_file: ConfigOption = None) -> None:
+    """Print the public keys that FHIR servers are to know the bridge by (JWK Set, RFC 7517), for registration.
+
+    Example: bridge jwks --config bridge.toml
+    """
+    keys = [key.public() for key in signing_keys(_settings(config_file, Path("bridge-data")))]
+    if not keys:
+        raise ConfigError("sinks: none signs in with a key; give one of them smart = { … }")
+    typer.echo(json.dumps({"keys": keys}, indent=2))
 
 
 @app.command()
@@ -235,6 +252,9 @@ def import_(
         show(summary, Console())
     raise typer.Exit(EXIT_PARTIAL if summary.parked or summary.interrupted else 0)
 
+
+app.command("map")(map_files)
+app.command()(dedupe)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from bridge.concept_maps import concept_map, concept_maps
 from bridge.translate.codes import Code, CodeTables, UnmappedCodes, normal_body_part
+from bridge.translate.explanation import AttributeRule, AttributeTable, Kind, Level
+from bridge.translate.occurrences import Path as AttributePath
 from bridge.translate.rows import RowColumn
 
 
@@ -62,3 +64,14 @@ def dicom_columns() -> tuple[RowColumn, ...]:
         )
         for row in _table("dicom_columns.csv")
     )
+
+
+@lru_cache(maxsize=1)
+def attribute_table() -> AttributeTable:
+    """attributes.csv: where every attribute goes; attribute_levels.csv: what it describes."""
+    rules: dict[AttributePath, tuple[AttributeRule, ...]] = {}
+    for row in _table("attributes.csv"):
+        path = tuple(row["attribute"].split("."))
+        rule = AttributeRule(path, row["element"], Kind(row["outcome"]), row["rule"], row["source"])
+        rules[path] = (*rules.get(path, ()), rule)
+    return AttributeTable(rules, {row["keyword"]: Level(row["level"]) for row in _table("attribute_levels.csv")})

@@ -28,7 +28,8 @@ from bridge.config import Identity, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
-from bridge.sinks.fhir_server import FhirServerSink
+from bridge.sign_in import fhir_server_sign_in
+from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
 from bridge.sources.manifest import association, associations
 from bridge.state import State
@@ -63,16 +64,21 @@ class Bridge:
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
         self._publish = threading.Event()
+        self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
-        self.sinks: dict[str, Sink] = {s.name: _fhir_server(s) for s in settings.sinks}
+        self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
         self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
         self.pipeline = Pipeline(
             state=self.state,
             sources=self.sources,
             sinks=self.sinks,
             translator=translator(settings, self.sources),
-            timing=Timing(quiet_s=settings.quiet_s, max_wait_s=settings.max_wait_s),
+            timing=Timing(
+                quiet_s=settings.quiet_s,
+                max_wait_s=settings.max_wait_s,
+                recheck_hours={s.name: s.recheck_hours for s in settings.sinks if s.recheck_hours},
+            ),
             clock=time.time,
             random=random.random,
             at=at,
@@ -90,6 +96,8 @@ class Bridge:
         """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
         with ExitStack() as stack:
             stack.callback(self.state.close)
+            for close in self._closed:
+                stack.callback(close)
             stack.enter_context(_alone(self.settings))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
@@ -216,15 +224,26 @@ def _issuers(identity: Identity) -> Issuers:
     )
 
 
-def _fhir_server(settings: FhirServerSettings) -> FhirServerSink:
-    return FhirServerSink(
+def fhir_server_sink(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:
+    policy = FhirServerPolicy(
+        subjects=SubjectPolicy(settings.patients, settings.identity_check),
+        orders=settings.orders,
+        withdrawn=settings.withdrawn,
+        recreate_deleted=settings.recreate_deleted,
+        bundle_entries=settings.bundle_entries,
+        bundle_bytes=settings.bundle_bytes,
+    )
+    signed_in = fhir_server_sign_in(settings)
+    sink = FhirServerSink(
         settings.name,
         settings.url,
-        patients=settings.patients,
-        auth=(settings.username, settings.password.get_secret_value()) if settings.username else None,
-        bearer_token=settings.bearer_token.get_secret_value(),
+        policy=policy,
+        auth=signed_in.auth,
+        tls=signed_in.tls,
         timeout_s=settings.timeout_s,
     )
+    closed += [signed_in.close, sink.close]
+    return sink
 
 
 def _uvicorn(app: FastAPI) -> uvicorn.Config:

@@ -12,42 +12,18 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
+from bridge.connections import URL, Address, ClientTls, OAuth, Smart, check_sign_in
+from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
 
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
-URL = r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$"
 SYSTEM = r"^([A-Za-z][A-Za-z0-9+.-]*:[!-~]+)?$"
-
-
-def _usable_address(value: str) -> str:
-    """An address whose port exists. Raises ValueError, which becomes a ConfigError."""
-    try:
-        urlsplit(value).port  # noqa: B018  (reading it checks it)
-    except ValueError:
-        raise ValueError("an http:// or https:// address with a port from 1 to 65535") from None
-    return value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Address = Annotated[str, Field(pattern=URL), AfterValidator(_usable_address)]
 
 
 class _Source(_Section):
@@ -145,16 +121,6 @@ class OrthancSource(_Source):
     )
 
 
-class OAuth(_Section):
-    """OAuth2 client credentials (RFC 6749 4.4)."""
-
-    token_url: Address = Field(description="The token endpoint")
-    client_id: str = Field(min_length=1)
-    client_secret: SecretStr
-    scope: str = ""
-    resource: str = Field(default="", description="Some servers want it instead of scope")
-
-
 class DicomServerSource(_Source):
     """Microsoft's DICOM server, followed through its change feed."""
 
@@ -174,14 +140,6 @@ class DicomServerSource(_Source):
     poll_s: float = Field(default=5.0, ge=0.1, le=86_400, description="Seconds between looks for changes")
     sweep_s: float = Field(default=86_400.0, ge=1, le=604_800, description="Seconds between comparisons of everything")
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
-
-
-class ClientTls(_Section):
-    """TLS 1.2 or newer towards an archive."""
-
-    ca: Path | None = Field(default=None, description="PEM file of who is trusted; empty: the system's authorities")
-    certificate: Path | None = Field(default=None, description="PEM file of our own certificate")
-    key: Path | None = Field(default=None, description="PEM file of its key")
 
 
 class DicomWebSource(_Source):
@@ -251,7 +209,7 @@ class DimseSource(_Source):
 
 
 class FhirServerSink(_Section):
-    """A FHIR R4 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
+    """A FHIR R4 or R5 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
 
     kind: Literal["fhir_server"]
     name: str = Field(pattern=NAME)
@@ -259,17 +217,45 @@ class FhirServerSink(_Section):
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
-    patients: Literal["match", "create"] = Field(
+    oauth: OAuth | None = None
+    smart: Smart | None = None
+    tls: ClientTls | None = None
+    allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
+    patients: Literal["match", "create", "logical", "match_operation"] = Field(
         default="match",
-        description="match: refer to the one Patient that has the identifier, else by identifier only; "
-        "create: also write the Patient made from DICOM under the bridge's own id",
+        description="match: refer to the one Patient that has the identifier, else by identifier alone; create: make "
+        "the Patient that is missing; logical: by identifier alone; match_operation: ask Patient/$match",
     )
+    identity_check: tuple[Literal["birthDate", "gender", "family"], ...] = Field(
+        default=("birthDate", "gender", "family"),
+        description="A Patient that contradicts the images in one of these is a conflict: the study is parked",
+    )
+    orders: tuple[Literal["ServiceRequest", "Encounter"], ...] = Field(
+        default=("ServiceRequest", "Encounter"), description="Looked up, so that the study refers to them literally"
+    )
+    withdrawn: Literal["status", "delete"] = Field(
+        default="status", description="A study no archive holds any more: entered-in-error, or deleted"
+    )
+    recreate_deleted: bool = Field(default=False, description="Make again what somebody deleted on the server")
+    recheck_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="All that was delivered is compared anew once in so long; 0: never"
+    )
+    bundle_entries: int = Field(default=50, ge=1, le=500, description="Studies sent in one Bundle at most")
+    bundle_bytes: int = Field(default=4_194_304, ge=10_000, le=1_073_741_824)
     timeout_s: float = Field(default=30.0, ge=1, le=600)
 
     @model_validator(mode="after")
-    def _one_way_to_sign_in(self) -> FhirServerSink:
-        if self.username and self.bearer_token.get_secret_value():
-            raise ValueError("give username and password, or bearer_token, not both")
+    def _signs_in_safely(self) -> FhirServerSink:
+        check_sign_in(
+            self.url,
+            username=self.username,
+            password=self.password,
+            bearer_token=self.bearer_token,
+            oauth=self.oauth,
+            smart=self.smart,
+            tls=self.tls,
+            allow_http=self.allow_http,
+        )
         return self
 
 
@@ -449,22 +435,21 @@ def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
 
 
 def _rooted(settings: Settings, root: Path) -> Settings:
-    sources = tuple(_rooted_source(s, root) for s in settings.sources)
-    translation = settings.translation
-    if translation.code_maps is not None:
-        translation = translation.model_copy(update={"code_maps": root / translation.code_maps})
-    return settings.model_copy(
-        update={"data_dir": root / settings.data_dir, "sources": sources, "translation": translation}
-    )
+    sources = tuple(_rooted_files(s, root) for s in settings.sources)
+    sinks = tuple(_rooted_files(s, root) for s in settings.sinks)
+    rooted = {"sources": sources, "sinks": sinks, "translation": _rooted_files(settings.translation, root)}
+    return settings.model_copy(update={"data_dir": root / settings.data_dir, **rooted})
 
 
-def _rooted_source(source: Any, root: Path) -> Any:
-    if isinstance(source, FolderSource):
-        return source.model_copy(update={"path": root / source.path})
-    if isinstance(source, ReceiverSource | DicomWebSource | DimseSource) and source.tls is not None:
-        files = {n: root / p for n, p in source.tls if isinstance(p, Path)}
-        return source.model_copy(update={"tls": source.tls.model_copy(update=files)})
-    return source
+def _rooted_files(section: Any, root: Path) -> Any:
+    """A section whose paths count from `root`, with those of its parts."""
+    update: dict[str, Any] = {}
+    for name, value in section:
+        if isinstance(value, Path):
+            update[name] = root / value
+        elif isinstance(value, _Section):
+            update[name] = _rooted_files(value, root)
+    return section.model_copy(update=update)
 
 
 def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[str | int, ...]) -> Any:
@@ -484,7 +469,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[st
     return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, value)
 
 
-_SECRET = re.compile(r"password|token|secret|state_url")
+_SECRET = re.compile(r"password|token|secret|oauth|state_url")
 _KINDS: dict[str, type[BaseModel]] = {
     "folder": FolderSource,
     "receiver": ReceiverSource,
@@ -493,6 +478,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "dicomweb": DicomWebSource,
     "dimse": DimseSource,
 }
+_PARTS: dict[str, type[BaseModel]] = {"oauth": OAuth, "smart": Smart}
 
 
 def _explain(error: Any) -> str:
@@ -543,6 +529,8 @@ def _nearest(error: Any) -> str:
         section = FhirServerSink
     elif len(location) > 2 and location[2] in _KINDS:
         section = _KINDS[location[2]]
+    if len(location) > 1:
+        section = _PARTS.get(location[-2], section)
     close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
     return f"{meant} Allowed: {', '.join(sorted(section.model_fields))}"

@@ -5,6 +5,8 @@ Messages name the attribute, the setting or the place, and what to do; never a p
 
 from __future__ import annotations
 
+import traceback
+
 
 class ProjectError(Exception):
     """The root of all errors of this project."""
@@ -60,9 +62,19 @@ class SinkUnavailable(Unavailable):
     """A receiver of our output cannot be reached or cannot answer now."""
 
 
+class Conflict(ProjectError):
+    """Somebody else changed the same thing meanwhile: read again and try again, this alone; park it if that goes on."""
+
+
 class StateUnavailable(Unavailable):
     """The state's database cannot answer now (locked, disk full, server away)."""
 
 
 class InvalidQuery(ProjectError):
     """A query that cannot be answered as asked: HTTP 400."""
+
+
+def place(error: BaseException) -> str:
+    """Where a bug showed itself, as `file.py:line`: it is recorded by type and place, its message may quote a value."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"

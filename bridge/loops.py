@@ -14,12 +14,15 @@ log = logging.getLogger("bridge.loops")
 
 IDLE_S = 0.2
 UNAVAILABLE_S = 2.0
+UNAVAILABLE_MOST_S = 30.0
+"""What cannot be reached is left alone for so long at first, and at most."""
+
 HEARTBEATS_PER_LEASE = 3
 
 
 class Loops:
-    """One thread for each source's polls, one for sweeps, one for verify passes, `workers` for studies, one for each
-    sink, a heartbeat.
+    """One thread for each source's polls, one for sweeps, one for verify passes, one for rechecks, `workers` for
+    studies, one for each sink, a heartbeat.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -35,7 +38,11 @@ class Loops:
     ) -> None:
         self._pipeline, self._process, self._renew, self._failed = pipeline, process, renew, failed
         self._stop = threading.Event()
-        steps: list[tuple[str, Callable[[str], int]]] = [("sweep", pipeline.sweep), ("verify", pipeline.verify)]
+        steps: list[tuple[str, Callable[[str], int]]] = [
+            ("sweep", pipeline.sweep),
+            ("verify", pipeline.verify),
+            ("recheck", pipeline.recheck),
+        ]
         steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]
         steps += [(f"study-{n}", pipeline.translate) for n in range(workers)]
         steps += [(f"sink-{name}", partial(pipeline.deliver, name)) for name in pipeline.sinks]
@@ -67,14 +74,16 @@ class Loops:
             raise
 
     def _repeat(self, name: str, step: Callable[[str], int]) -> None:
-        worker = f"{self._process}/{name}"
+        worker, pause_s = f"{self._process}/{name}", UNAVAILABLE_S
         while not self._stop.is_set():
             try:
                 worked = step(worker)
             except Unavailable as error:
                 log.warning("%s", error)
-                self._stop.wait(max(UNAVAILABLE_S, min(error.retry_after_s or 0.0, 60.0)))
+                self._stop.wait(max(pause_s, min(error.retry_after_s or 0.0, 60.0)))
+                pause_s = min(pause_s * 2, UNAVAILABLE_MOST_S)
                 continue
+            pause_s = UNAVAILABLE_S if worked else pause_s
             if not worked:
                 self._stop.wait(IDLE_S)
 

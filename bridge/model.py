@@ -116,17 +116,32 @@ class StoredResource:
 
 
 @dataclass(frozen=True)
+class Receipt:
+    """What a sink made of a study when it was delivered last.
+
+    Result  `reference` the absolute URL of its ImagingStudy there, "" after the bridge deleted it; `version_id` and
+            `digest` (of what was sent) tell whether somebody changed it since; "" when the sink does not tell
+    """
+
+    reference: str
+    version_id: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class StudyState:
     """Everything a sink needs to make its side match one study: the newest state, whole.
 
     Result  `revision` of the newest resource among them; `resources` ImagingStudy, Patient and Endpoints in the
-            order they must exist (referenced first); `rows` table name → rows for `dicom_*` tables.
+            order they must exist (referenced first); `rows` table name → rows for `dicom_*` tables; `receipt` of the
+            sink's last delivery.
     """
 
     study_instance_uid: str
     revision: int
     resources: tuple[StoredResource, ...]
     rows: Mapping[str, tuple[Row, ...]]
+    receipt: Receipt | None = None
 
     def of_type(self, resource_type: str) -> tuple[StoredResource, ...]:
         return tuple(r for r in self.resources if r.resource_type == resource_type)

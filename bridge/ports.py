@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from bridge.errors import ProjectError
-from bridge.model import IndexedFile, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
+from bridge.model import IndexedFile, Receipt, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
 
@@ -22,6 +22,9 @@ SWEEP_QUEUE = "sweep"
 
 VERIFY_QUEUE = "verify"
 """Sources of which a bounded part of what is held is compared, one part after another; key: source. Recurring."""
+
+RECHECK_QUEUE = "recheck"
+"""Sinks of which a part of what was delivered is compared again, one part after another; key: sink. Recurring."""
 
 INSTANCE_QUEUE = "instance"
 """Parked instances; key: Study Instance UID/source/instance or path."""
@@ -147,8 +150,8 @@ class FileIndex(Protocol):
 class Sink(Protocol):
     """A receiver of what the bridge knows. Idempotent: the same state twice changes nothing.
 
-    `deliver` gives one outcome for each state, in order: None for success, or the error (RejectedInput: park;
-    SinkUnavailable: retry). An error that concerns all of them may be raised.
+    `deliver` gives one outcome for each state, in order: a Receipt or None for success, or the error (RejectedInput:
+    park; Conflict: retry this one; SinkUnavailable: retry). An error that concerns all of them may be raised.
     """
 
     @property
@@ -160,7 +163,7 @@ class Sink(Protocol):
     @property
     def wants_rows(self) -> bool: ...
 
-    def deliver(self, states: Sequence[StudyState]) -> list[ProjectError | None]: ...
+    def deliver(self, states: Sequence[StudyState]) -> Sequence[Receipt | ProjectError | None]: ...
 
 
 @dataclass(frozen=True)
@@ -270,3 +273,13 @@ class PipelineState(WorkTable, Protocol):
     def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None: ...
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...
+
+    def receipts(self, sink: str, studies: Sequence[str]) -> dict[str, Receipt]: ...
+
+    def commit_delivered(self, sink: str, delivered: Sequence[tuple[Claim, Receipt | None]], now: float) -> None:
+        """Ends the claims of what a sink has, and keeps its receipts. A lost lease ends nothing and is no error."""
+        ...
+
+    def commit_recheck(self, sink: str, share: float, now: float) -> None:
+        """Marks the next share (0 to 1) of the studies that were delivered to a sink, after those of the last call."""
+        ...

@@ -4,15 +4,15 @@ the error's type alone, and knows no adapter."""
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bridge.errors import ProjectError, RejectedInput, SourceUnavailable, Unavailable
-from bridge.model import StudyResult, StudyState
+from bridge.errors import Conflict, ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
+from bridge.model import Receipt, StudyResult, StudyState
 from bridge.ports import (
     POLL_QUEUE,
+    RECHECK_QUEUE,
     STUDY_QUEUE,
     SWEEP_QUEUE,
     VERIFY_QUEUE,
@@ -37,6 +37,11 @@ VERIFIED_PER_PASS = 200
 """Studies counted in one verify pass: its cost does not depend on how many the archive holds."""
 
 REPLAY_GRACE_S = 600.0
+CONFLICTS_TRIED = 5
+"""So often a study is delivered anew when somebody else changed it meanwhile, before it waits for a person."""
+
+RECHECK_S = 60.0
+"""Seconds between the passes in which a part of what was delivered is compared with a sink again."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Timing:
     lease_s: float = 30.0
     retry_first_s: float = 1.0
     retry_most_s: float = 300.0
+    recheck_hours: Mapping[str, float] = field(default_factory=dict)
+    """sink → hours in which all that was delivered to it is compared with it once more."""
 
 
 def _nothing(_stage: str) -> None:
@@ -74,12 +81,16 @@ class Pipeline:
     check: Callable[[StudyResult], None] | None = None
     """Looks at what a translation made before it is stored; raises RejectedInput to park the study instead."""
 
+    _failing: set[str] = field(default_factory=set, init=False)
+    """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
+
     def prepare(self) -> None:
         """Rows for every source's polls and sweeps; those of sources no longer configured are removed."""
         self.state.ensure(POLL_QUEUE, self.sources, self.clock())
         self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
         verified = [name for name, source in self.sources.items() if source.verify_s]
         self.state.ensure(VERIFY_QUEUE, verified, self.clock())
+        self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
@@ -102,6 +113,14 @@ class Pipeline:
             self._guarded(claim, partial(self._verify, claim))
         return len(claims)
 
+    def recheck(self, worker: str) -> int:
+        """Marks the next part of what was delivered to one due sink: patients merged or registered later, and what
+        others changed or deleted there, are found without a hint."""
+        claims = self.state.claim(RECHECK_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
+        for claim in claims:
+            self._guarded(claim, partial(self._recheck, claim))
+        return len(claims)
+
     def translate(self, worker: str, limit: int = 4) -> int:
         """Reads and translates due studies."""
         claims = self.state.claim(STUDY_QUEUE, self.clock(), self.timing.lease_s, limit, worker)
@@ -112,38 +131,49 @@ class Pipeline:
 
     def deliver(self, sink: str, worker: str) -> int:
         """Makes a sink match the newest state of due studies. Raises SinkUnavailable after giving them back, so
-        that the caller leaves the sink alone for a while."""
+        that the caller leaves the sink alone for a while; then one study alone is tried first."""
         target = self.sinks[sink]
-        claims = self.state.claim(sink_queue(sink), self.clock(), self.timing.lease_s, target.batch_size, worker)
+        limit = 1 if sink in self._failing else target.batch_size
+        claims = self.state.claim(sink_queue(sink), self.clock(), self.timing.lease_s, limit, worker)
         if not claims:
             return 0
         self.at("delivery claimed")
         try:
-            outcomes = target.deliver([self._study_state(c.key, target.wants_rows) for c in claims])
+            receipts = self.state.receipts(sink, [c.key for c in claims])
+            outcomes = target.deliver([self._study_state(c.key, target.wants_rows, receipts) for c in claims])
         except Unavailable as error:
+            self._failing.add(sink)
             for claim in claims:
-                self._retry(claim, error)
+                self._retry(claim, error, self.timing.retry_first_s)
             raise
         except Exception as error:  # noqa: BLE001  a bug must not stop every other study: park what met it
             for claim in claims:
                 self._park_bug(claim, error)
             return len(claims)
         self.at("delivered")
-        self._settle_deliveries(claims, outcomes)
+        self._settle_deliveries(sink, claims, outcomes)
         return len(claims)
 
-    def _settle_deliveries(self, claims: Sequence[Claim], outcomes: Sequence[ProjectError | None]) -> None:
+    def _settle_deliveries(
+        self, sink: str, claims: Sequence[Claim], outcomes: Sequence[Receipt | ProjectError | None]
+    ) -> None:
         unavailable: Unavailable | None = None
-        for claim, outcome in zip(claims, outcomes, strict=True):
-            if outcome is None:
-                self._done(claim)
-            elif isinstance(outcome, Unavailable):
+        settled = list(zip(claims, outcomes, strict=True))
+        done = [(claim, outcome) for claim, outcome in settled if not isinstance(outcome, ProjectError)]
+        if done:
+            self.state.commit_delivered(sink, done, self.clock())
+        for claim, outcome in settled:
+            if isinstance(outcome, Unavailable):
                 unavailable = outcome
+                self._retry(claim, outcome, self.timing.retry_first_s)
+            elif isinstance(outcome, Conflict) and claim.attempts + 1 < CONFLICTS_TRIED:
                 self._retry(claim, outcome)
-            else:
+            elif isinstance(outcome, ProjectError):
                 self.state.park(claim, self.clock(), str(outcome), {"error": type(outcome).__name__})
         if unavailable is not None:
+            self._failing.add(sink)
             raise unavailable
+        self._failing.discard(sink)
 
     def _poll(self, claim: Claim) -> None:
         source = self.sources[claim.key]
@@ -211,6 +241,11 @@ class Pipeline:
         total = source.total() if isinstance(source, KnowsTotal) else None
         return 0 if total is None else max(0, self.state.settled_instances(name) - total)
 
+    def _recheck(self, claim: Claim) -> None:
+        share = RECHECK_S / (self.timing.recheck_hours[claim.key] * 3600)
+        self.state.commit_recheck(claim.key, min(share, 1.0), self.clock())
+        self.state.reschedule(claim, self.clock() + RECHECK_S)
+
     def _study(self, claim: Claim) -> None:
         uid = claim.key
         failure = self._read(uid)
@@ -255,10 +290,10 @@ class Pipeline:
             return None
         return self.translator.without_instances(uid, previous, steps, unreadable)
 
-    def _study_state(self, uid: str, with_rows: bool) -> StudyState:
+    def _study_state(self, uid: str, with_rows: bool, receipts: Mapping[str, Receipt]) -> StudyState:
         resources = self.state.study_resources(uid)
         rows = self.translator.rows(uid, self.state.snapshots(uid)) if with_rows else {}
-        return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows)
+        return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows, receipts.get(uid))
 
     def _guarded(self, claim: Claim, step: Callable[[], None]) -> None:
         """Runs one step and settles its claim by the type of error it ends with."""
@@ -273,24 +308,20 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001  a bug met by one study must not stop the others
             self._park_bug(claim, error)
 
-    def _done(self, claim: Claim) -> None:
-        try:
-            self.state.done(claim, self.clock())
-        except LeaseLost:
-            log.info("queue %s: a lease was taken over after delivery", claim.queue)
-
-    def _retry(self, claim: Claim, error: Unavailable) -> None:
+    def _retry(self, claim: Claim, error: Unavailable | Conflict, most_s: float | None = None) -> None:
+        """Back after an exponential backoff with full jitter. What waits for a sink as a whole does not wait long by
+        itself (`most_s`): the caller keeps away from the sink, and all of it is due when the sink is well again."""
         most = min(self.timing.retry_most_s, self.timing.retry_first_s * 2 ** min(claim.attempts, 30))
-        delay = max(self.random() * most, error.retry_after_s or 0.0)
+        asked = error.retry_after_s if isinstance(error, Unavailable) else None
+        delay = max(self.random() * min(most, most_s or most), asked or 0.0)
         self.state.retry(claim, self.clock(), delay, str(error))
 
     def _park_bug(self, claim: Claim, error: Exception) -> None:
         """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
-        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, place)
-        message = f"unexpected {type(error).__name__} at {place}: a bug of this program"
-        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE}:
+        where = place(error)
+        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
+        message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
+        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE}:
             self._retry(claim, SourceUnavailable(message))
         else:
-            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": place})
+            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": where})

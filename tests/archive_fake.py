@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bridge.errors import ProjectError, SinkUnavailable, SourceUnavailable
-from bridge.model import StudyState, WadoEndpoint
+from bridge.model import Receipt, StudyState, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
@@ -85,12 +85,17 @@ class FakeSink:
         self.states: list[StudyState] = []
         self.down = False
         self.refuses: dict[str, ProjectError] = {}
+        self.batches: list[int] = []
 
-    def deliver(self, states: Sequence[StudyState]) -> list[ProjectError | None]:
+    def deliver(self, states: Sequence[StudyState]) -> list[Receipt | ProjectError | None]:
+        self.batches.append(len(states))
         if self.down:
             raise SinkUnavailable(f"sink {self.name}: HTTP 500")
         self.states += [s for s in states if s.study_instance_uid not in self.refuses]
-        return [self.refuses.get(s.study_instance_uid) for s in states]
+        return [self.refuses.get(s.study_instance_uid) or self._receipt(s) for s in states]
+
+    def _receipt(self, state: StudyState) -> Receipt | None:
+        return None if self.wants_rows else Receipt(f"http://{self.name}/{state.study_instance_uid}", "1", "digest")
 
     def newest(self) -> dict[str, StudyState]:
         return {s.study_instance_uid: s for s in self.states}

@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 from pydicom import dcmread
 
-from bridge.ports import ChangePage
 from bridge.sources.dicomweb import DicomWeb
-from bridge.sources.web_auth import sign_in
+from bridge.web.auth import sign_in
 
 URL = "https://dicomweb.example/rs"
 USERNAME, PASSWORD = "reader", "correct horse"
@@ -239,17 +238,3 @@ def connect(fake: httpx.BaseTransport, password: str = PASSWORD, **options: Any)
     """The source under test, named pacs, on this fake."""
     options = {"clock": TODAY.timestamp} | options
     return DicomWeb("pacs", URL, auth=sign_in(URL, username=USERNAME, password=password), transport=fake, **options)
-
-
-def follow(source: DicomWeb, position: str | None = None) -> tuple[set[str], str | None, list[ChangePage]]:
-    """Everything until the source is caught up: the studies named, the position reached, the pages."""
-    named: set[str] = set()
-    pages: list[ChangePage] = []
-    for _ in range(400):
-        page = source.changes(position)
-        position = page.position or position
-        named |= page.studies
-        pages.append(page)
-        if page.caught_up:
-            return named, position, pages
-    raise AssertionError("the source is never caught up")

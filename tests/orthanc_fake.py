@@ -19,7 +19,6 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from bridge.ports import ChangePage
 from bridge.sources.orthanc import Orthanc
 from tests.dicom_files import study_bytes
 
@@ -226,20 +225,6 @@ class FakeOrthanc(httpx.BaseTransport):
 def connect(fake: FakeOrthanc, password: str = PASSWORD) -> Orthanc:
     """The source under test, named pacs, on this fake."""
     return Orthanc("pacs", URL, username=USERNAME, password=password, transport=fake)
-
-
-def follow(source: Orthanc, position: str | None = None) -> tuple[set[str], str | None, list[ChangePage]]:
-    """Everything up to the end of the log: the studies named, the position reached, the pages."""
-    named: set[str] = set()
-    pages: list[ChangePage] = []
-    for _ in range(100):
-        page = source.changes(position)
-        position = page.position or position
-        named |= page.studies
-        pages.append(page)
-        if page.caught_up:
-            return named, position, pages
-    raise AssertionError("the log never ends")
 
 
 def orthanc_id(text: str) -> str:

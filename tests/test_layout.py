@@ -11,13 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
-    "numpy", "pydantic", "fhir", "yaml", "orjson",
+    "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
     "bridge.errors": set(),
     "bridge.model": set(),
-    "bridge.config": {"bridge.errors", "pydantic"},
+    "bridge.config": {"bridge.errors", "bridge.connections", "pydantic"},
+    "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
@@ -25,12 +26,18 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",
-        "httpx", "orjson", "bridge",
+        "bridge.web", "httpx", "orjson", "bridge",
     },
-    "bridge.sinks": {"bridge.errors", "bridge.model", "httpx", "orjson"},
+    "bridge.sinks": {
+        "bridge.errors", "bridge.model", "bridge.sinks", "bridge.translate", "bridge.web", "httpx", "orjson",
+    },
+    "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
+    "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
+    "bridge.web.scopes": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "sqlalchemy", "orjson",
     },
+    "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.rounds": set(),
     "bridge.sync": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate"},
     "bridge.loops": {"bridge.errors", "bridge.sync"},
@@ -104,6 +111,8 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["duckdb"])]
     if not within(name, FASTAPI):
         assert not [i for i in found if within(i, ["fastapi", "starlette"])]
+    if name != "bridge.web.keys":
+        assert not [i for i in found if within(i, ["jwt", "cryptography"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 

@@ -46,6 +46,7 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
@@ -63,6 +64,12 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
                 self.close_connection = True  # the client has had enough
 
         def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
             self.do_GET()
 
         def log_message(self, *_: object) -> None:

@@ -103,6 +103,7 @@ def history(base: str, links: Sequence[tuple[str, str]], versions: Sequence[Stor
 
 
 def operation_outcome(code: str, diagnostics: str, severity: str = "error") -> Resource:
-    """An OperationOutcome with one issue; `code` of issue-type."""
-    issue = {"severity": severity, "code": code, "diagnostics": diagnostics}
+    """An OperationOutcome with one issue; `code` of issue-type. What of `diagnostics` cannot be shown is U+FFFD."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in diagnostics)
+    issue = {"severity": severity, "code": code, "diagnostics": shown}
     return {"resourceType": "OperationOutcome", "issue": [issue]}

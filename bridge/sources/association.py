@@ -26,6 +26,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
+from bridge.errors import place
 from bridge.sources.manifest import Verdict
 from bridge.sources.services import CommandField, Request, Response, Status
 from bridge.sources.upper_layer import (
@@ -44,13 +45,15 @@ from bridge.sources.upper_layer import (
     Reject,
     abort_pdu,
     agreement,
-    command,
     command_set,
     data_pdus,
     fragments,
     proposal,
     reject_pdu,
+    request_command,
 )
+
+log = logging.getLogger("bridge.receiver")
 
 MAXIMUM_DATA_SET = 2_097_152
 """The largest data set of a request that is not a C-STORE."""
@@ -280,8 +283,10 @@ class Association:
                 with contextlib.suppress(OSError):
                     self._connection.sendall(abort_pdu(error.reason))
             finally:
-                self._cut_off(how)
-                self._record.end(how)
+                try:
+                    self._cut_off(how)
+                finally:
+                    self._record.end(how)
 
     def _negotiated(self) -> bool:
         asked = None
@@ -345,7 +350,7 @@ class Association:
             if len(self._command) > MAXIMUM_COMMAND:
                 raise ProtocolError("a command set is too large")
             if control & 2:
-                found = command(bytes(self._command))
+                found = request_command(bytes(self._command))
                 self._command.clear()
                 self._begin(context_id, found)
             return
@@ -395,19 +400,23 @@ class Association:
         if self._current is None:
             return
         context_id, request = self._current
-        self._current = None
         if self._incoming is None:
-            content, self._data_set = bytes(self._data_set or b""), None
+            content, self._current, self._data_set = bytes(self._data_set or b""), None, None
             self._respond(context_id, request, self._served(context_id, request, content))
             return
         incoming = self._incoming
-        received = incoming.finished()
-        self._at("fsynced")
-        digest = ""
-        if received is None:
-            judged = Judgement(Status.OUT_OF_RESOURCES, Verdict.REFUSED, incoming.problem)
-        else:
-            digest = received.digest
+        digest, judged = self._judged(request, incoming)
+        self._current = self._incoming = None
+        self._note(context_id, request, incoming.size, digest, judged)
+        self._respond(context_id, request, Response(judged.status, request.text(0x1000)))
+
+    def _judged(self, request: Command, incoming: _Incoming) -> tuple[str, Judgement]:
+        """The digest of a whole object, "" when there is none, and what became of it. A bug met by it refuses it."""
+        try:
+            received = incoming.finished()
+            self._at("fsynced")
+            if received is None:
+                return "", Judgement(Status.OUT_OF_RESOURCES, Verdict.REFUSED, incoming.problem)
             origin = Origin(
                 self._asked.calling_ae_title,
                 self._asked.called_ae_title,
@@ -415,10 +424,12 @@ class Association:
                 request.text(0x0002),
                 request.text(0x1000),
             )
-            judged = self._desk.take(origin, received)
-        self._incoming = None
-        self._note(context_id, request, incoming.size, digest, judged)
-        self._respond(context_id, request, Response(judged.status, request.text(0x1000)))
+            return received.digest, self._desk.take(origin, received)
+        except Exception as error:  # noqa: BLE001  a bug met by one object must not stop the others
+            problem = f"unexpected {type(error).__name__} at {place(error)}: a bug of this program"
+            log.error("an object is refused: %s: please report this", problem)
+            incoming.discard(problem)
+            return "", Judgement(Status.PROCESSING_FAILURE, Verdict.REFUSED, problem)
 
     def _note(self, context_id: int, request: Command, size: int, digest: str, judged: Judgement) -> None:
         line = {
@@ -432,13 +443,15 @@ class Association:
         self._record.add(judged.verdict, judged.status, line | ({"reason": judged.reason} if judged.reason else {}))
 
     def _cut_off(self, how: str) -> None:
-        """An object that was not whole when the association ended: nothing of it stays, but its line does."""
-        if self._incoming is None or self._current is None:
+        """An object that was not judged when the association ended: nothing of it stays, but its line does."""
+        if self._current is None or self._data_set is not None:
             return
-        incoming, self._incoming = self._incoming, None
-        incoming.discard("incomplete")
+        size = 0
+        if self._incoming is not None:
+            size = self._incoming.size
+            self._incoming.discard("incomplete")
         judged = Judgement(Status.PROCESSING_FAILURE, Verdict.REFUSED, f"incomplete: {how}")
-        self._note(*self._current, incoming.size, "", judged)
+        self._note(*self._current, size, "", judged)
 
     def _served(self, context_id: int, request: Command, content: bytes) -> Response:
         try:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from bridge.errors import InvalidDicomValue
 from bridge.model import Rejection
 from bridge.ports import StudyHeaders
+from bridge.sources.metadata import Metadata
 from bridge.sources.paging import ListMoves, listed
 from bridge.sources.web_client import NOTHING, UnreadableAnswer, WebClient
 from bridge.translate.headers import Headers
@@ -145,19 +146,8 @@ class Studies:
             return self._read_each(study, partition)
 
     def _metadata(self, path: str, partition: str) -> StudyHeaders:
-        instances: list[Headers] = []
-        rejected: list[Rejection] = []
-
-        def visit(item: Any) -> None:
-            if isinstance(item, Mapping):
-                instances.append(Headers.from_dicom_json(item))
-            else:
-                place = len(instances) + len(rejected) + 1
-                key = f"{self._name}/{partition}/metadata/{place}"
-                rejected.append(Rejection(key, "an instance's metadata is not an object", {"position": place}))
-
-        held = self._client.each(path, DICOM_JSON, visit)
-        return StudyHeaders(tuple(instances), held or 0, tuple(rejected))
+        found = Metadata(f"{self._name}/{partition}")
+        return found.headers(self._client.each(path, DICOM_JSON, found.visit))
 
     def _read_each(self, study: str, partition: str) -> StudyHeaders:
         """Instance by instance: what is unreadable in one of them makes the whole study's metadata unreadable."""

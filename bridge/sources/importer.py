@@ -70,7 +70,7 @@ def measured(paths: Sequence[Path]) -> tuple[int, int]:
     """(files, bytes) of everything under the paths."""
     files = size = 0
     for path in paths:
-        for _, file in _files(path):
+        for _, file in files_under(path):
             files, size = files + 1, size + _size(file)
     return files, size
 
@@ -133,7 +133,7 @@ _KEPT = {
 def _steps(paths: Sequence[Path], copier: Copier, held: Callable[[str], frozenset[str]]) -> Iterator[_Step]:
     consumed = 0
     for path in paths:
-        for key, file in _files(path):
+        for key, file in files_under(path):
             before, consumed = consumed, consumed + _size(file)
             try:
                 if not isinstance(file, Path):
@@ -229,13 +229,13 @@ def _after(head: bytes, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
 
 
 @dataclass(frozen=True)
-class _Closed:
+class Closed:
     """A folder that cannot be listed."""
 
     problem: str
 
 
-def _files(root: Path) -> Iterator[tuple[str, Path | _Closed]]:
+def files_under(root: Path) -> Iterator[tuple[str, Path | Closed]]:
     """(key, file) of everything under a path, hidden files, unfinished downloads and links left out, by name."""
     name = root.resolve().name
     if root.is_file():
@@ -247,7 +247,7 @@ def _files(root: Path) -> Iterator[tuple[str, Path | _Closed]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            yield key, _Closed(f"the folder cannot be listed: {error.strerror}")
+            yield key, Closed(f"the folder cannot be listed: {error.strerror}")
             continue
         inner = [e for e in entries if not e.name.startswith(".") and not e.name.endswith(UNFINISHED)]
         folders += ((f"{key}/{_shown(e.name)}", Path(e.path)) for e in inner if e.is_dir(follow_symlinks=False))
@@ -278,7 +278,7 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _size(file: Path | _Closed) -> int:
+def _size(file: Path | Closed) -> int:
     with contextlib.suppress(OSError):
         return file.stat().st_size if isinstance(file, Path) else 0
     return 0

@@ -6,9 +6,10 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
-from bridge.errors import SourceUnavailable, Unavailable
+from bridge.errors import SourceUnavailable, Unavailable, place
 from bridge.model import IndexedFile, Rejection
 from bridge.ports import ChangePage
 
@@ -27,10 +28,15 @@ _STOP = object()
 
 
 class Indexer:
-    """One thread that commits in the order of arrival, and again until the database takes it."""
+    """One thread that commits in the order of arrival, and again until the database takes it.
+
+    A group that meets a bug, or that the database would not take before the end, is left for the next look at the
+    spool, which finds its files; `left` counts such groups, and `commit_left` commits their rejections.
+    """
 
     def __init__(self, name: str, store: Callable[[ChangePage], None], at: Callable[[str], None]) -> None:
         self._name, self._store, self._at = name, store, at
+        self.left, self._rejections = 0, deque[Rejection](maxlen=WAITING)
         self._queue: queue.Queue[object] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -75,10 +81,22 @@ class Indexer:
             time.sleep(0.005)
         return True
 
+    def commit_left(self) -> None:
+        """Commits the rejections that were left, one by one, so that none holds up another. Raises StateUnavailable."""
+        for _ in range(len(self._rejections)):
+            rejection, stored = self._rejections.popleft(), False
+            try:
+                stored = self._stored([rejection])
+            finally:
+                if not stored:
+                    self._rejections.append(rejection)
+
     def _run(self) -> None:
         for group in self._groups():
-            while not self._commit(group) and not self._stopping.is_set():
+            while not (done := self._commit(group)) and not self._stopping.is_set():
                 self._stopping.wait(RETRY_S)
+            if not done:
+                self._leave(group)
             for _ in group:
                 self._queue.task_done()
 
@@ -106,13 +124,35 @@ class Indexer:
                 return
 
     def _commit(self, group: list[IndexedFile | Rejection]) -> bool:
+        """Whether nothing more is to be done about a group here."""
+        try:
+            stored = self._stored(group)
+        except Unavailable as error:
+            log.warning("source %s: stored objects are not indexed yet: %s", self._name, error)
+            return False
+        if stored:
+            self._at("stored")
+        else:
+            self._leave(group)
+        return True
+
+    def _leave(self, group: Sequence[IndexedFile | Rejection]) -> None:
+        self._rejections += [e for e in group if isinstance(e, Rejection)]
+        self.left += 1
+
+    def _stored(self, group: Sequence[IndexedFile | Rejection]) -> bool:
+        """Whether the database took a group; False when a bug kept it from that. Raises StateUnavailable."""
         files = tuple(e for e in group if isinstance(e, IndexedFile))
         rejected = tuple(e for e in group if isinstance(e, Rejection))
         studies = frozenset(f.study_instance_uid for f in files)
         try:
             self._store(ChangePage(studies, "", caught_up=True, files=files, rejected=rejected))
-        except Unavailable as error:
-            log.warning("source %s: stored objects are not indexed yet: %s", self._name, error)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  a bug met by one group must not end the thread that indexes all
+            log.error(
+                "source %s: objects wait for the next look at the spool: unexpected %s at %s: please report this",
+                self._name, type(error).__name__, place(error),
+            )  # fmt: skip
             return False
-        self._at("stored")
         return True

@@ -5,7 +5,8 @@
     {"number": 1, "sop_instance_uid": …, "sha256": …, "status": "0000", "verdict": "accepted"}
     {"ended": …, "how": "released", "received": 1, "accepted": 1, "quarantined": 0, "refused": 0}
 
-A file without its last line is of an association that goes on, or of a process that was killed.
+A file without its last line is of an association that goes on, or of a process that was killed. An association that
+brings no objects has a file only once it has ended, and within bounds (`quota`).
 """
 
 from __future__ import annotations
@@ -48,17 +49,21 @@ class Verdict(StrEnum):
 
 
 class Manifest:
-    """Writes one association's file; used by its thread alone. Lines are in the file, not yet fsynced, at once."""
+    """Writes one association's file; used by its thread alone. The file is made when its first line after the opening
+    comes; lines are in it, not yet fsynced, at once."""
 
     def __init__(self, folder: Path, now: float, opening: Mapping[str, Any]) -> None:
         started = datetime.fromtimestamp(now, UTC)
         self.id = f"{started:%Y%m%dT%H%M%S%f}Z-{uuid4().hex[:8]}"
-        day = folder / f"{started:%Y-%m-%d}"
-        day.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = day / f"{self.id}.ndjson"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._path = folder / f"{started:%Y-%m-%d}" / f"{self.id}.ndjson"
+        self._opening = {"id": self.id, "started": started.isoformat(), **opening}
+        self._descriptor = -1
         self._totals: Counter[str] = Counter()
-        self._write({"id": self.id, "started": started.isoformat(), **opening})
+
+    @property
+    def empty(self) -> bool:
+        """Whether no object has come."""
+        return not self._totals["received"]
 
     def add(self, verdict: Verdict, status: int, line: Mapping[str, Any]) -> None:
         """One object that was received."""
@@ -68,13 +73,22 @@ class Manifest:
         self._write(numbered)
 
     def end(self, now: float, how: str) -> None:
-        """The last line, fsynced."""
+        """The last line; all is fsynced when objects came."""
         totals = {name: self._totals[name] for name in ("received", "accepted", "quarantined", "refused")}
-        self._write({"ended": datetime.fromtimestamp(now, UTC).isoformat(), "how": how, **totals})
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
+        try:
+            self._write({"ended": datetime.fromtimestamp(now, UTC).isoformat(), "how": how, **totals})
+            if not self.empty:
+                os.fsync(self._descriptor)
+        finally:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
 
     def _write(self, line: Mapping[str, Any]) -> None:
+        if self._descriptor < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+            os.write(self._descriptor, orjson.dumps(self._opening) + b"\n")
         os.write(self._descriptor, orjson.dumps(line) + b"\n")
 
 

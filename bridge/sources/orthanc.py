@@ -11,8 +11,8 @@ from bridge.sources.orthanc_ids import StudyIds
 from bridge.sources.orthanc_inventory import Inventory
 from bridge.sources.orthanc_log import HINTS, NOTHING_NEW, SETTLED, LogPage, Position
 from bridge.sources.orthanc_reading import StudyReader
-from bridge.sources.web_auth import sign_in
 from bridge.sources.web_client import Transport, WebClient
+from bridge.web.auth import sign_in
 
 PAGE = 1000
 """Entries of the log asked for at once."""

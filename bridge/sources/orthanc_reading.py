@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from bridge.model import Rejection
 from bridge.ports import StudyHeaders
+from bridge.sources.metadata import Metadata
 from bridge.sources.orthanc_ids import instances_of, studies_with
 from bridge.sources.orthanc_log import is_orthanc_id
 from bridge.sources.orthanc_tags import headers_from_tags
@@ -58,26 +59,16 @@ class StudyReader:
 
     def _by_metadata(self, uid: str) -> StudyHeaders | None:
         """None when Orthanc cannot put the answer together: one unreadable instance is enough for that."""
-        instances: list[Headers] = []
-        rejected: list[Rejection] = []
-
-        def visit(item: Any) -> None:
-            if isinstance(item, Mapping):
-                instances.append(Headers.from_dicom_json(item))
-            else:
-                place = len(instances) + len(rejected) + 1
-                key = f"{self._name}/metadata/{place}"
-                rejected.append(Rejection(key, "an instance's metadata is not an object", {"position": place}))
-
+        found, path = Metadata(self._name), f"{self._dicom_web}/studies/{quote(uid, safe='')}/metadata"
         try:
-            held = self._client.each(f"{self._dicom_web}/studies/{quote(uid, safe='')}/metadata", DICOM_JSON, visit)
+            held = self._client.each(path, DICOM_JSON, found.visit)
         except Refusal as error:
             if error.code in NOT_GIVEN:
                 return None
             raise
         if not held and studies_with(self._client, uid):
             raise self._client.unavailable(_NO_METADATA)
-        return StudyHeaders(tuple(instances), held or 0, tuple(rejected))
+        return found.headers(held)
 
     def _is_whole(self, found: StudyHeaders, held: Mapping[str, list[str]]) -> bool:
         """Whether the metadata are of every instance listed before, and complete: the plugin can be set to give what

@@ -34,7 +34,7 @@ _INFLATED_ALWAYS = 65_536  # so much may come of however little: small headers d
 _META_VALUE_BYTES = 128
 _GROUP_LENGTH = 0x00020000
 _META_TAGS = frozenset({_GROUP_LENGTH, MEDIA_CLASS, MEDIA_INSTANCE, TRANSFER_SYNTAX, *FILE_META})
-_NO_DICOM = "not a DICOM file: no DICM marker, and it does not begin as a data set"
+NO_DICOM = "not a DICOM file: no DICM marker, and it does not begin as a data set"
 
 
 class Reading:
@@ -74,7 +74,7 @@ class Reading:
             raise InvalidFile("the file is empty")
         bare = window.buffer[128:132] != b"DICM"
         if bare and not _begins_as_data_set(window.buffer):
-            raise InvalidFile(_NO_DICOM)
+            raise InvalidFile(NO_DICOM)
         position = self._file_meta(window, 0 if bare else 132)
         if self.meta_text(TRANSFER_SYNTAX) == DEFLATED_LITTLE:
             window, position = self._inflated(window, position), 0
@@ -82,7 +82,7 @@ class Reading:
         if bare:
             self.walk.odd(OBJECT, "has no preamble and no DICM marker")
             if not self.meta and not {"SOPClassUID", "StudyInstanceUID", "Modality"} & self.walk.values.keys():
-                raise InvalidFile(_NO_DICOM)
+                raise InvalidFile(NO_DICOM)
 
     def _file_meta(self, window: Window, position: int) -> int:
         """Group 0002, always explicit little endian; its end is where another group begins, whatever it declares."""

@@ -15,16 +15,16 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from bridge.errors import ConfigError, SourceUnavailable, Unavailable
+from bridge.errors import ConfigError, SourceUnavailable, Unavailable, place
 from bridge.model import IndexedFile, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.association import Association, Judgement, Origin, Peer, Received
@@ -34,6 +34,7 @@ from bridge.sources.lobby import BACKLOG, Lobby
 from bridge.sources.manifest import Manifest, Verdict, forget
 from bridge.sources.preflight import Scan, preflight
 from bridge.sources.preflight import Verdict as Preflight
+from bridge.sources.quota import Quota
 from bridge.sources.retention import Retention
 from bridge.sources.services import Request, Response, Service, Status
 from bridge.sources.spool import Outcome, Spool, data_set_digest
@@ -56,8 +57,6 @@ _FINDINGS_SHOWN = 20
 _QUARANTINE = "quarantine/"
 QUARANTINED_KEPT = 1000
 QUARANTINED_BYTES = 10_737_418_240
-TURNED_AWAY_A_MINUTE = 60
-"""So many refused connections a minute get a manifest of their own; the rest are counted in the log."""
 
 _STORAGE = "1.2.840.10008.5.1.4."
 _NOT_STORAGE = ("1.2.840.10008.5.1.4.1.2.", "1.2.840.10008.5.1.4.3", "1.2.840.10008.5.1.4.33", "1.2.840.10008.5.1.4.38")
@@ -123,12 +122,11 @@ class Receiver:
         self._manifest_days = manifest_days
         self._services = {uid: service for service in services for uid in service.sop_classes}
         self._all_services, self._procedure_steps, self._index = tuple(services), procedure_steps, index
-        self._scanned = threading.Event()
+        self._seen = -1  # groups left by the indexer that a look at all of the spool has covered
         self._retention = retention(spool, self.spool) if retention is not None else None
         self._active: set[Association] = set()
         self._lock = threading.Lock()
-        self._turned_away: Counter[str] = Counter()
-        self._minute = 0.0
+        self._quota = Quota(name)
         self._lobby: Lobby | None = None
 
     def start(self) -> None:
@@ -159,6 +157,8 @@ class Receiver:
 
     def changes(self, position: str | None) -> ChangePage:
         """What lies in the spool and is not indexed yet: what a crash left between disk and database."""
+        left = self._indexer.left
+        self._indexer.commit_left()
         self._files.forget_what_is_known()
         forget(self.manifests, self._clock(), self._manifest_days)
         for service in self._all_services:
@@ -167,7 +167,7 @@ class Receiver:
         page = self._files.changes(position)
         if page.files or page.gone or page.rejected:
             return replace(page, caught_up=False)  # the next call knows that this page is durable
-        self._scanned.set()
+        self._seen = left
         return page
 
     def _take_up_replayed(self) -> None:
@@ -201,7 +201,8 @@ class Receiver:
 
     def instance_files(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[Path]]:
         """SOP Instance UID → its files. Raises SourceUnavailable when what was acknowledged before is not indexed."""
-        if not self._scanned.is_set() or not self._indexer.caught_up(INDEXED_S):
+        known = self._seen == self._indexer.left and self._indexer.caught_up(INDEXED_S)
+        if not known or self._seen != self._indexer.left:  # a group may have been left while we waited
             raise SourceUnavailable(f"source {self.name}: objects are acknowledged that are not indexed yet")
         found = self._index.instance_files(self.name, sop_instance_uids)
         return {uid: [self.spool.studies / path for path in paths] for uid, paths in found.items()}
@@ -238,23 +239,17 @@ class Receiver:
 
     def opened(self, asked: Proposal, peer: Peer, contexts: int, refused: int) -> _Record:
         opening = _opening(asked, peer) | {"contexts": contexts, "contexts_refused": refused}
-        return _Record(Manifest(self.manifests, self._clock(), opening), self._clock)
+        return _Record(
+            Manifest(self.manifests, self._clock(), opening), self._clock, partial(self._quota.take, peer.address)
+        )
 
     def turned_away(self, asked: Proposal | None, peer: Peer, reason: str) -> None:
-        """A peer that got no association: a manifest, or a count when there are too many."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._minute > 60:
-                if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
-                    log.warning(
-                        "receiver %s: %d connections were turned away", self.name, sum(self._turned_away.values())
-                    )
-                self._turned_away.clear()
-                self._minute = now
-            self._turned_away[peer.address] += 1
-            if sum(self._turned_away.values()) > TURNED_AWAY_A_MINUTE:
-                return
-        Manifest(self.manifests, self._clock(), _opening(asked, peer)).end(self._clock(), f"refused: {reason}")
+        """A peer that got no association. That it cannot be recorded must not end the thread that receives the next."""
+        if self._quota.take(peer.address):
+            try:
+                Manifest(self.manifests, self._clock(), _opening(asked, peer)).end(self._clock(), f"refused: {reason}")
+            except OSError as error:
+                log.error("receiver %s: a refused connection cannot be recorded: %s", self.name, error.strerror)
 
     def part(self) -> Path | None:
         """Where the next object goes; None when there is no room for it."""
@@ -342,7 +337,8 @@ class Receiver:
         try:
             association.run()
         except Exception as error:  # noqa: BLE001  a bug met by one peer must not end the process
-            log.error("receiver %s: an association ended by unexpected %s", self.name, type(error).__name__)
+            found = type(error).__name__, place(error)
+            log.error("receiver %s: an association ended by unexpected %s at %s", self.name, *found)
         finally:
             with self._lock:
                 self._active.discard(association)
@@ -393,16 +389,17 @@ class Receiver:
 
 
 class _Record:
-    """A manifest with its receiver's clock."""
+    """A manifest with its receiver's clock. `may_be_empty` is asked once when no object came."""
 
-    def __init__(self, manifest: Manifest, clock: Callable[[], float]) -> None:
-        self._manifest, self._clock = manifest, clock
+    def __init__(self, manifest: Manifest, clock: Callable[[], float], may_be_empty: Callable[[], bool]) -> None:
+        self._manifest, self._clock, self._may_be_empty = manifest, clock, may_be_empty
 
     def add(self, verdict: Verdict, status: int, line: Mapping[str, Any]) -> None:
         self._manifest.add(verdict, status, line)
 
     def end(self, how: str) -> None:
-        self._manifest.end(self._clock(), how)
+        if not self._manifest.empty or self._may_be_empty():
+            self._manifest.end(self._clock(), how)
 
 
 _CONFLICT = "SOPInstanceUID: the spool holds other content of the same instance; both are kept, the first is shown"

@@ -43,6 +43,7 @@ from bridge.sources.upper_layer import (
     Context,
     Pdu,
     ProtocolError,
+    command,
     data_pdus,
     fragments,
 )
@@ -53,7 +54,6 @@ MAXIMUM_DATA_SET = 2_097_152
 MAXIMUM_ANSWER = 65_536
 _BUFFER = 2 * (MAXIMUM_PDU + HEADER)
 _HEADER = struct.Struct(">BxI")
-_ELEMENT = struct.Struct("<HHI")
 _PDV = struct.Struct(">BxIIBB")
 _RELEASE_RQ = struct.pack(">BxI4x", Pdu.RELEASE_RQ, 4)
 _RELEASE_RP = struct.pack(">BxI4x", Pdu.RELEASE_RP, 4)
@@ -221,7 +221,7 @@ class Connection:
     def _command(self, content: bytes) -> Command:
         """The command set; answers to one query are alike, so the last one is remembered."""
         if content != self._last[0]:
-            self._last = content, _command(content)
+            self._last = content, command(content)
         return self._last[1]
 
     def _agreed(self, proposed: Sequence[Proposed]) -> tuple[Mapping[int, Context], int]:
@@ -344,19 +344,3 @@ def _roles(proposed: Sequence[Proposed]) -> list[SCP_SCU_RoleSelectionNegotiatio
         role.scu_role, role.scp_role = False, True
         roles.append(role)
     return roles
-
-
-def _command(content: bytes) -> Command:
-    """A command set, request or response (implicit VR little endian, group 0000)."""
-    elements: dict[int, bytes] = {}
-    position, end = 0, len(content)
-    while position < end:
-        if end - position < 8:
-            raise ProtocolError("a command set ends within an element")
-        group, element, length = _ELEMENT.unpack_from(content, position)
-        position += 8
-        if group != 0 or length > end - position:
-            raise ProtocolError("a command set holds an element that cannot stand there")
-        elements[element] = content[position : position + length]
-        position += length
-    return Command(elements)

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
@@ -43,9 +43,9 @@ class Spool:
     def __init__(self, root: Path) -> None:
         self.studies, self.incoming = root / "studies", root / "incoming"
         for folder in (self.studies, self.incoming):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_folder(folder)
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, dict[str, set[str]]] = OrderedDict()
+        self._known: OrderedDict[str, _Study] = OrderedDict()
 
     def part(self) -> Path:
         """A name for an object that is not whole yet."""
@@ -57,23 +57,30 @@ class Spool:
             part.unlink(missing_ok=True)
 
     def keep(self, part: Path, study_instance_uid: str, sop_instance_uid: str, digest: str) -> Kept:
-        """Moves a whole, fsynced part to its place, durably. `digest` is the SHA-256 of its data set, in hex."""
+        """Moves a whole, fsynced part to its place, durably. `digest` is the SHA-256 of its data set, in hex.
+
+        The disk alone says what is there: a file that was taken away is neither a duplicate nor in conflict.
+        """
         study, instance, content = _digest(study_instance_uid), _digest(sop_instance_uid), digest[:32]
         folder = self.studies / study[:2] / study
         path = folder / f"{instance}-{content}.dcm"
         with self._lock:
-            contents = self._contents(folder).setdefault(instance, set())
-            made = not folder.exists()
-            if content in contents:
+            known = self._study(folder)
+            contents = known.contents.setdefault(instance, set())
+            others = [c for c in contents if c != content and (folder / f"{instance}-{c}.dcm").is_file()]
+            if path.is_file():
                 outcome = Outcome.DUPLICATE
                 part.unlink()
             else:
-                outcome = Outcome.CONFLICT if contents else Outcome.NEW
+                outcome = Outcome.CONFLICT if others else Outcome.NEW
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 part.rename(path)
-                contents.add(content)
-        for changed in (folder, folder.parent, self.studies) if made else (folder,):
-            sync_folder(changed)
+            contents.add(content)
+        sync_folder(folder)
+        if not known.durable:
+            for changed in (folder.parent, self.studies):
+                sync_folder(changed)
+            known.durable = True
         return Kept(path, outcome)
 
     def study_files(self, study_instance_uid: str) -> Iterator[Path]:
@@ -88,19 +95,28 @@ class Spool:
             path.unlink(missing_ok=True)
             self._known.pop(path.parent.name, None)
 
-    def _contents(self, folder: Path) -> dict[str, set[str]]:
-        """Instance digest → content digests in a study's folder, read from disk once."""
-        known = self._known.get(folder.name)
+    def _study(self, folder: Path) -> _Study:
+        """What is known of a study's folder, read from disk once for as long as it is there."""
+        there = folder.is_dir()
+        known = self._known.get(folder.name) if there else None
         if known is None:
-            known = {}
-            for path in folder.iterdir() if folder.is_dir() else ():
+            known = _Study()
+            for path in folder.iterdir() if there else ():
                 instance, _, content = path.stem.partition("-")
-                known.setdefault(instance, set()).add(content)
+                known.contents.setdefault(instance, set()).add(content)
             self._known[folder.name] = known
         self._known.move_to_end(folder.name)
         while len(self._known) > REMEMBERED_STUDIES:
             self._known.popitem(last=False)
         return known
+
+
+@dataclass
+class _Study:
+    """Instance digest → content digests in a study's folder. `durable`: its entry in the folders above is fsynced."""
+
+    contents: dict[str, set[str]] = field(default_factory=dict)
+    durable: bool = False
 
 
 TRIMMED = b"HEADERS ONLY"
@@ -133,6 +149,14 @@ def intact(path: Path) -> bool:
 
 _GROUP_LENGTH_END = 144
 """Where the length of the file meta information ends; the data set begins so many bytes later (PS3.10 7.1)."""
+
+
+def _make_folder(path: Path) -> None:
+    """Makes a folder and what is missing above it, durably."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,7 +17,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from bridge.errors import Unavailable
+from bridge.errors import Unavailable, place
 from bridge.model import Rejection
 from bridge.ports import ChangePage
 from bridge.sources.commitment_verdict import verdict
@@ -223,8 +222,7 @@ class StorageCommitment:
         except Unavailable as error:
             self._again(pending, str(error))
         except Exception as error:  # noqa: BLE001  a bug met by one transaction must not stop the others
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("storage commitment: unexpected %s at %s:%d", type(error).__name__, place.filename, place.lineno)
+            log.error("storage commitment: unexpected %s at %s", type(error).__name__, place(error))
             self._again(pending, f"unexpected {type(error).__name__}: a bug of this program")
 
     def _tell(self, pending: _Pending, reporter: Reporter) -> None:

@@ -252,7 +252,7 @@ class Command:
 
 
 def command(content: bytes) -> Command:
-    """The command set in these bytes (implicit VR little endian, group 0000). Raises ProtocolError."""
+    """A command set, request or response (implicit VR little endian, group 0000). Raises ProtocolError."""
     elements: dict[int, bytes] = {}
     position, end = 0, len(content)
     while position < end:
@@ -264,7 +264,12 @@ def command(content: bytes) -> Command:
             raise ProtocolError("a command set holds an element that cannot stand there")
         elements[element] = content[position : position + length]
         position += length
-    found = Command(elements)
+    return Command(elements)
+
+
+def request_command(content: bytes) -> Command:
+    """The command set of a request. Raises ProtocolError when it is none, or says not what is asked."""
+    found = command(content)
     if not found.field or found.number(0x0110) is None:
         raise ProtocolError("a command set has no CommandField or no MessageID")
     return found

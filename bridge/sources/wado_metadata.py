@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
 from bridge.model import Rejection
 from bridge.ports import StudyHeaders
 from bridge.sources.dicom_json import DicomJson
+from bridge.sources.metadata import Metadata
 from bridge.sources.qido_items import Part
 from bridge.sources.web_client import TOO_LARGE, Refusal, WebClient
-from bridge.translate.headers import Headers
 
 SMALLER = frozenset({206, 400, 406, TOO_LARGE, 500, 501, 502, 504})
 """Refusals of a whole that its parts may not meet; 206 is a part that says so (PS3.18 10.4.3)."""
@@ -86,25 +85,13 @@ class WadoMetadata:
         return StudyHeaders((), 0, (Rejection(f"{self._name}/{uid}/{place}", error, evidence),))
 
     def _read(self, uid: str, path: str) -> StudyHeaders | None:
-        instances: list[Headers] = []
-        rejected: list[Rejection] = []
-
-        def visit(item: Any) -> None:
-            headers = Headers.from_dicom_json(item) if isinstance(item, Mapping) else None
-            if headers is not None and headers.text("StudyInstanceUID") in {"", uid}:
-                instances.append(headers)
-                return
-            place = len(instances) + len(rejected) + 1
-            problem = "an instance's metadata is not an object" if headers is None else _WRONG_STUDY
-            rejected.append(Rejection(f"{self._name}/{uid}/metadata/{place}", problem, {"position": place}))
-
-        held = self._json.each(path, visit)
+        found = Metadata(f"{self._name}/{uid}", uid)
+        held = self._json.each(path, found.visit)
         if not held:
             return None
-        if not instances and any(r.error == _WRONG_STUDY for r in rejected):
+        if found.of_other_studies_alone:
             raise self._unavailable(_OTHER_STUDY)
-        return StudyHeaders(tuple(instances), held, tuple(rejected))
+        return found.headers(held)
 
 
 _UNUSABLE = "is missing or not a UID in the archive's list"
-_WRONG_STUDY = "StudyInstanceUID is not that of the study asked for"

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import orjson
 
-from bridge.errors import ConfigError, SourceUnavailable
+from bridge.errors import SourceUnavailable
 from bridge.sources.json_array import NotAnArray, array_items
-
-logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines quote whole URLs
-logging.getLogger("httpcore").setLevel(logging.WARNING)
+from bridge.web.answers import TooLarge, Unusable, bounded, check_address, explained, retry_after
+from bridge.web.owner import Owner
 
 Transport = httpx.BaseTransport
 Parameters = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
@@ -31,8 +26,6 @@ ARRAY_BYTES = 1_073_741_824
 """The largest streamed answer: the metadata of about 55,000 CT slices."""
 
 ITEM_CHARACTERS = 268_435_456
-TIMEOUTS_PER_ANSWER = 10
-"""A peer that keeps sending, but slowly, is given up after so many times `timeout_s`."""
 
 KEEP_IDLE_S = 0.5
 """Orthanc closes an idle connection after one second; a request sent at that moment would be lost."""
@@ -40,14 +33,8 @@ KEEP_IDLE_S = 0.5
 NOTHING = frozenset({404, 410})
 """What a server answers when there is nothing under a path."""
 
-COMPRESSED = frozenset({"", "identity", "gzip"})
-"""What an answer may be packed in, once. httpx unpacks every layer that an answer names, a chunk at a time: gzip in
-gzip makes terabytes of one chunk."""
-
 TOO_LARGE = 413
 """Content Too Large (RFC 9110 15.5.14): said by a peer, and of an answer larger than we read."""
-
-_LONGEST_WAIT_S = 3600.0
 
 
 class UnreadableAnswer(SourceUnavailable):
@@ -84,7 +71,7 @@ class WebClient:
     ) -> None:
         self._name, self._url, self._timeout_s = name, url.rstrip("/"), timeout_s
         self._product, self._setting = product, setting
-        _check_address(name, url)
+        check_address(Owner.source(name), url)
         self._client = httpx.Client(
             auth=auth,
             verify=tls if tls is not None else True,
@@ -163,15 +150,7 @@ class WebClient:
             ) from None
 
     def _chunks(self, response: httpx.Response, most: int) -> Iterator[bytes]:
-        until, size = time.monotonic() + TIMEOUTS_PER_ANSWER * self._timeout_s, 0
-        for chunk in response.iter_bytes():
-            size += len(chunk)
-            if size > most:
-                problem = f"an answer is larger than {most >> 20} MiB: refused"
-                raise Refusal(str(self.unavailable(problem)), TOO_LARGE)
-            if time.monotonic() > until:
-                raise self.unavailable("an answer arrives too slowly: given up; check the network, or raise timeout_s")
-            yield chunk
+        return bounded(response, most, self._timeout_s)
 
     @contextmanager
     def _answer(
@@ -193,53 +172,23 @@ class WebClient:
                 if response.status_code in nothing:
                     yield None
                 elif response.status_code in {200, 204}:
-                    if packed_otherwise(response):
-                        raise self.unavailable("the answer is packed in another way than gzip: refused")
                     yield response
                 else:
                     raise self._refused(response)
         except httpx.HTTPError as error:
-            raise self.unavailable(self._explained(error)) from None
+            said = explained(error, setting=self._setting, product=self._product, timeout_s=self._timeout_s)
+            raise self.unavailable(said) from None
+        except TooLarge as problem:
+            raise Refusal(str(self.unavailable(str(problem))), TOO_LARGE) from None
+        except Unusable as problem:
+            raise self.unavailable(str(problem)) from None
 
     def _refused(self, response: httpx.Response) -> SourceUnavailable:
         code = response.status_code
         hint = _HINTS.get(code, "").format(product=self._product, setting=self._setting)
         if 300 <= code < 400:
             hint = f": redirects are not followed; set {self._setting} to the final address"
-        return Refusal(str(self.unavailable(f"HTTP {code}{hint}")), code, _retry_after(response))
-
-    def _explained(self, error: httpx.HTTPError) -> str:
-        """What went wrong, from the type and its causes; never the error's own text, which may quote the URL."""
-        causes = list(_causes(error))
-        if isinstance(error, httpx.ConnectTimeout):
-            return f"no connection within {self._timeout_s:g} s (timeout_s): check {self._setting} and the network"
-        if isinstance(error, httpx.TimeoutException):
-            return f"no answer within {self._timeout_s:g} s (timeout_s)"
-        if any(isinstance(c, ssl.SSLError) for c in causes):
-            return f"the TLS connection failed: check the certificates, and http or https in {self._setting}"
-        if any(isinstance(c, socket.gaierror) for c in causes):
-            return f"the host name in {self._setting} is not known"
-        if any(isinstance(c, ConnectionRefusedError) for c in causes):
-            return f"connection refused: is {self._product} running, and its port the one in {self._setting}?"
-        if isinstance(error, httpx.DecodingError):
-            return "the answer's compression is damaged"
-        if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.CloseError | httpx.RemoteProtocolError):
-            return "the connection was cut before the answer was complete"
-        return f"cannot be reached ({type(error).__name__}): check {self._setting} and the network"
-
-
-def packed_otherwise(response: httpx.Response) -> bool:
-    """Whether the answer's content is packed as it must not be: it is then not to be read."""
-    return response.headers.get("content-encoding", "").strip().lower() not in COMPRESSED
-
-
-def _check_address(name: str, url: str) -> None:
-    try:
-        port = httpx.URL(url).port
-    except httpx.InvalidURL:
-        port = 0
-    if port is not None and not 0 < port <= 65_535:
-        raise ConfigError(f"source {name}: url is not a valid address; allowed: http://HOST:PORT, PORT 1 to 65535")
+        return Refusal(str(self.unavailable(f"HTTP {code}{hint}")), code, retry_after(response))
 
 
 _HINTS = {
@@ -251,23 +200,3 @@ _HINTS = {
     429: ": too many requests",
     503: ": {product}, or a proxy before it, cannot answer now",
 }
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the peer asks to wait (RFC 9110 10.2.3), an hour at most; None when it does not say."""
-    value = response.headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
-        return min(float(value), _LONGEST_WAIT_S)
-    try:
-        asked = parsedate_to_datetime(value).timestamp()
-        sent = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-    except (TypeError, ValueError):
-        return None
-    return min(max(asked - sent, 0.0), _LONGEST_WAIT_S)

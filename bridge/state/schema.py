@@ -113,6 +113,17 @@ resource = Table(
     Index("resource_revision", "revision"),
 )
 
+delivered = Table(
+    "delivered",
+    metadata,
+    Column("sink", String, primary_key=True),
+    Column("study_instance_uid", String, primary_key=True),
+    Column("reference", Text, nullable=False),
+    Column("version_id", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("delivered_at", Float, nullable=False),
+)
+
 resource_version = Table(
     "resource_version",
     metadata,

@@ -22,9 +22,11 @@ _CONNECTION_TYPE = "http://terminology.hl7.org/CodeSystem/endpoint-connection-ty
 
 def endpoint(wado: WadoEndpoint) -> Resource:
     """FHIR R4 Endpoint of type dicom-wado-rs: where a study can be fetched, as `{address}/studies/{uid}`."""
+    id_ = resource_id("Endpoint", wado.name, wado.address)
     return {
         "resourceType": "Endpoint",
-        "id": resource_id("Endpoint", wado.name, wado.address),
+        "id": id_,
+        "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{id_}"}],
         "status": EndpointStatus.ACTIVE.value,
         "connectionType": {"system": _CONNECTION_TYPE, "code": "dicom-wado-rs", "display": "DICOM WADO-RS"},
         "name": wado.name,

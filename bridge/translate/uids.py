@@ -11,7 +11,7 @@ from bridge.model import Resource
 NAMESPACE = UUID("6d0a4a52-8f0f-5d2b-9d6e-3f6a2c1b7e90")
 """The namespace of every id the bridge gives. Never to be changed: ids in EHRs depend on it."""
 
-DICOM_UID_SYSTEM = "urn:dicom:uid"
+STUDY_UID_SYSTEM = "urn:dicom:uid"
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)+$")
 _LONGEST = 64
 
@@ -40,14 +40,14 @@ def imaging_study_id(study_instance_uid: str) -> str:
 
 def study_identifier(study_instance_uid: str) -> Resource:
     """FHIR R4 ImagingStudy.identifier for the Study Instance UID."""
-    return {"use": "official", "system": DICOM_UID_SYSTEM, "value": f"urn:oid:{study_instance_uid}"}
+    return {"use": "official", "system": STUDY_UID_SYSTEM, "value": f"urn:oid:{study_instance_uid}"}
 
 
 def uid_identifier(uid: str) -> Resource | None:
     """A DICOM UID of anything else as FHIR Identifier; None when it is not a UID."""
     if len(uid) > _LONGEST or not _UID.fullmatch(uid):
         return None
-    return {"system": DICOM_UID_SYSTEM, "value": f"urn:oid:{uid}"}
+    return {"system": STUDY_UID_SYSTEM, "value": f"urn:oid:{uid}"}
 
 
 def sop_class_coding(sop_class_uid: str) -> Resource:

@@ -21,12 +21,12 @@ from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.peer import Peer
-from bridge.sources.web_auth import sign_in
 from bridge.state import State
+from bridge.web.auth import sign_in
 from tests import dicomweb_fake
 from tests.dicom_files import study_bytes
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import URL as DICOM_SERVER_URL
+from tests.dicom_server.connecting import URL as DICOM_SERVER_URL
 from tests.dicom_server.serving import InProcess
 from tests.dicomweb_fake import FakeDicomWeb, Quirks
 from tests.dimse_fake import AE_TITLE, FakeDimse, running_fake

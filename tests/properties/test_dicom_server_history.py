@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import SourceUnavailable
 from bridge.sources import dicom_server
 from tests.dicom_server.archive import TICKS, Fault, SimulatedArchive
-from tests.dicom_server.following import connect
+from tests.dicom_server.connecting import connect
 
 STUDIES = [f"1.2.3.{n}" for n in range(1, 9)]
 PARTITIONS = ["Microsoft.Default", "north"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.services.dcmtk import Dcmtk
+from tests.services.hapi import HapiPeer, running_hapi
+from tests.services.hapi_build import BUILD_S
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
 HERE = Path(__file__).parent
@@ -17,6 +19,15 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.service)
+        if _wants_hapi(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUILD_S))
+
+
+def _wants_hapi(item: pytest.Item) -> bool:
+    """By a fixture's name among its arguments or, for getfixturevalue, among its parameters."""
+    callspec = getattr(item, "callspec", None)
+    names = [*getattr(item, "fixturenames", ()), *(callspec.params.values() if callspec else ())]
+    return any(name in ("hapi_r4", "hapi_r5") for name in names)
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +43,17 @@ def orthanc(tmp_path: Path) -> Iterator[OrthancServer]:
     folder.mkdir()
     with running_orthanc(folder) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def hapi_r4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HapiPeer]:
+    """A HAPI FHIR R4 server for all tests: nobody may rely on its being empty, or stop it."""
+    with running_hapi(tmp_path_factory.mktemp("hapi_r4"), "R4") as peer:
+        yield peer
+
+
+@pytest.fixture(scope="session")
+def hapi_r5(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HapiPeer]:
+    """A HAPI FHIR R5 server for all tests: nobody may rely on its being empty, or stop it."""
+    with running_hapi(tmp_path_factory.mktemp("hapi_r5"), "R5") as peer:
+        yield peer

@@ -7,40 +7,22 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
-
+from tests.services.fhir_client import FhirClient
 from tests.services.peers import free_port, missing
 
 HERE = Path(__file__).parent / "fhir_server"
 
 
-class FhirPeer:
-    """The server as tests see it; `url` is its FHIR base."""
+class FhirPeer(FhirClient):
+    """The server as tests see it, and its faults."""
 
     def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/fhir"
-        self._client = httpx.Client(timeout=30, trust_env=False)
-
-    def put(self, resource: dict[str, Any]) -> None:
-        path = f"{self.url}/{resource['resourceType']}/{resource['id']}"
-        self._client.put(path, json=resource).raise_for_status()
-
-    def search(self, kind: str, **parameters: str) -> list[dict[str, Any]]:
-        bundle = self._client.get(f"{self.url}/{kind}", params=parameters).raise_for_status().json()
-        return [entry["resource"] for entry in bundle.get("entry", [])]
-
-    def versions(self, kind: str, id_: str) -> int:
-        bundle = self._client.get(f"{self.url}/{kind}/{id_}/_history").raise_for_status().json()
-        return len(bundle["entry"])
+        super().__init__(f"http://127.0.0.1:{port}/fhir")
 
     def fail_with(self, status: int) -> None:
         """Every FHIR request is answered so; 0 ends it."""
         self._client.post(f"{self.url}/$fault", json={"status": status}).raise_for_status()
-
-    def close(self) -> None:
-        self._client.close()
 
 
 @contextmanager

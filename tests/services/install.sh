@@ -6,6 +6,8 @@ set -u
 
 packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql chromium gcc libc6-dev openssl"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs npm"
+command -v javac >/dev/null 2>&1 || packages="$packages default-jdk-headless"
+command -v mvn >/dev/null 2>&1 || packages="$packages maven"
 
 give_up() {
     echo "install.sh: $1; tests that need a missing peer will say so" >&2

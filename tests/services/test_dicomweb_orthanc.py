@@ -9,9 +9,10 @@ import pytest
 
 from bridge.errors import SourceUnavailable
 from bridge.sources.dicomweb import DicomWeb
-from bridge.sources.web_auth import sign_in
+from bridge.web.auth import sign_in
 from tests.dicom_files import study_bytes
-from tests.dicomweb_fake import TODAY, follow
+from tests.dicomweb_fake import TODAY
+from tests.feed import follow
 from tests.services.orthanc_server import OrthancServer
 
 STUDY = "1.2.3.1"

@@ -9,8 +9,9 @@ import pytest
 
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.sources.dicomweb import DicomWeb
-from bridge.sources.tls import client_context
-from bridge.sources.web_auth import ClientCredentials, sign_in
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.owner import Owner
+from bridge.web.tls import client_context
 from tests.services.certificates import Authority
 from tests.web_server import Asked, Reply, WebServer, web_server
 
@@ -27,7 +28,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def inventory(server: WebServer, authority: Authority, client: tuple[Path, Path] | None = None) -> dict[str, int]:
     certificate, key = client or (None, None)
-    tls = client_context("pacs", ca=authority.certificate, certificate=certificate, key=key)
+    tls = client_context(Owner.source("pacs"), ca=authority.certificate, certificate=certificate, key=key)
     source = DicomWeb("pacs", server.url, clock=time.time, tls=tls, timeout_s=10)
     try:
         return dict(source.inventory())
@@ -65,7 +66,7 @@ def test_a_server_with_another_hosts_certificate_is_not_spoken_to(authority: Aut
 
 def test_a_bearer_token_travels_under_tls(authority: Authority) -> None:
     with web_server(authority.server_context(mutual=False)) as server:
-        tls = client_context("pacs", ca=authority.certificate)
+        tls = client_context(Owner.source("pacs"), ca=authority.certificate)
         auth = sign_in(server.url, bearer_token="t1")
         source = DicomWeb("pacs", server.url, clock=time.time, tls=tls, auth=auth)
         assert list(source.inventory()) == []
@@ -84,10 +85,18 @@ def test_a_token_is_fetched_under_mutual_tls_and_again_when_refused(authority: A
     with web_server(authority.server_context()) as server:
         server.answer = answer
         tls = client_context(
-            "pacs", ca=authority.certificate, certificate=(bridge := authority.signed("bridge"))[0], key=bridge[1]
+            Owner.source("pacs"),
+            ca=authority.certificate,
+            certificate=(bridge := authority.signed("bridge"))[0],
+            key=bridge[1],
         )
         auth = ClientCredentials(
-            "pacs", server.url, token_url=f"{server.url}/token", client_id="bridge", client_secret="hidden", tls=tls
+            Owner.source("pacs"),
+            server.url,
+            token_url=f"{server.url}/token",
+            client_id="bridge",
+            client_secret="hidden",
+            tls=tls,
         )
         source = DicomWeb("pacs", server.url, clock=time.time, tls=tls, auth=auth)
         assert list(source.inventory()) == []
@@ -100,8 +109,8 @@ def test_certificate_files_that_cannot_be_used_are_named(authority: Authority, t
     nonsense.write_text("nonsense")
     certificate, _ = authority.signed("bridge")
     with pytest.raises(ConfigError, match=r"tls\.ca"):
-        client_context("pacs", ca=nonsense)
+        client_context(Owner.source("pacs"), ca=nonsense)
     with pytest.raises(ConfigError, match=r"tls\.ca"):
-        client_context("pacs", ca=tmp_path / "missing.pem")
+        client_context(Owner.source("pacs"), ca=tmp_path / "missing.pem")
     with pytest.raises(ConfigError, match=r"tls\.certificate"):
-        client_context("pacs", ca=authority.certificate, certificate=certificate, key=nonsense)
+        client_context(Owner.source("pacs"), ca=authority.certificate, certificate=certificate, key=nonsense)

@@ -17,7 +17,8 @@ from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
 from bridge.sources.identifier import encoded
 from bridge.sources.peer import Peer
 from bridge.sources.scu import STUDY_ROOT_FIND, VERIFICATION, Association, Sender
-from bridge.sources.tls import client_context
+from bridge.web.owner import Owner
+from bridge.web.tls import client_context
 from tests.certificates import Authority
 from tests.dicom_files import dicom_bytes, study_bytes
 from tests.receiving import receiving
@@ -157,8 +158,8 @@ def test_tls_with_dcmtk_both_certificates_checked(dcmtk: Dcmtk, tmp_path: Path) 
     shim = loopback_shim(tmp_path)
     sent = tmp_path / "sent.dcm"
     sent.write_bytes(dicom_bytes(STUDY, f"{STUDY}.1", f"{STUDY}.1.1"))
-    trusted = client_context("pacs", ca=authority.certificate, certificate=ours, key=our_key)
-    anonymous = client_context("pacs", ca=authority.certificate)
+    trusted = client_context(Owner.source("pacs"), ca=authority.certificate, certificate=ours, key=our_key)
+    anonymous = client_context(Owner.source("pacs"), ca=authority.certificate)
     with subprocess.Popen(command, env={"LD_PRELOAD": str(shim)}, stderr=subprocess.DEVNULL) as server:
         try:
             peer = Peer("127.0.0.1", port, "STORESCP", tls=trusted, tls_name="localhost")

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
+from tests.authorization_server import key_file
 from tests.builders import STUDY, write_file
 from tests.services.peers import free_port
 
@@ -36,7 +37,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
-                            ["demo"], ["import"])
+                            ["demo"], ["import"], ["jwks"], ["map"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"])]  # fmt: skip
 
 
@@ -173,3 +174,24 @@ def test_associations_are_listed_and_shown(tmp_path: Path) -> None:
     shown = command("bridge", "associations", "show", manifest.id, "--data-dir", tmp_path)
     assert json.loads(shown.stdout)["objects"][0]["reason"] == "no room"
     assert command("bridge", "associations", "show", "../x", "--data-dir", tmp_path).returncode == 2
+
+
+def test_jwks_prints_public_keys_alone_and_check_finds_a_key_that_cannot_be_used(tmp_path: Path) -> None:
+    config_file = tmp_path / "bridge.toml"
+    text = '[[sinks]]\nkind = "fhir_server"\nname = "{0}"\nurl = "https://ehr.example/fhir"\n'
+    text += 'smart = {{ client_id = "bridge", key = "{1}.pem", key_id = "{0}-1", scope = "system/*.cruds" }}\n'
+    config_file.write_text(text.format("ehr", "RS384") + text.format("registry", "ES384"))
+    assert "smart.key: cannot be read" in command("bridge", "check", "--config", config_file).stderr
+    for algorithm in ("RS384", "ES384"):
+        key_file(tmp_path, algorithm)
+    assert command("bridge", "check", "--config", config_file).returncode == 0
+    shown = command("bridge", "jwks", "--config", config_file)
+    keys = orjson.loads(shown.stdout)["keys"]
+    assert [(k["kid"], k["kty"], k["alg"], k["use"]) for k in keys] == [
+        ("ehr-1", "RSA", "RS384", "sig"),
+        ("registry-1", "EC", "ES384", "sig"),
+    ]
+    assert not [k for k in keys if {"d", "p", "q"} & set(k)]
+    config_file.write_text(text.format("ehr", "RS384") + text.replace("{0}-1", "ehr-1").format("registry", "ES384"))
+    assert "smart.key_id: another sink has it" in command("bridge", "jwks", "--config", config_file).stderr
+    assert "none signs in with a key" in command("bridge", "jwks").stderr

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge import config
+from bridge import config, connections
 from bridge.errors import ConfigError
 
 ORTHANC = {"kind": "orthanc", "name": "pacs", "url": "http://h:8042"}
+EHR = {"kind": "fhir_server", "name": "ehr", "url": "https://ehr.example/fhir"}
+OAUTH = {"token_url": "https://login.example/token", "client_id": "bridge", "client_secret": "hunter2"}
+SMART = {"client_id": "bridge", "key": "smart.pem", "scope": "system/*.cruds"}
+HTTP = {"url": "http://ehr.example/fhir"}
+TOKENS = {"token_url": "http://login.example/token"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,22 @@ ORTHANC = {"kind": "orthanc", "name": "pacs", "url": "http://h:8042"}
         ({"time_zone": "Vienna"}, "time_zone: found 'Vienna'; allowed: an IANA time zone"),
         ({"workers": "many"}, "workers: found 'many'; allowed"),
         ({"sinks": [{"kind": "fhir_server", "name": "lake", "url": "http://h"}]}, "lake"),
+        ({"sinks": [EHR | {"oauth": OAUTH, "smart": SMART}]}, "give one way to sign in, not oauth and smart"),
+        ({"sinks": [EHR | {"bearer_token": "t", "username": "u"}]}, "not username and password and bearer_token"),
+        ({"sinks": [EHR | {"password": "p"}]}, "sinks[0]: password needs username"),
+        ({"sinks": [EHR | {"smart": SMART | {"keyid": "x"}}]}, "smart.keyid: unknown setting. Did you mean key_id?"),
+        ({"sinks": [EHR | {"smart": SMART | {"algorithm": "HS256"}}]}, "sinks[0].smart.algorithm: found 'HS256'"),
+        (
+            {"sinks": [EHR | {"smart": SMART | {"jku": "http://h/k"}}]},
+            "jku: found 'http://h/k'; allowed: an https",
+        ),
+        ({"sinks": [EHR | {"smart": SMART | {"token_url": "https://h:99999/t"}}]}, "allowed: an http:// or https://"),
+        ({"sinks": [EHR | {"smart": {"client_id": "bridge", "key": "k"}}]}, "sinks[0].smart.scope: missing"),
+        ({"sinks": [EHR | HTTP | {"bearer_token": "t"}]}, "sinks[0]: url: credentials would travel unencrypted"),
+        ({"sinks": [EHR | HTTP | {"username": "u", "password": "p"}]}, "url: credentials would travel unencrypted"),
+        ({"sinks": [EHR | {"oauth": OAUTH | TOKENS}]}, "oauth.token_url: credentials would travel unencrypted"),
+        ({"sinks": [EHR | {"smart": SMART | TOKENS}]}, "smart.token_url: credentials would travel unencrypted"),
+        ({"sinks": [EHR | HTTP | {"tls": {"ca": "ca.pem"}}]}, "tls needs an https:// address in url"),
     ],
 )
 def test_an_error_names_the_key_what_was_found_and_what_is_allowed(raw: dict[str, Any], told: str) -> None:
@@ -85,6 +107,9 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         config.DicomWebSource,
         config.DimseSource,
         config.FhirServerSink,
+        connections.Smart,
+        connections.OAuth,
+        connections.ClientTls,
     ):
         for name in section.model_fields:
             if name not in ("sources", "sinks", "api", "identity", "translation", "issuers"):
@@ -144,3 +169,35 @@ def test_the_embedded_default_listens_on_loopback_only() -> None:
     embedded = config.embedded()
     hosts = {embedded.api.host} | {s.host for s in embedded.sources if isinstance(s, config.ReceiverSource)}
     assert hosts == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        EHR | HTTP,
+        EHR | HTTP | {"bearer_token": "t", "allow_http": True},
+        EHR | {"url": "http://127.0.0.1:8080/fhir", "oauth": OAUTH | {"token_url": "http://localhost/token"}},
+        EHR | {"smart": SMART | {"token_url": "https://login.example/token"}, "tls": {"ca": "ca.pem"}},
+    ],
+)
+def test_credentials_may_go_over_https_within_the_machine_and_where_that_is_said(sink: dict[str, Any]) -> None:
+    assert len(config.parse({"sinks": [sink]}).sinks) == 1
+
+
+@pytest.mark.parametrize("oauth", [[OAUTH], "hunter2", OAUTH | {"client_secret": ["hunter2"]}])
+def test_the_secret_of_an_unreadable_sign_in_is_never_shown(oauth: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse({"sinks": [EHR | {"oauth": oauth}]})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["oauth", "smart"])
+def test_each_way_to_sign_in_that_the_file_shows_is_valid(tmp_path: Path, way: str) -> None:
+    text = (files("bridge") / "bridge.toml").read_text("utf-8")
+    (shown,) = re.findall(rf"^# +# ({way} = .*)$", text, re.M)
+    path = tmp_path / "bridge.toml"
+    path.write_text("[[sinks]]\n" + "\n".join(f'{k} = "{v}"' for k, v in EHR.items()) + f"\n{shown}\n")
+    (sink,) = config.load(path, {"EHR_SECRET": "hunter2"}).sinks
+    assert getattr(sink, way) is not None
+    if sink.smart is not None:
+        assert sink.smart.key == tmp_path / "smart.pem"

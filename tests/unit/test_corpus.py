@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 from fhir.resources.R4B.patient import Patient
 
 from bridge.model import AdministrativeGender, ImagingStudyStatus
-from bridge.sources.folder import Folder
-from bridge.state import State
-from bridge.sync import Pipeline, Timing
-from tests.archive_fake import FakeSink
-from tests.builders import a_translator
+from tests.corpus import Corpus
 from tests.shared import CORPUS, NO_CORPUS, corpus_files
 
 pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason=NO_CORPUS)
-NOW = 4_000_000_000.0
-
-
-class Corpus:
-    """The corpus as one watched folder, followed until nothing is left to do."""
-
-    def __init__(self, folder: Path) -> None:
-        self.state = State(f"sqlite:///{folder / 's.sqlite'}")
-        self.sink = FakeSink("lake", wants_rows=True)
-        self.now = NOW
-        source = Folder("corpus", CORPUS, self.state, lambda: self.now)
-        self.pipeline = Pipeline(
-            state=self.state,
-            sources={"corpus": source},
-            sinks={"lake": self.sink},
-            translator=a_translator(order=("corpus",)),
-            timing=Timing(quiet_s=0),
-            clock=lambda: self.now,
-            random=lambda: 1.0,
-        )
-        self.pipeline.prepare()
-        self.drain()
-
-    def drain(self) -> None:
-        for _ in range(5):
-            self.now += 5
-            while self.pipeline.poll("w") or self.pipeline.translate("w") or self.pipeline.deliver("lake", "w"):
-                pass
-
-    def instances(self) -> set[str]:
-        return {i["uid"] for study in self.studies() for s in study["series"] for i in s["instance"]}
-
-    def studies(self) -> list[Any]:
-        resources = [r for state in self.sink.newest().values() for r in state.of_type("ImagingStudy")]
-        return [r.content for r in resources if r.content is not None]
 
 
 @pytest.fixture(scope="module")

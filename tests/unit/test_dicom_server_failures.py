@@ -7,11 +7,13 @@ import pytest
 
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.sources.dicom_server import DicomServer
-from bridge.sources.web_auth import ClientCredentials, sign_in
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.owner import Owner
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import URL, Elsewhere, connect, follow
+from tests.dicom_server.connecting import URL, Elsewhere, connect
 from tests.dicom_server.serving import InProcess, over_tcp
 from tests.dicom_server.tokens import CLIENT_ID, CLIENT_SECRET, PATH, SCOPE, Tokens
+from tests.feed import follow
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 
@@ -100,7 +102,7 @@ def test_an_address_that_is_none_stops_the_start(url: str) -> None:
 
 def credentials(transport: httpx.BaseTransport, url: str = URL) -> ClientCredentials:
     return ClientCredentials(
-        "cloud",
+        Owner.source("cloud"),
         url,
         token_url=f"{url}{PATH}",
         client_id=CLIENT_ID,
@@ -173,7 +175,12 @@ def test_it_follows_reads_and_counts_over_tcp_with_tokens(archive: SimulatedArch
     archive.put(STUDY, "north", instances=3, first=3)
     with over_tcp(archive, tokens) as url:
         auth = ClientCredentials(
-            "cloud", url, token_url=url + PATH, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, scope=SCOPE
+            Owner.source("cloud"),
+            url,
+            token_url=url + PATH,
+            client_id=CLIENT_ID,
+            client_secret=CLIENT_SECRET,
+            scope=SCOPE,
         )
         source = DicomServer("cloud", url, auth=auth)
         named, position, _ = follow(source)

@@ -13,7 +13,8 @@ from bridge.sources.dicom_server_log import UNKNOWN_ACTION, ticks, time_text
 from bridge.sources.dicom_server_times import RUNS, Seen
 from bridge.state import State
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import URL, connect, follow
+from tests.dicom_server.connecting import URL, connect
+from tests.feed import follow
 
 STUDY, OTHER, THIRD = "1.2.3.1", "1.2.3.2", "1.2.3.3"
 

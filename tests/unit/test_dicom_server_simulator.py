@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.dicom_server.archive import SimulatedArchive
-from tests.dicom_server.following import URL
+from tests.dicom_server.connecting import URL
 from tests.dicom_server.serving import InProcess
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"

@@ -11,7 +11,8 @@ from bridge.sources import dicom_server_studies
 from bridge.sources.dicom_server import DicomServer
 from bridge.sources.paging import OVERLAP, STEPS_BACK, ListMoves, listed
 from tests.dicom_server.archive import Fault, SimulatedArchive
-from tests.dicom_server.following import connect, follow
+from tests.dicom_server.connecting import connect
+from tests.feed import follow
 
 STUDY, OTHER, THIRD = "1.2.3.1", "1.2.3.2", "1.2.3.3"
 

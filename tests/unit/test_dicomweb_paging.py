@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from bridge.errors import SourceUnavailable
-from tests.dicomweb_fake import FakeDicomWeb, Quirks, connect, follow
+from tests.dicomweb_fake import FakeDicomWeb, Quirks, connect
+from tests.feed import follow
 
 
 def filled(quirks: Quirks, studies: int, days: int = 20) -> FakeDicomWeb:

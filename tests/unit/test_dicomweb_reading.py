@@ -11,7 +11,8 @@ from bridge.errors import SourceUnavailable
 from bridge.sources import dicomweb, wado_metadata
 from bridge.sources.dicomweb import DicomWeb
 from tests.dicom_files import study_bytes
-from tests.dicomweb_fake import TODAY, FakeDicomWeb, Quirks, connect, follow
+from tests.dicomweb_fake import TODAY, FakeDicomWeb, Quirks, connect
+from tests.feed import follow
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 PATIENT = "Müller^Geheim"

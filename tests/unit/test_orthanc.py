@@ -8,7 +8,8 @@ from bridge.model import WadoEndpoint
 from bridge.ports import ImagingSource
 from bridge.sources import orthanc as orthanc_module
 from bridge.sources.orthanc import Orthanc
-from tests.orthanc_fake import URL, FakeOrthanc, connect, follow
+from tests.feed import follow
+from tests.orthanc_fake import URL, FakeOrthanc, connect
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 

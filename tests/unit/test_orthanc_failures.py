@@ -7,7 +7,8 @@ import pytest
 
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.sources.orthanc import Orthanc
-from tests.orthanc_fake import PASSWORD, FakeOrthanc, connect, follow
+from tests.feed import follow
+from tests.orthanc_fake import PASSWORD, FakeOrthanc, connect
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 

@@ -11,7 +11,8 @@ from bridge.sources import orthanc_inventory, orthanc_reading
 from bridge.sources.orthanc import Orthanc
 from bridge.translate.headers import Headers
 from tests.dicom_files import dicom_bytes
-from tests.orthanc_fake import FakeOrthanc, connect, follow
+from tests.feed import follow
+from tests.orthanc_fake import FakeOrthanc, connect
 
 STUDY, OTHER = "1.2.3.1", "1.2.3.2"
 

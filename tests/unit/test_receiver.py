@@ -462,6 +462,45 @@ def test_objects_cut_off_a_hundred_times_leave_no_file_and_are_counted(rig: Rig)
     assert rig.files() == []
 
 
+def test_a_bug_met_by_one_object_refuses_it_and_leaves_no_part(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumbles(_part: Path) -> None:
+        monkeypatch.undo()
+        raise ValueError("Test^Eva")
+
+    monkeypatch.setattr("bridge.sources.receiver.preflight", stumbles)
+    assert rig.send(a_dataset(instance=1), a_dataset(instance=2)) == [0x0110, 0]
+    wait_until(lambda: [m for m in manifests(rig) if "how" in m])
+    (opening,) = manifests(rig)
+    assert (opening["received"], opening["accepted"], opening["refused"]) == (2, 1, 1)
+    assert opening["how"] == "released"
+    refused, accepted = association(rig.receiver.manifests, opening["id"])["objects"]
+    assert refused["reason"].startswith("unexpected ValueError at test_receiver.py:")
+    assert accepted["sop_instance_uid"] == f"{STUDY}.1.2"
+    assert list((rig.folder / "spool" / "incoming").iterdir()) == []
+    assert "unexpected ValueError" in caplog.text
+    assert "Test^Eva" not in caplog.text
+
+
+def test_a_bug_before_an_object_is_taken_ends_the_association_and_counts_the_object(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumbles() -> None:
+        raise ValueError("Test^Eva")
+
+    monkeypatch.setattr(rig.receiver, "part", stumbles)
+    connection = established(rig)
+    connection.sendall(store_command())
+    ends(connection)
+    wait_until(lambda: [m for m in manifests(rig) if "how" in m])
+    (opening,) = manifests(rig)
+    assert (opening["received"], opening["refused"]) == (1, 1)
+    assert opening["how"] == "ended by a bug of this program"
+    wait_until(lambda: "unexpected ValueError at test_receiver.py:" in caplog.text)
+    assert "Test^Eva" not in caplog.text
+
+
 def test_too_many_presentation_contexts_are_not_decoded(rig: Rig) -> None:
     connection = socket.create_connection(("127.0.0.1", rig.port), timeout=10)
     connection.sendall(request_bytes([(VERIFICATION, ExplicitVRLittleEndian)] * 200))

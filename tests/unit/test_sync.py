@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.errors import RefusedByServer, SinkUnavailable, SourceUnavailable
-from bridge.model import StudyResult, StudyState
+from bridge.errors import Conflict, RefusedByServer, SinkUnavailable, SourceUnavailable
+from bridge.model import Receipt, StudyResult, StudyState
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.headers import Headers
@@ -315,6 +315,67 @@ def test_what_a_server_refuses_is_parked_and_the_rest_goes_on(rig: Rig) -> None:
     rig.state.replay("sink:ehr", bad, rig.now)
     rig.run()
     assert bad in rig.ehr.newest()
+
+
+def test_what_others_change_meanwhile_is_tried_again_a_few_times_and_then_parked(rig: Rig) -> None:
+    rig.ehr.refuses[STUDY] = Conflict("sink ehr: HTTP 412")
+    rig.a.put(headers(), headers(study=f"{STUDY}.2"))
+    rig.run(5)
+    (waiting,) = rig.state.items(queue="sink:ehr")
+    assert not waiting.parked
+    assert f"{STUDY}.2" in rig.ehr.newest()  # it holds up no other
+    rig.run(120)
+    (waiting,) = rig.state.items(queue="sink:ehr")
+    assert (waiting.parked, waiting.attempts) == (True, 5)
+    rig.ehr.refuses.clear()
+    rig.state.replay("sink:ehr", STUDY, rig.now)
+    rig.run()
+    assert STUDY in rig.ehr.newest()
+
+
+def test_a_sink_that_failed_is_tried_with_one_study_before_many(rig: Rig) -> None:
+    rig.ehr.down = True
+    for n in range(1, 5):
+        rig.a.put(headers(study=f"{STUDY}.{n}"))
+    rig.run(30)
+    first, *again = rig.ehr.batches
+    assert first == 4
+    assert set(again) == {1}
+    rig.ehr.down, rig.ehr.batches = False, []
+    rig.run(30)
+    assert rig.ehr.batches == [1, 3]
+
+
+def test_a_sink_is_told_what_it_made_of_a_study_the_last_time(rig: Rig) -> None:
+    rig.a.put(headers())
+    rig.run()
+    rig.a.put(headers(instance=2))
+    rig.run()
+    first, second = rig.ehr.states
+    assert first.receipt is None
+    assert second.receipt == Receipt(f"http://ehr/{STUDY}", "1", "digest")
+    assert all(s.receipt is None for s in rig.lake.states)
+
+
+def test_all_that_was_delivered_is_compared_again_once_in_so_many_hours(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'state.db'}")
+    rig = Rig(state)
+    rig.pipeline.timing = Timing(quiet_s=3, max_wait_s=60, recheck_hours={"ehr": 1.0})
+    rig.pipeline.prepare()
+    studies = [f"{STUDY}.{n}" for n in range(1, 8)]
+    for uid in studies:
+        rig.a.put(headers(study=uid))
+    rig.run(30)
+    before = len(rig.ehr.states)
+    while rig.now < 1_000_000 + 3 * 3600:
+        rig.now += 60
+        while rig.pipeline.recheck("w"):
+            pass
+        rig.run(1)
+    seen = [s.study_instance_uid for s in rig.ehr.states[before:]]
+    assert set(seen) == set(studies)
+    assert len(rig.lake.states) == len(studies)
+    state.close()
 
 
 def test_a_broken_instance_is_parked_the_study_goes_on_and_the_repair_clears_it(rig: Rig) -> None:

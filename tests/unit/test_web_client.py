@@ -7,8 +7,9 @@ import pytest
 
 from bridge.errors import SourceUnavailable
 from bridge.sources import web_client
-from bridge.sources.web_auth import ClientCredentials, sign_in
 from bridge.sources.web_client import Refusal, WebClient
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.owner import Owner
 from tests.web_server import Reply, WebServer, web_server
 
 MEBI = 1 << 20
@@ -81,7 +82,7 @@ def test_a_secret_goes_to_the_token_endpoint_and_a_token_to_the_archive(server: 
     with web_server() as login:
         login.answer = lambda _asked: Reply(content=b'{"access_token": "t1", "expires_in": 3600}')
         auth = ClientCredentials(
-            "pacs", server.url, token_url=f"{login.url}/token", client_id="bridge", client_secret="hidden"
+            Owner.source("pacs"), server.url, token_url=f"{login.url}/token", client_id="bridge", client_secret="hidden"
         )
         client = WebClient("pacs", server.url, product="the archive", auth=auth)
         client.each("/studies", "application/dicom+json", lambda _item: None)
@@ -95,7 +96,9 @@ def test_a_secret_goes_to_the_token_endpoint_and_a_token_to_the_archive(server: 
 
 def test_a_token_endpoint_packs_nothing_twice(server: WebServer) -> None:
     server.answer = lambda _asked: Reply(content=b"x", headers={"Content-Encoding": "gzip, gzip"})
-    auth = ClientCredentials("pacs", server.url, token_url=server.url, client_id="bridge", client_secret="hidden")
+    auth = ClientCredentials(
+        Owner.source("pacs"), server.url, token_url=server.url, client_id="bridge", client_secret="hidden"
+    )
     client = WebClient("pacs", server.url, product="the archive", auth=auth)
     assert "packed in another way" in str(refusal(client, "get"))
     auth.close()

@@ -26,18 +26,47 @@ const repository = new Repository();
 const router = new FhirRouter({ introspectionEnabled: false });
 let fault = { status: 0 };
 
+// What the router does. Transactions are not among it: the memory repository cannot roll them back.
+const TYPES = ["Patient", "ImagingStudy", "Endpoint", "ServiceRequest", "Encounter", "DiagnosticReport", "Observation"];
+const INTERACTIONS = ["read", "vread", "update", "delete", "history-instance", "create", "search-type"];
+const resource = TYPES.map((type) => ({
+  type,
+  versioning: "versioned-update",
+  updateCreate: true,
+  conditionalCreate: true,
+  conditionalUpdate: true,
+  interaction: INTERACTIONS.map((code) => ({ code })),
+}));
+const statement = {
+  resourceType: "CapabilityStatement",
+  status: "active",
+  date: "2026-01-01",
+  kind: "instance",
+  fhirVersion: "4.0.1",
+  format: ["json"],
+  rest: [{ mode: "server", interaction: [{ code: "batch" }], resource }],
+};
+
 async function answer(request, raw) {
   const url = new URL(request.url, `http://127.0.0.1:${port}`);
-  const path = url.pathname.replace(/^\/fhir/, "") || "/";
+  let path = url.pathname.replace(/^\/fhir/, "") || "/";
   if (path === "/$fault") {
     fault = JSON.parse(raw);
     return [200, fault];
   }
   if (fault.status) return [fault.status, { resourceType: "OperationOutcome", issue: [{ severity: "error", code: "transient" }] }];
-  const body = raw ? JSON.parse(raw) : undefined;
-  const wanted = { method: request.method, url: path + url.search, body, params: {}, query: {}, headers: request.headers };
-  const [outcome, resource] = await router.handleRequest(wanted, repository);
-  return [getStatus(outcome), resource ?? outcome];
+  if (path === "/metadata") return [200, statement];
+  let { method } = request;
+  let { search } = url;
+  let body;
+  if (method === "POST" && path.endsWith("/_search")) {
+    [method, path, search] = ["GET", path.slice(0, -"/_search".length), `?${raw}`];
+  } else if (raw) {
+    body = JSON.parse(raw);
+  }
+  const wanted = { method, url: path + search, body, params: {}, query: {}, headers: request.headers };
+  const [outcome, found] = await router.handleRequest(wanted, repository);
+  return [getStatus(outcome), found ?? outcome];
 }
 
 http.createServer((request, response) => {
@@ -51,7 +80,13 @@ http.createServer((request, response) => {
       const outcome = error.outcome ?? badRequest(String(error));
       found = [getStatus(outcome), outcome];
     }
-    response.writeHead(found[0], { "Content-Type": "application/fhir+json" });
+    const headers = { "Content-Type": "application/fhir+json" };
+    const { resourceType, id, meta } = found[1] ?? {};
+    if (meta?.versionId) {
+      headers.ETag = `W/"${meta.versionId}"`;
+      headers.Location = `http://127.0.0.1:${port}/fhir/${resourceType}/${id}/_history/${meta.versionId}`;
+    }
+    response.writeHead(found[0], headers);
     response.end(JSON.stringify(found[1]));
   });
 }).listen(port, "127.0.0.1", () => console.log("ready"));

@@ -1,4 +1,4 @@
-"""Connects the source under test to the simulator, and follows it."""
+"""Connects the source under test to the simulator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 
-from bridge.ports import ChangePage
 from bridge.sources.dicom_server import DicomServer
 from tests.dicom_server.archive import SimulatedArchive
 from tests.dicom_server.serving import InProcess
@@ -22,20 +21,6 @@ def connect(
     transport = settings.pop("transport", None) or InProcess(archive, tokens)
     settings = {"clock": lambda: archive.clock_s} | settings
     return DicomServer("cloud", URL, api_version=api_version, transport=transport, **settings)
-
-
-def follow(source: DicomServer, position: str | None = None) -> tuple[set[str], str | None, list[ChangePage]]:
-    """Everything up to the end of the feed: the studies named, the position reached, the pages."""
-    named: set[str] = set()
-    pages: list[ChangePage] = []
-    for _ in range(200):
-        page = source.changes(position)
-        position = page.position or position
-        named |= page.studies
-        pages.append(page)
-        if page.caught_up:
-            return named, position, pages
-    raise AssertionError("the feed never ends")
 
 
 class Elsewhere(httpx.BaseTransport):

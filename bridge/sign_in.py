@@ -1,0 +1,97 @@
+"""Builds from settings how the bridge signs in to FHIR servers. Part of the composition root."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from bridge.config import FhirServerSink, Settings
+from bridge.connections import ClientTls, Smart
+from bridge.web.answers import check_address
+from bridge.web.auth import ClientCredentials, sign_in
+from bridge.web.keys import SigningKey, signing_key
+from bridge.web.owner import Owner
+from bridge.web.smart import BackendServices
+from bridge.web.tls import client_context, token_context
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What one HTTP client needs: who it says it is, whom it trusts. `close` ends the connections of its own."""
+
+    auth: httpx.Auth | None
+    tls: ssl.SSLContext | None
+    close: Callable[[], None] = lambda: None
+
+
+def fhir_server_sign_in(settings: FhirServerSink) -> SignIn:
+    """How a sink signs in. Raises ConfigError when an address, a key or a certificate cannot be used."""
+    owner = Owner.sink(settings.name)
+    check_address(owner, settings.url)
+    tls = client_tls(owner, settings.tls)
+    if settings.smart is not None:
+        services = BackendServices(
+            owner,
+            settings.url,
+            client_id=settings.smart.client_id,
+            key=_smart_key(owner, settings.smart),
+            scope=settings.smart.scope,
+            token_url=settings.smart.token_url,
+            jku=settings.smart.jku,
+            tls=tls,
+            token_tls=token_tls(owner, settings.tls),
+            timeout_s=settings.timeout_s,
+        )
+        return SignIn(services, tls, services.close)
+    if settings.oauth is not None:
+        tokens = ClientCredentials(
+            owner,
+            settings.url,
+            token_url=settings.oauth.token_url,
+            client_id=settings.oauth.client_id,
+            client_secret=settings.oauth.client_secret.get_secret_value(),
+            scope=settings.oauth.scope,
+            resource=settings.oauth.resource,
+            tls=tls,
+            token_tls=token_tls(owner, settings.tls),
+            timeout_s=settings.timeout_s,
+        )
+        return SignIn(tokens, tls, tokens.close)
+    auth = sign_in(
+        settings.url,
+        username=settings.username,
+        password=settings.password.get_secret_value(),
+        bearer_token=settings.bearer_token.get_secret_value(),
+    )
+    return SignIn(auth, tls)
+
+
+def signing_keys(settings: Settings) -> list[SigningKey]:
+    """The keys of all sinks, each once. Raises ConfigError when one cannot be used, or two have one name."""
+    found: dict[str, SigningKey] = {}
+    for sink in settings.sinks:
+        if sink.smart is None:
+            continue
+        owner = Owner.sink(sink.name)
+        key = _smart_key(owner, sink.smart)
+        other = found.setdefault(key.key_id, key)
+        if other.public() != key.public():
+            raise owner.misconfigured("smart.key_id: another sink has it for another key; give each key its own")
+    return list(found.values())
+
+
+def client_tls(owner: Owner, tls: ClientTls | None) -> ssl.SSLContext | None:
+    """The TLS settings towards a peer; None: the system's authorities, and no certificate of ours."""
+    return None if tls is None else client_context(owner, ca=tls.ca, certificate=tls.certificate, key=tls.key)
+
+
+def token_tls(owner: Owner, tls: ClientTls | None) -> ssl.SSLContext | None:
+    """The TLS settings towards a token endpoint that is not on the peer itself."""
+    return None if tls is None else token_context(owner, ca=tls.ca)
+
+
+def _smart_key(owner: Owner, smart: Smart) -> SigningKey:
+    return signing_key(owner, smart.key, key_id=smart.key_id, algorithm=smart.algorithm)
