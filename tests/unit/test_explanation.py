@@ -128,7 +128,7 @@ def test_a_study_that_is_rejected_rejects_what_it_would_carry() -> None:
     assert study.result is None
     assert study.refused.startswith("PatientID: the instances of this study name different patients")
     assert told(study, "StudyDate").outcome is Outcome.REJECTED
-    assert told(study, "Manufacturer").outcome is not Outcome.REJECTED
+    assert told(study, "SliceThickness").outcome is not Outcome.REJECTED
     assert study.rejected
 
 
