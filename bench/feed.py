@@ -29,7 +29,7 @@ from bridge.sources.dicom_server_sequences import SPAN
 from bridge.sources.dicom_server_times import ROWS
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
-from bridge.translate.imaging_study import Site
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 
 ENTRIES, STUDIES, RUNS, SEED = 1_000_000, 1_000, 5, 0

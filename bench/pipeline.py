@@ -28,7 +28,7 @@ from bridge import config
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.compose import Bridge
 from bridge.sources.part10 import read_headers
-from bridge.translate.imaging_study import Site
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from cohort.sandbox import run_sql
 from hospital import generate

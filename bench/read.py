@@ -35,14 +35,14 @@ from bridge.sources.part10 import read_headers
 from bridge.sources.preflight import Verdict, preflight
 from bridge.sources.scu import STUDY_ROOT_FIND, Association, Peer
 from bridge.translate.headers import Headers
-from bridge.translate.imaging_study import Site
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 from tests.services.peers import program
 
 RUNS, FILES, FRAMED_FILES, INSTANCES, STUDIES = 5, 100, 6, 500, 1000
 QUERIES = 100
-LAST_WANTED_TAG = 0x52009230
+LAST_WANTED_TAG = 0x52009231
 CHUNK, LONGEST_ITEM = 65_536, 1_000_000
 SEED = 0
 QUERY = ("QueryRetrieveLevel=STUDY", "StudyInstanceUID", "PatientID", "StudyDate", "NumberOfStudyRelatedInstances")

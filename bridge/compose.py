@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.api.app import create_app, export_limits
 from bridge.archives import Archives
-from bridge.code_tables import code_tables, dicom_columns
+from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
-from bridge.config import ReceiverSource, Settings
+from bridge.config import Identity, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
@@ -36,8 +37,9 @@ from bridge.sinks.lake import LakeSink
 from bridge.sources.manifest import association, associations
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
-from bridge.translate.identity import Issuers
-from bridge.translate.imaging_study import Site
+from bridge.translate.codes import UnmappedCodes
+from bridge.translate.identifiers import AeTitle, Issuers
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from bridge.translate.validate import validate
 from cohort.api import router as cohort_router
@@ -210,12 +212,40 @@ def _manifests(settings: Settings) -> dict[str, Path]:
 
 
 def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:
-    """The translation as this site wants it."""
-    issuers = Issuers(
-        settings.identity.issuers, settings.identity.patient_id_system, settings.identity.accession_system
-    )
+    """The translation as this site wants it. Raises ConfigError for a concept map that cannot be used."""
     endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
-    return Translator(Site(code_tables(), settings.zone, issuers), tuple(sources), endpoints, dicom_columns())
+    return Translator(site(settings), tuple(sources), endpoints, dicom_columns())
+
+
+def site(settings: Settings) -> Site:
+    """What a site decides about translation. Raises ConfigError for a concept map that cannot be used."""
+    identity, translation = settings.identity, settings.translation
+    tables = site_code_tables(
+        translation.code_maps,
+        translation.coding_schemes,
+        UnmappedCodes(translation.unmapped_codes),
+        translation.local_code_system,
+    )
+    dummies = frozenset(identity.dummy_birth_dates)
+    return Site(tables, settings.zone, _issuers(identity), dummies, translation.maximum_instances)
+
+
+def _issuers(identity: Identity) -> Issuers:
+    return Issuers(
+        identity.issuers,
+        identity.patient_id_system,
+        identity.accession_system,
+        identity.study_id_system,
+        identity.admission_id_system,
+        identity.requested_procedure_id_system,
+        {
+            title: AeTitle(
+                known.patient_id_system, known.accession_system, ZoneInfo(known.time_zone) if known.time_zone else None
+            )
+            for title, known in identity.ae_titles.items()
+        },
+        frozenset(value.casefold() for value in identity.unknown_patient_ids),
+    )
 
 
 def fhir_server_sink(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:

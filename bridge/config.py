@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from bridge.connections import URL, Address, ClientTls, OAuth, Smart, check_sign_in
 from bridge.connections import Section as _Section
@@ -23,6 +23,7 @@ from bridge.errors import ConfigError
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
+SYSTEM = r"^([A-Za-z][A-Za-z0-9+.-]*:[!-~]+)?$"
 
 
 class _Source(_Section):
@@ -281,8 +282,26 @@ class Api(_Section):
     export_bytes: int = Field(default=10_737_418_240, ge=1_048_576, description="Of the files of all exports")
 
 
+def _known_zone(value: str) -> str:
+    if value and value not in available_timezones():
+        raise ValueError("an IANA time zone such as Europe/Vienna, or empty")
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
+System = Annotated[str, Field(pattern=SYSTEM)]
+
+
+class AeTitleIdentity(_Section):
+    """What holds of the objects of one application entity, where they say nothing themselves."""
+
+    patient_id_system: System = Field(default="", description="Identifier.system for its PatientIDs without issuer")
+    accession_system: System = Field(default="", description="Identifier.system for its accession numbers")
+    time_zone: TimeZone = Field(default="", description="IANA zone of its times without TimezoneOffsetFromUTC")
+
+
 class Identity(_Section):
-    """How DICOM patient ids become FHIR identifiers (PS3.3 C.7.1.1; never matched across issuers)."""
+    """How DICOM ids become FHIR identifiers (PS3.3 C.7.1.1; never matched across issuers)."""
 
     patient_id_system: str = Field(
         default="", description="Identifier.system for a PatientID without issuer; empty: no system, never linked"
@@ -291,6 +310,47 @@ class Identity(_Section):
     issuers: Mapping[str, str] = Field(
         default_factory=dict, description="IssuerOfPatientID or local namespace = Identifier.system"
     )
+    study_id_system: System = Field(default="", description="Identifier.system for StudyID; empty: it is left out")
+    admission_id_system: System = Field(default="", description="Identifier.system for an AdmissionID without issuer")
+    requested_procedure_id_system: System = Field(
+        default="", description="Identifier.system for RequestedProcedureID; empty: it is left out"
+    )
+    unknown_patient_ids: tuple[str, ...] = Field(
+        default=(
+            "ANON", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "NONE", "PHANTOM", "UNKNOWN",
+        ),
+        description="PatientIDs that identify nobody, in any case: each study has a patient of its own",
+    )  # fmt: skip
+    dummy_birth_dates: tuple[str, ...] = Field(
+        default=("19000101",), description="PatientBirthDates that de-identification leaves: left out"
+    )
+    ae_titles: Mapping[Annotated[str, Field(pattern=AE_TITLE)], AeTitleIdentity] = Field(
+        default_factory=dict, description="AE title that sent or made an object = what holds of it"
+    )
+
+
+class Translation(_Section):
+    """What a site decides about codes, and how much of a study is listed."""
+
+    maximum_instances: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="A study of more lists its series without their instances"
+    )
+    unmapped_codes: Literal["text", "local", "leave_out"] = Field(
+        default="text", description="Codes without a known system: their words, a Coding of local_code_system, nothing"
+    )
+    local_code_system: System = Field(
+        default="", description="Coding.system for unmapped_codes = local; the scheme's designator is added to it"
+    )
+    coding_schemes: Mapping[str, System] = Field(
+        default_factory=dict, description="CodingSchemeDesignator = Coding.system, for the site's own schemes"
+    )
+    code_maps: Path | None = Field(default=None, description="A folder of FHIR R4 ConceptMaps, each a .json file")
+
+    @model_validator(mode="after")
+    def _local_codes_have_a_system(self) -> Translation:
+        if self.unmapped_codes == "local" and not self.local_code_system:
+            raise ValueError("unmapped_codes = local needs local_code_system")
+        return self
 
 
 class Settings(_Section):
@@ -298,7 +358,7 @@ class Settings(_Section):
 
     data_dir: Path = Field(default=Path("bridge-data"), description="State, spool and lake live here")
     state_url: str = Field(default="", description="SQLAlchemy URL of the state; empty: SQLite in data_dir")
-    time_zone: str = Field(
+    time_zone: TimeZone = Field(
         default="", description="IANA zone of times without TimezoneOffsetFromUTC; empty: such times become dates"
     )
     quiet_s: float = Field(default=3.0, ge=0, le=3600, description="A study is read when no change came for so long")
@@ -309,15 +369,9 @@ class Settings(_Section):
     )
     api: Api = Api()
     identity: Identity = Identity()
+    translation: Translation = Translation()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        if value and value not in available_timezones():
-            raise ValueError("an IANA time zone such as Europe/Vienna, or empty")
-        return value
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -397,7 +451,8 @@ def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
 def _rooted(settings: Settings, root: Path) -> Settings:
     sources = tuple(_rooted_files(s, root) for s in settings.sources)
     sinks = tuple(_rooted_files(s, root) for s in settings.sinks)
-    return settings.model_copy(update={"data_dir": root / settings.data_dir, "sources": sources, "sinks": sinks})
+    rooted = {"sources": sources, "sinks": sinks, "translation": _rooted_files(settings.translation, root)}
+    return settings.model_copy(update={"data_dir": root / settings.data_dir, **rooted})
 
 
 def _rooted_files(section: Any, root: Path) -> Any:
@@ -463,6 +518,7 @@ def _allowed(error: Any) -> str:
         known = {
             NAME: "a name of lower-case letters, digits, - and _ (at most 40)",
             AE_TITLE: "an AE title of 1 to 16 characters",
+            SYSTEM: "a URI such as http://hospital.example/mrn or urn:oid:1.2.3",
         }
         return known.get(
             context["pattern"], "an http:// or https:// address without query, or a path that starts with /"
@@ -480,7 +536,9 @@ def _nearest(error: Any) -> str:
     if "api" in location[:1]:
         section = Api
     elif "identity" in location[:1]:
-        section = Identity
+        section = AeTitleIdentity if "ae_titles" in location else Identity
+    elif "translation" in location[:1]:
+        section = Translation
     elif "sinks" in location[:1]:
         section = FhirServerSink
     elif len(location) > 2 and location[2] in _KINDS:

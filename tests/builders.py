@@ -13,8 +13,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.model import WadoEndpoint
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
-from bridge.translate.imaging_study import Site
+from bridge.translate.identifiers import Issuers
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 
 STUDY = "1.2.826.0.1.3680043.9.1"
@@ -90,7 +90,7 @@ def headers(**attributes: Any) -> Headers:
 def a_translator(
     order: tuple[str, ...] = ("a", "b"), endpoints: dict[str, str] | None = None, **site: Any
 ) -> Translator:
-    """A translator with the project's own code tables; `endpoints` source → address."""
-    issuers = site.pop("issuers", Issuers({}))
+    """A translator with the project's own code tables, or `tables`; `endpoints` source → address."""
+    issuers, tables = site.pop("issuers", Issuers({})), site.pop("tables", code_tables())
     wado = {name: WadoEndpoint(name, address) for name, address in (endpoints or {}).items()}
-    return Translator(Site(code_tables(), issuers=issuers, **site), order, wado, dicom_columns())
+    return Translator(Site(tables, issuers=issuers, **site), order, wado, dicom_columns())

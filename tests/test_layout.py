@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
     "bridge.translate.fhir_search": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
-    "bridge.code_tables": {"bridge.translate"},
+    "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
+    "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.sources", "pydicom", "pynetdicom",
         "bridge.web", "httpx", "orjson", "bridge",

@@ -10,13 +10,13 @@ _COUNTED = "StudyInstanceUID StudyDate StudyTime NumberOfStudyRelatedInstances"
 _STUDY = """
 IssuerOfPatientID OtherPatientIDsSequence PatientAge PatientSize PatientWeight TimezoneOffsetFromUTC
 IssuerOfAccessionNumberSequence ProcedureCodeSequence RequestedProcedureDescription NameOfPhysiciansReadingStudy
-AdmissionID InstitutionName
+AdmissionID IssuerOfAdmissionIDSequence InstitutionName
 """
 _SERIES = """
 Modality SeriesNumber SeriesDescription SeriesDate SeriesTime PerformedProcedureStepStartDate
 PerformedProcedureStepStartTime BodyPartExamined Laterality PerformingPhysicianName OperatorsName ProtocolName
 Manufacturer ManufacturerModelName StationName InstitutionName InstitutionalDepartmentName RequestAttributesSequence
-PatientPosition NumberOfSeriesRelatedInstances
+PatientPosition StationAETitle NumberOfSeriesRelatedInstances
 """
 _IMAGE = """
 SOPClassUID InstanceNumber ImageType NumberOfFrames Rows Columns ContentDate ContentTime AcquisitionDate
@@ -32,7 +32,11 @@ ReferencedRequestSequence AdmissionID IssuerOfAdmissionIDSequence StudyDescripti
 IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence InstitutionName InstitutionalDepartmentName Modality
 SeriesNumber SeriesDescription SeriesDate SeriesTime PerformedProcedureStepStartDate PerformedProcedureStepStartTime
 BodyPartExamined Laterality PerformingPhysicianName OperatorsName ProtocolName Manufacturer ManufacturerModelName
-StationName SoftwareVersions PatientPosition RequestAttributesSequence
+StationName SoftwareVersions PatientPosition RequestAttributesSequence SourceApplicationEntityTitle StationAETitle
+PerformedStationAETitle NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence
+ReferringPhysicianIdentificationSequence PerformingPhysicianIdentificationSequence OperatorIdentificationSequence
+DeviceSerialNumber DeviceUID PerformedLocation PlacerOrderNumberImagingServiceRequest OrderPlacerIdentifierSequence
+FillerOrderNumberImagingServiceRequest OrderFillerIdentifierSequence CodingSchemeIdentificationSequence
 """
 _MODALITIES = """
 AR AU BDUS BI BMD CR CT CTPROTOCOL DG DOC DX ECG EEG EMG EPS ES FID GM HC HD IO IOL IVOCT IVUS KER KO LEN LS M3D MG MR

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined]
 
 from bridge.sources.element_values import Plain, Reader, plain_reader, read_value
-from bridge.translate.headers import WANTED_TAGS
+from bridge.translate.wanted import WANTED_TAGS
 
 UNDEFINED = 0xFFFFFFFF
 CHARACTER_SET, TRANSFER_SYNTAX = 0x00080005, 0x00020010

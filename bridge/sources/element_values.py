@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.sources.text import Charset, charset, decoded, with_controls_marked, without_controls
-from bridge.translate.headers import (
+from bridge.translate.headers import Value
+from bridge.translate.values import (
     FLOAT_VRS,
     INTEGER_VRS,
     LEADING_SPACE_MATTERS,
     PersonName,
-    Value,
     normal_values,
     split_text,
 )

@@ -13,7 +13,8 @@ from bridge.errors import InvalidFile
 from bridge.sources.element_plans import CHARACTER_SET, IMPLICIT, UNDEFINED, Kind, Plan, Syntax, swallows_elements
 from bridge.sources.text import Charset, charset, charset_problem
 from bridge.sources.window import NEXT_BYTES, Window
-from bridge.translate.headers import MAXIMUM_SEQUENCE_DEPTH, Headers, Value, keyword_of
+from bridge.translate.headers import MAXIMUM_SEQUENCE_DEPTH, Headers, Value, frames_matter, keyword_of
+from bridge.translate.wanted import PER_FRAME
 
 MAXIMUM_ELEMENTS = 200_000
 MAXIMUM_PARTS = 100_000
@@ -23,6 +24,9 @@ MAXIMUM_NESTING = 32
 MAXIMUM_VALUE_BYTES = 65_536
 MAXIMUM_SUSPECT_BYTES = 262_144
 """So much of an object is searched for elements that a wrong length has swallowed."""
+
+MAXIMUM_FRAMES_BYTES = 524_288
+"""Longer functional groups of single frames are jumped over: of some 500 frames, which tell little more than few."""
 
 MAXIMUM_ODDITIES = 50
 """More of them tell a person nothing new."""
@@ -121,6 +125,7 @@ class Walk:
                         self.odd(tag, "has an odd length")
                     if undefined or (kind is not keeping and kind is not skipped):
                         wanted = keyword != "" and values is not None and len(open_) < _KEPT_LEVELS
+                        wanted = wanted and (keyword != PER_FRAME or _frames_wanted(values, length))
                         if not self._opens(kind, wanted, position, length):
                             if tag == CHARACTER_SET:
                                 encodings = self._character_set(position, length)
@@ -303,6 +308,10 @@ class Walk:
             return InvalidFile("truncated: a sequence ends within the head of an item")
         group, element = (syntax.u16(mark, at)[0] for at in (0, 2))
         return InvalidFile(f"damaged: {name_of(group << 16 | element)} stands where a sequence item must begin")
+
+
+def _frames_wanted(values: Values, length: int) -> bool:
+    return (length == UNDEFINED or length <= MAXIMUM_FRAMES_BYTES) and frames_matter(values)
 
 
 def in_keyword_order(values: Values) -> Headers:

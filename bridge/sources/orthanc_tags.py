@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.translate.headers import WANTED_TAGS, Headers, split_text
+from bridge.translate.headers import Headers
+from bridge.translate.values import split_text
+from bridge.translate.wanted import WANTED_TAGS
 
 
 def headers_from_tags(tags: Mapping[str, Any]) -> Headers:

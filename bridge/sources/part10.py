@@ -18,6 +18,8 @@ from bridge.sources.element_plans import BIG, EXPLICIT, IMPLICIT, UNDEFINED, VRS
 from bridge.sources.elements import OBJECT, Walk, in_keyword_order
 from bridge.sources.window import HEAD_BYTES, NEXT_BYTES, Window
 from bridge.translate.headers import Headers
+from bridge.translate.values import is_ae_title
+from bridge.translate.wanted import FILE_META
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
@@ -31,7 +33,7 @@ MEDIA_CLASS, MEDIA_INSTANCE, TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x0002001
 _INFLATED_ALWAYS = 65_536  # so much may come of however little: small headers deflate well
 _META_VALUE_BYTES = 128
 _GROUP_LENGTH = 0x00020000
-_META_TAGS = frozenset({_GROUP_LENGTH, MEDIA_CLASS, MEDIA_INSTANCE, TRANSFER_SYNTAX})
+_META_TAGS = frozenset({_GROUP_LENGTH, MEDIA_CLASS, MEDIA_INSTANCE, TRANSFER_SYNTAX, *FILE_META})
 NO_DICOM = "not a DICOM file: no DICM marker, and it does not begin as a data set"
 
 
@@ -47,17 +49,18 @@ class Reading:
         self.walk = Walk(whole)
         self.failure = ""
 
-    def meta_uid(self, tag: int) -> str:
-        """A UID of the file meta information; "" when absent."""
+    def meta_text(self, tag: int) -> str:
+        """A UID, or an AE title, of the file meta information; "" when absent."""
         return self.meta.get(tag, b"").decode("ascii", "replace").strip(" \0")
 
     def headers(self) -> Headers:
-        """The kept attributes, TransferSyntaxUID of the file meta among them. A DICOMDIR has its class from there."""
+        """The kept attributes, those of the file meta among them. A DICOMDIR has its class from there."""
         values = dict(self.walk.values)
-        for keyword, tag in ("TransferSyntaxUID", TRANSFER_SYNTAX), ("SOPClassUID", MEDIA_CLASS):
-            if keyword not in values and (uid := self.meta_uid(tag)):
-                values[keyword] = (uid,)
-        return in_keyword_order(values)
+        for tag, keyword in (*FILE_META.items(), (MEDIA_CLASS, "SOPClassUID")):
+            text = self.meta_text(tag)
+            if text and keyword not in values and (keyword.endswith("UID") or is_ae_title(text)):
+                values[keyword] = (text,)
+        return Headers.of_instance(values)
 
     def read(self, window: Window) -> None:
         """Reads the object to its end, or to where it cannot be read on: then `failure` says why."""
@@ -73,7 +76,7 @@ class Reading:
         if bare and not _begins_as_data_set(window.buffer):
             raise InvalidFile(NO_DICOM)
         position = self._file_meta(window, 0 if bare else 132)
-        if self.meta_uid(TRANSFER_SYNTAX) == DEFLATED_LITTLE:
+        if self.meta_text(TRANSFER_SYNTAX) == DEFLATED_LITTLE:
             window, position = self._inflated(window, position), 0
         self.walk.data_set(window, position, self._syntax(window, position))
         if bare:
@@ -108,7 +111,7 @@ class Reading:
 
     def _syntax(self, window: Window, position: int) -> Syntax:
         """The encoding that the first element shows, and the transfer syntax should say."""
-        said = self.meta_uid(TRANSFER_SYNTAX)
+        said = self.meta_text(TRANSFER_SYNTAX)
         if not said:
             self.walk.odd(TRANSFER_SYNTAX, "is missing in the file meta information")
         if window.size - position < 8:

@@ -126,7 +126,7 @@ def _file_meta(reading: Reading, headers: Headers) -> Iterator[Finding]:
     if "SOPClassUID" not in reading.walk.values:
         yield Finding("SOPClassUID", "is missing in the data set: taken from the file meta information")
     for tag, keyword in (MEDIA_CLASS, "SOPClassUID"), (MEDIA_INSTANCE, "SOPInstanceUID"):
-        if reading.meta_uid(tag) != headers.text(keyword):
+        if reading.meta_text(tag) != headers.text(keyword):
             yield Finding(keyword_of(tag), f"is missing, or is not the {keyword} of the data set")
 
 

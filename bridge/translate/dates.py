@@ -51,7 +51,8 @@ def fhir_date_time(da: str, tm: str, utc_offset: str, zone: tzinfo | None, keywo
     To      FHIR R4 dateTime (a time must carry a zone; UTC is never assumed)
     Units   whole seconds and, if given, the fraction; missing minutes and seconds become 00
     Raises  InvalidDicomValue, naming the date's keyword, when the date is not one. A time that cannot be read
-            is left out: see `readable_time`.
+            is left out (see `readable_time`), and one of the hour that a change of the clock repeats or skips: which
+            of two offsets it has cannot be known
 
     >>> from zoneinfo import ZoneInfo
     >>> fhir_date_time("20240301", "0915", "", ZoneInfo("Europe/Vienna"), "StudyDate")
@@ -67,10 +68,27 @@ def fhir_date_time(da: str, tm: str, utc_offset: str, zone: tzinfo | None, keywo
     if where is None:
         return day
     hour, minute, second, fraction = clock
-    leap = second == 60
-    moment = datetime.fromisoformat(day).replace(hour=hour, minute=minute, second=59 if leap else second, tzinfo=where)
-    seconds = "60" if leap else f"{second:02}"
-    return f"{day}T{hour:02}:{minute:02}:{seconds}{fraction}{_zone_text(moment)}"
+    moment = _moment(day, clock, where)
+    if _has_two_offsets(moment):
+        return day
+    return f"{day}T{hour:02}:{minute:02}:{second:02}{fraction}{_zone_text(moment)}"
+
+
+def has_two_offsets(da: str, tm: str, utc_offset: str, zone: tzinfo | None) -> bool:
+    """Whether a change of the clock of `zone` repeats or skips this time of a usable day."""
+    day, clock = fhir_date(da, ""), _clock(tm)
+    if day is None or len(day) < 10 or clock is None or zone is None or offset(utc_offset) is not None:
+        return False
+    return _has_two_offsets(_moment(day, clock, zone))
+
+
+def _moment(day: str, clock: tuple[int, int, int, str], where: tzinfo) -> datetime:
+    hour, minute, second, _ = clock
+    return datetime.fromisoformat(day).replace(hour=hour, minute=minute, second=min(second, 59), tzinfo=where)
+
+
+def _has_two_offsets(moment: datetime) -> bool:
+    return moment.utcoffset() != moment.replace(fold=1).utcoffset()
 
 
 def readable_time(tm: str) -> bool:

@@ -188,6 +188,7 @@ _OTHER = {
     "Laterality": ("L", "R"),
     "ImageLaterality": ("L", "R"),
     "FrameLaterality": ("L", "R"),
+    "MeasurementLaterality": ("L", "R"),
     "TimezoneOffsetFromUTC": ("+0300", "+0400"),
     "UniversalEntityIDType": ("ISO", "UUID"),
     "CodingSchemeDesignator": ("LN", "SCT"),

@@ -16,102 +16,23 @@ A number that cannot be read stays the text it was, so that the translation can 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Union
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import keyword_for_tag
+
+from bridge.translate.values import FLOAT_VRS as FLOAT_VRS
+from bridge.translate.values import INTEGER_VRS as INTEGER_VRS
+from bridge.translate.values import LEADING_SPACE_MATTERS, is_ae_title, normal_values, trim_name
+from bridge.translate.values import PersonName as PersonName
+from bridge.translate.wanted import FILE_META, PER_FRAME, REJECTION_TITLES, WANTED_TAGS
+from bridge.translate.wanted import WANTED as WANTED
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAXIMUM_SEQUENCE_DEPTH = 8
 """Deeper sequences are not kept: nothing the bridge translates lies deeper than four levels."""
-
-INTEGER_VRS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
-FLOAT_VRS = frozenset({"DS", "FL", "FD"})
-SINGLE_TEXT_VRS = frozenset({"ST", "LT", "UT", "UR"})
-LEADING_SPACE_MATTERS = frozenset({"ST", "LT", "UT"})
-
-_PATIENT = """
-PatientID IssuerOfPatientID IssuerOfPatientIDQualifiersSequence UniversalEntityID UniversalEntityIDType
-LocalNamespaceEntityID IdentifierTypeCode AssigningFacilitySequence OtherPatientIDsSequence TypeOfPatientID
-PatientName PatientBirthDate PatientSex PatientAge PatientSize PatientWeight
-"""
-_STUDY = """
-StudyInstanceUID StudyDate StudyTime TimezoneOffsetFromUTC StudyID StudyDescription AccessionNumber
-IssuerOfAccessionNumberSequence ReferringPhysicianName ReferringPhysicianIdentificationSequence
-PersonIdentificationCodeSequence NameOfPhysiciansReadingStudy ProcedureCodeSequence RequestedProcedureCodeSequence
-RequestedProcedureDescription RequestedProcedureID RequestAttributesSequence ReferencedRequestSequence
-ScheduledProcedureStepID ReasonForTheRequestedProcedure ReasonForRequestedProcedureCodeSequence
-PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest OrderPlacerIdentifierSequence
-OrderFillerIdentifierSequence AdmissionID IssuerOfAdmissionIDSequence InstitutionName InstitutionalDepartmentName
-PerformedLocation CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning
-EquivalentCodeSequence CodingSchemeIdentificationSequence CodingSchemeUID
-"""
-_SERIES = """
-SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime PerformedProcedureStepStartDate
-PerformedProcedureStepStartTime AcquisitionDate AcquisitionTime AcquisitionDateTime BodyPartExamined
-AnatomicRegionSequence Laterality ImageLaterality FrameLaterality PerformingPhysicianName OperatorsName ProtocolName
-Manufacturer ManufacturerModelName StationName SoftwareVersions SpecimenDescriptionSequence SpecimenIdentifier
-SpecimenUID IssuerOfTheSpecimenIdentifierSequence SegmentSequence PatientPosition
-"""
-_INSTANCE = """
-SOPInstanceUID SOPClassUID TransferSyntaxUID InstanceNumber ImageType NumberOfFrames Rows Columns
-ConceptNameCodeSequence ContentLabel ContentDate ContentTime DocumentTitle PixelSpacing ImagerPixelSpacing
-SliceThickness SpacingBetweenSlices SliceLocation KVP ExposureTime XRayTubeCurrent Exposure CTDIvol ConvolutionKernel
-ReconstructionDiameter GantryDetectorTilt SpiralPitchFactor ContrastBolusAgent ContrastBolusRoute RepetitionTime
-EchoTime EffectiveEchoTime InversionTime FlipAngle EchoTrainLength MagneticFieldStrength ScanningSequence
-SequenceVariant SequenceName MRAcquisitionType ViewPosition BitsAllocated BitsStored PhotometricInterpretation
-BurnedInAnnotation LossyImageCompression SharedFunctionalGroupsSequence FrameAnatomySequence PixelMeasuresSequence
-MRTimingAndRelatedParametersSequence MREchoSequence CTExposureSequence CTXRayDetailsSequence CTReconstructionSequence
-ExposureTimeInms XRayTubeCurrentInmA
-"""
-_PROCEDURE_STEP = """
-ScheduledStepAttributesSequence PerformedProcedureStepDescription
-"""
-
-
-def _vr(keyword: str) -> str:
-    return str(dictionary_VR(keyword))
-
-
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return int(tag)
-
-
-WANTED: Mapping[str, str] = {
-    k: _vr(k) for block in (_PATIENT, _STUDY, _SERIES, _INSTANCE, _PROCEDURE_STEP) for k in block.split()
-}
-"""Keyword → value representation of every attribute that is kept. What is not here never leaves the reader."""
-
-WANTED_TAGS: Mapping[int, tuple[str, str]] = {_tag(k): (k, vr) for k, vr in WANTED.items()}
-"""Tag number → (keyword, value representation), for readers that walk the data element by element."""
-
-
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-
-class PersonName(NamedTuple):
-    """A PN value by component group, each `Family^Given^Middle^Prefix^Suffix` (PS3.5 6.2.1)."""
-
-    alphabetic: str = ""
-    ideographic: str = ""
-    phonetic: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> PersonName:
-        """The name from its decoded text, groups divided by `=`; trailing delimiters and padding dropped."""
-        groups = [_trim_name(group) for group in text.split("=")[:3]]
-        return cls(*groups)
-
-    def __bool__(self) -> bool:
-        return any(self)
-
 
 Value = Union[str, int, float, PersonName, "Headers"]
 
@@ -133,8 +54,20 @@ class Headers(Mapping[str, tuple[Value, ...]]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._values
+
     def __repr__(self) -> str:
         return f"Headers({len(self._values)} attributes)"  # never the values: they are a patient's
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._values == (other._values if isinstance(other, Headers) else other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def values_of(self, keyword: str) -> tuple[Value, ...]:
+        """Every value; () when the attribute is absent or empty."""
+        return self._values.get(keyword, ())
 
     def first(self, keyword: str) -> Value | None:
         """The first value, or None when the attribute is absent or empty."""
@@ -143,8 +76,13 @@ class Headers(Mapping[str, tuple[Value, ...]]):
 
     def text(self, keyword: str) -> str:
         """The first value as text, stripped, or "" when absent or empty."""
-        value = self.first(keyword)
-        return "" if value is None or isinstance(value, Headers | PersonName) else str(value).strip()
+        values = self._values.get(keyword)
+        if not values:
+            return ""
+        value = values[0]
+        if type(value) is str:
+            return value.strip()
+        return "" if isinstance(value, Headers | PersonName) else str(value).strip()
 
     def number(self, keyword: str) -> float | None:
         """The first value as a finite number, or None when absent or not a number."""
@@ -184,12 +122,26 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         return cls({keyword: tuple(_unplain(keyword, v) for v in values) for keyword, values in plain.items()})
 
     @classmethod
+    def of_instance(cls, values: dict[str, tuple[Value, ...]]) -> Headers:
+        """The headers of an instance from what a reader found, in the order of keywords.
+
+        What is large and says little is kept in short: references only of documents that reject what they refer to;
+        of the frames of a multi-frame image, where `frames_matter`, each distinct FrameAnatomySequence and the
+        earliest FrameAcquisitionDateTime.
+        """
+        if not _SHORTENED.isdisjoint(values):
+            values = _in_short(values)
+        return cls(dict(sorted(values.items())))
+
+    @classmethod
     def from_dataset(cls, dataset: Dataset, depth: int = 0) -> Headers:
-        """The kept attributes of a pydicom dataset, file meta TransferSyntaxUID among them."""
+        """The kept attributes of a pydicom dataset, those of its file meta information among them."""
         values: dict[str, tuple[Value, ...]] = {}
-        meta = getattr(dataset, "file_meta", None)
-        if meta is not None and "TransferSyntaxUID" in meta:
-            values["TransferSyntaxUID"] = (str(meta.TransferSyntaxUID),)
+        meta = getattr(dataset, "file_meta", None) or {}
+        for tag, keyword in FILE_META.items():
+            text = str(meta[tag].value or "").strip(" \0") if tag in meta else ""
+            if text and (keyword == "TransferSyntaxUID" or is_ae_title(text)):
+                values[keyword] = (text,)
         for tag in dataset.keys():  # noqa: SIM118  (a Dataset iterates over elements, not keys)
             known = WANTED_TAGS.get(int(tag))
             if known is None:
@@ -199,7 +151,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
             found = _dataset_items(element.value, depth) if vr == "SQ" else _dataset_values(vr, element.value)
             if found:
                 values[keyword] = found
-        return cls(dict(sorted(values.items())))
+        return cls(dict(sorted(values.items()))) if depth else cls.of_instance(values)
 
     @classmethod
     def from_dicom_json(cls, attributes: Mapping[str, Any], depth: int = 0) -> Headers:
@@ -207,110 +159,70 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         strings and strings bare, nulls are empty values."""
         values: dict[str, tuple[Value, ...]] = {}
         for key, attribute in attributes.items():
-            known = _known_json_key(key)
+            known = _JSON_KEYS[key]
             if known is None or not isinstance(attribute, dict):
                 continue
-            keyword, vr = known
-            raw = attribute.get("Value")
-            raw = raw if isinstance(raw, list) else [] if raw is None else [raw]
-            if vr == "SQ":
-                found = _json_items(raw, depth)
-            elif vr == "PN":
-                found = tuple(name for name in map(_json_name, raw) if name)
-            elif len(raw) == 1 and type(raw[0]) is str and vr not in _NOT_PLAIN and raw[0].isprintable():
-                text = raw[0].strip()  # most values, without a detour
-                found = (text,) if text else ()
-            else:
-                found = normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
+            keyword, vr, plain_type = known
+            raw: Any = attribute.get("Value")
+            if type(raw) is list and len(raw) == 1 and type(raw[0]) is plain_type:  # most values, without a detour
+                one: Any = raw[0]
+                if plain_type is str:
+                    if one.isprintable():
+                        if text := one.strip():
+                            values[keyword] = (text,)
+                        continue
+                elif -_LARGE < one < _LARGE:
+                    values[keyword] = (one,)
+                    continue
+            found = _json_values(vr, raw if isinstance(raw, list) else [] if raw is None else [raw], depth)
             if found:
                 values[keyword] = found
-        return cls(dict(sorted(values.items())))
+        return cls(dict(sorted(values.items()))) if depth else cls.of_instance(values)
 
 
 EMPTY = Headers({})
 
 
-def normal_values(vr: str, raw: list[Any]) -> tuple[Value, ...]:
-    """Values of one attribute in the form the module's docstring states; () when all are empty.
-
-    An empty value inside a multi-valued attribute keeps its place as "" so that positions stay true.
-    """
-    if vr == "PN":
-        return tuple(name for name in (PersonName.parse(str(v)) for v in raw) if name)
-    value_of = _VALUE_OF.get(vr, _text)
-    if len(raw) == 1:
-        value = value_of(raw[0])
-        return () if value == "" else (value,)
-    values = [value_of(v) for v in raw]
-    while values and values[-1] == "":
-        values.pop()
-    return tuple(values)
+def column(instances: Sequence[Headers], keyword: str) -> list[tuple[Value, ...]]:
+    """What each of many instances has of one attribute; () where it has none."""
+    return [headers._values.get(keyword, ()) for headers in instances]
 
 
-def split_text(vr: str, text: str) -> list[str]:
-    """The values of a decoded text attribute: divided at `\\` except where the VR forbids it (PS3.5 6.4)."""
-    return [text] if vr in SINGLE_TEXT_VRS else text.split("\\")
+_EVIDENCE, _REFERENCES = "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"
+_DATES = frozenset({"SeriesDate", "AcquisitionDate", "AcquisitionDateTime"})
+_SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})
 
 
-@lru_cache(maxsize=4096)
-def _known_json_key(key: str) -> tuple[str, str] | None:
-    if len(key) == 8:
-        try:
-            return WANTED_TAGS.get(int(key, 16))
-        except ValueError:
-            return None
-    return (key, WANTED[key]) if key in WANTED else None
+def _in_short(values: Mapping[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
+    found = Headers(values)
+    kept = {keyword: value for keyword, value in values.items() if keyword not in _SHORTENED}
+    title = found.item("ConceptNameCodeSequence")
+    if title.text("CodingSchemeDesignator") == "DCM" and title.text("CodeValue") in REJECTION_TITLES:
+        kept[_EVIDENCE] = values.get(_EVIDENCE, ())
+    kept[PER_FRAME] = _frames(found.items_of(PER_FRAME)) if frames_matter(values) else ()
+    return {keyword: value for keyword, value in kept.items() if value}
 
 
-def _without_controls(text: str) -> str:
-    return text if text.isprintable() else text.translate(_CONTROLS)
+def frames_matter(values: Mapping[str, tuple[Value, ...]]) -> bool:
+    """Whether single frames can say more than what stands before them: no anatomy for all of them, or no date."""
+    shared = values.get("SharedFunctionalGroupsSequence", ())
+    anatomy = any("FrameAnatomySequence" in groups for groups in shared if isinstance(groups, Headers))
+    return not anatomy or _DATES.isdisjoint(values)
 
 
-_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0))) | {c: c for c in map(ord, "\t\n\r")} | {ord("\f"): "\n"}
-"""FHIR R4 string: no code point below 32 but these three. A form feed parts lines."""
-
-
-def _trim_name(group: str) -> str:
-    return _without_controls(group).strip(" ").rstrip("^ ")
-
-
-def _integer(value: Any) -> Value:
-    if isinstance(value, int):
-        return int(value) if abs(value) < 2**63 else str(value)
-    number = _float(value)
-    return int(number) if isinstance(number, float) and abs(number) < 2**63 and number == int(number) else _exact(value)
-
-
-def _float(value: Any) -> Value:
-    """The number, finite and written as DICOM writes it: Python would take `1_0`, line ends and other digits too."""
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else _exact(value)
-    text = _exact(value)
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return number if math.isfinite(number) else text
-
-
-def _text(value: Any) -> str:
-    return _without_controls(str(value)).strip(" ")
-
-
-def _prose(value: Any) -> str:
-    return _without_controls(str(value)).rstrip(" ")
-
-
-def _exact(value: Any) -> str:
-    """A UID or a number with what it should not have: without it, it could be another one."""
-    return str(value).strip(" \0")
-
-
-_VALUE_OF: Mapping[str, Callable[[Any], Value]] = (
-    dict.fromkeys(INTEGER_VRS, _integer)
-    | dict.fromkeys(FLOAT_VRS, _float)
-    | dict.fromkeys(LEADING_SPACE_MATTERS, _prose)
-    | {"UI": _exact}
-)
-"""Value representation → one value in its form; of every other one the text, trimmed."""
-_NOT_PLAIN = frozenset(_VALUE_OF) - {"UI"}
+def _frames(groups: Sequence[Headers]) -> tuple[Headers, ...]:
+    anatomy: list[tuple[Value, ...]] = []
+    moments = []
+    for group in groups:
+        found = group.values_of("FrameAnatomySequence")
+        if found and found not in anatomy:
+            anatomy.append(found)
+        if moment := group.item("FrameContentSequence").text("FrameAcquisitionDateTime"):
+            moments.append(moment)
+    content = (Headers({"FrameAcquisitionDateTime": (min(moments),)}),) if moments else ()
+    each = [{"FrameAnatomySequence": found} for found in anatomy] or [{}]
+    each[0] = each[0] | ({"FrameContentSequence": content} if content else {})
+    return tuple(Headers(one) for one in each if one)
 
 
 def _plain(value: Value) -> Any:
@@ -342,18 +254,59 @@ def _dataset_values(vr: str, value: Any) -> tuple[Value, ...]:
     return normal_values(vr, [("" if v is None else v) for v in value] if many else [value])
 
 
+class _JsonKeys(dict[str, tuple[str, str, type | None] | None]):
+    """Key of a DICOM JSON object, a tag in hexadecimal or a keyword → (keyword, VR, type of a plain value) or None."""
+
+    def __missing__(self, key: str) -> tuple[str, str, type | None] | None:
+        keyword, vr = WANTED_TAGS.get(_hexadecimal(key), (key, WANTED.get(key, "")))
+        made = (keyword, vr, _plain_type(vr)) if vr else None
+        if len(self) < _REMEMBERED_KEYS:
+            self[key] = made
+        return made
+
+
+_JSON_KEYS = _JsonKeys()
+_REMEMBERED_KEYS = 20_000
+_LARGE = 2**63
+
+
+def _hexadecimal(key: str) -> int:
+    try:
+        return int(key, 16) if len(key) == 8 else -1
+    except ValueError:
+        return -1
+
+
+def _plain_type(vr: str) -> type | None:
+    if vr in INTEGER_VRS or vr in FLOAT_VRS:
+        return int if vr in INTEGER_VRS else float
+    return None if vr in ("SQ", "PN") or vr in LEADING_SPACE_MATTERS else str
+
+
+def _json_values(vr: str, raw: list[Any], depth: int) -> tuple[Value, ...]:
+    if vr == "SQ":
+        return _json_items(raw, depth)
+    if vr == "PN":
+        return tuple(name for name in map(_json_name, raw) if name)
+    return normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
+
+
 def _json_items(items: list[Any], depth: int) -> tuple[Value, ...]:
     if depth >= MAXIMUM_SEQUENCE_DEPTH:
         return ()
     return tuple(
-        Headers.from_dicom_json(item or {}, depth + 1) for item in items if item is None or isinstance(item, Mapping)
+        Headers.from_dicom_json(item or {}, depth + 1) for item in items if item is None or isinstance(item, dict)
     )
 
 
 def _json_name(raw: Any) -> PersonName:
     if isinstance(raw, dict):
-        groups = (raw.get("Alphabetic"), raw.get("Ideographic"), raw.get("Phonetic"))
-        return PersonName(*(_trim_name(g) if isinstance(g, str) else "" for g in groups))
+        alphabetic, ideographic, phonetic = raw.get("Alphabetic"), raw.get("Ideographic"), raw.get("Phonetic")
+        return PersonName(
+            trim_name(alphabetic) if isinstance(alphabetic, str) else "",
+            trim_name(ideographic) if isinstance(ideographic, str) else "",
+            trim_name(phonetic) if isinstance(phonetic, str) else "",
+        )
     return PersonName.parse(raw) if isinstance(raw, str) else PersonName()
 
 

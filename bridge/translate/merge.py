@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 
 from bridge.errors import InvalidDicomValue
 from bridge.model import Rejection, Remark
-from bridge.translate.headers import Headers, Value
+from bridge.translate.headers import Headers, Value, column
 from bridge.translate.uids import checked_uid
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series: its instances by SOP Instance UID."""
+    """One series: its instances by SOP Instance UID; `sources` that hold it or a part of it."""
 
     series_instance_uid: str
     instances: tuple[Headers, ...]
+    sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,43 @@ def merge(
     """
     ranked = sorted(snapshots, key=lambda s: (order.index(s) if s in order else len(order), s))
     instances: dict[str, tuple[str, Headers]] = {}
+    holders: dict[str, set[str]] = {}
     rejected: list[Rejection] = []
     first: tuple[Headers, ...] = ()
     for source in ranked:
-        for number, headers in enumerate(snapshots[source]):
-            try:
-                series_uid, sop_uid = _place(study_instance_uid, headers)
-            except InvalidDicomValue as error:
-                name = headers.text("SOPInstanceUID") or f"#{number}"
-                rejected.append(Rejection(f"{source}/{name}", str(error), {"source": source}))
-                continue
-            held = instances.setdefault(sop_uid, (series_uid, headers))
-            if held[0] != series_uid:
+        placed = _placed(study_instance_uid, source, snapshots[source], rejected, remarks)
+        for sop_uid, found in placed.items():
+            held = instances.setdefault(sop_uid, found)
+            if held[0] != found[0]:
                 remarks.add("SeriesInstanceUID", "differs between archives for the same SOP Instance UID")
-        first = first or tuple(sorted(snapshots[source], key=_uids))
+            holders.setdefault(held[0], set()).add(source)
+        first = first or tuple(placed[uid][1] for uid in sorted(placed, key=lambda u: (placed[u][0], u)))
     return Study(
-        study_instance_uid, _series(instances), tuple(s for s in ranked if snapshots[s]), first, tuple(rejected)
+        study_instance_uid,
+        _series(instances, holders),
+        tuple(s for s in ranked if snapshots[s]),
+        first,
+        tuple(rejected),
     )
+
+
+def _placed(
+    study_instance_uid: str, source: str, snapshot: Sequence[Headers], rejected: list[Rejection], remarks: Remarks
+) -> dict[str, tuple[str, Headers]]:
+    """SOP Instance UID → (Series Instance UID, headers) of one source; what has no place goes into `rejected`."""
+    found: dict[str, tuple[str, Headers]] = {}
+    for number, headers in enumerate(snapshot):
+        try:
+            series_uid, sop_uid = _place(study_instance_uid, headers)
+        except InvalidDicomValue as error:
+            name = headers.text("SOPInstanceUID") or f"#{number}"
+            rejected.append(Rejection(f"{source}/{name}", str(error), {"source": source}))
+            continue
+        other = found.setdefault(sop_uid, (series_uid, headers))
+        if other[1] is not headers:
+            remarks.add("SOPInstanceUID", "occurs twice in one archive; one of the two was taken")
+            found[sop_uid] = min(other, (series_uid, headers), key=lambda f: (f[0], repr(f[1].as_json())))
+    return found
 
 
 def _place(study_instance_uid: str, headers: Headers) -> tuple[str, str]:
@@ -89,16 +110,12 @@ def _place(study_instance_uid: str, headers: Headers) -> tuple[str, str]:
     return checked_uid(headers.text("SeriesInstanceUID"), "SeriesInstanceUID"), sop_uid
 
 
-def _uids(headers: Headers) -> tuple[str, str]:
-    return headers.text("SeriesInstanceUID"), headers.text("SOPInstanceUID")
-
-
-def _series(instances: Mapping[str, tuple[str, Headers]]) -> tuple[Series, ...]:
+def _series(instances: Mapping[str, tuple[str, Headers]], holders: Mapping[str, set[str]]) -> tuple[Series, ...]:
     by_series: dict[str, list[tuple[str, Headers]]] = {}
     for sop_uid, (series_uid, headers) in instances.items():
         by_series.setdefault(series_uid, []).append((sop_uid, headers))
     return tuple(
-        Series(uid, tuple(headers for _, headers in sorted(members, key=lambda m: m[0])))
+        Series(uid, tuple(headers for _, headers in sorted(members, key=lambda m: m[0])), frozenset(holders[uid]))
         for uid, members in sorted(by_series.items())
     )
 
@@ -106,7 +123,36 @@ def _series(instances: Mapping[str, tuple[str, Headers]]) -> tuple[Series, ...]:
 def agreed(instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None) -> tuple[Value, ...]:
     """The value most instances have (the first by UID among equals), () when none has one; disagreement is remarked."""
     disagreement = None if remarks is None else (lambda: remarks.add(keyword, DIFFERS))
-    return most_common((h.get(keyword, ()) for h in instances), disagreement)
+    return most_common(column(instances, keyword), disagreement)
+
+
+def agreed_of(instances: Sequence[Headers], remarks: Remarks, *keywords: str) -> Headers:
+    """The agreed values of several attributes; see `agreed`."""
+    found = {keyword: agreed(instances, keyword, remarks) for keyword in keywords}
+    return Headers({keyword: value for keyword, value in found.items() if value})
+
+
+def distinct(instances: Sequence[Headers], *keywords: str) -> list[Headers]:
+    """The first instance of each combination of values that some attributes have, in the order of instances.
+
+    Most instances have what the one before them has: what is made from these few is made once for many.
+    """
+    columns = [column(instances, keyword) for keyword in keywords]
+    differing = [found for found in columns if found and found.count(found[0]) < len(found)]
+    if not differing:
+        return list(instances[:1])
+    kept: list[Headers] = []
+    seen: set[tuple[object, ...]] = set()
+    last: tuple[tuple[Value, ...], ...] | None = None
+    for headers, values in zip(instances, zip(*differing, strict=True), strict=True):
+        if values == last:
+            continue
+        last = values
+        key = tuple(map(_comparable, values))
+        if key not in seen:
+            seen.add(key)
+            kept.append(headers)
+    return kept
 
 
 DIFFERS = "differs among the instances; the most common value was taken"
@@ -116,11 +162,11 @@ def most_common(
     values: Iterable[tuple[Value, ...]], disagreement: Callable[[], None] | None = None
 ) -> tuple[Value, ...]:
     """The most common non-empty value, the first among equals; calls `disagreement` when there are several."""
-    present = [v for v in values if v]
+    present = list(filter(None, values))
     if not present:
         return ()
     first = present[0]
-    if all(v == first for v in present):
+    if present.count(first) == len(present):
         return first
     if disagreement is not None:
         disagreement()

@@ -9,10 +9,12 @@ from bridge.errors import RejectedInput
 from bridge.model import ImagingStudyStatus, Rejection, Resource, Row, StudyResult, WadoEndpoint
 from bridge.translate.headers import Headers
 from bridge.translate.identity import other_patient, patient
-from bridge.translate.imaging_study import Site, announced, endpoint, imaging_study, withdrawn
+from bridge.translate.imaging_study import announced, endpoint, imaging_study, rejected_study, withdrawn
 from bridge.translate.merge import Remarks, merge
 from bridge.translate.procedure_step import ProcedureStep, all_discontinued, as_instances, merged_steps
+from bridge.translate.rejection_notes import remaining
 from bridge.translate.rows import RowColumn, rows
+from bridge.translate.site import Site
 
 Steps = Mapping[str, Sequence[ProcedureStep]]
 """Source → the procedure steps it knows of that name a study."""
@@ -53,21 +55,27 @@ class Translator:
         if not study.series:
             reasons = sorted({r.error for r in (*study.rejected, *unreadable)})
             raise RejectedInput("no instance of this study can be used: " + "; ".join(reasons[:5]))
-        patient_id, who = patient(study_instance_uid, study.first, self.site.issuers, remarks)
+        left = remaining(study, remarks)
+        study = left.study
+        patient_id, who = patient(study_instance_uid, study.first, self.site, remarks)
         for step in as_instances(study_instance_uid, merged_steps(study_instance_uid, steps, self.order)):
             if other_patient(step, study.first, self.site.issuers):
                 remarks.add(
                     "PatientID", "of a procedure step names another patient than the instances; theirs was taken"
                 )
-        endpoints = [endpoint(self.endpoints[s]) for s in study.sources if s in self.endpoints]
-        what = imaging_study(study, patient_id, endpoints, self.site, remarks)
+        endpoints: dict[str, Resource] = {}
+        if left.status is None:
+            endpoints = {s: endpoint(self.endpoints[s]) for s in study.sources if s in self.endpoints}
+            what = imaging_study(study, patient_id, endpoints, self.site, remarks)
+        else:
+            what = rejected_study(study, left.status, patient_id, self.site, remarks)
         rank = study.first[0].text("StudyDate") + study.first[0].text("StudyTime")
         return StudyResult(
             study_instance_uid=study_instance_uid,
             patient_key=patient_id,
             patient_rank=rank,
             patient=who,
-            resources=(*sorted(endpoints, key=lambda e: str(e["id"])), what),
+            resources=(*sorted(endpoints.values(), key=lambda e: str(e["id"])), what),
             rejected=(*study.rejected, *unreadable),
             remarks=remarks.all(),
         )
@@ -75,8 +83,10 @@ class Translator:
     def rows(
         self, study_instance_uid: str, snapshots: Mapping[str, Sequence[Headers]]
     ) -> Mapping[str, tuple[Row, ...]]:
-        """The study's rows of the `dicom_*` tables; empty tuples when no archive holds it."""
-        return rows(merge(study_instance_uid, snapshots, self.order, Remarks()), self.columns)
+        """The study's rows of the `dicom_*` tables; empty tuples when no archive holds it, or all of it is rejected."""
+        return rows(
+            remaining(merge(study_instance_uid, snapshots, self.order, Remarks()), Remarks()).study, self.columns
+        )
 
     def without_instances(
         self,
@@ -102,7 +112,7 @@ class Translator:
     ) -> StudyResult:
         remarks = Remarks()
         described = as_instances(study_instance_uid, naming)
-        patient_id, who = patient(study_instance_uid, described, self.site.issuers, remarks)
+        patient_id, who = patient(study_instance_uid, described, self.site, remarks)
         cancelled = all_discontinued(naming)
         what = announced(study_instance_uid, described, cancelled, patient_id, self.site, remarks)
         rank = described[0].text("StudyDate") + described[0].text("StudyTime")

@@ -43,6 +43,13 @@ def study_identifier(study_instance_uid: str) -> Resource:
     return {"use": "official", "system": STUDY_UID_SYSTEM, "value": f"urn:oid:{study_instance_uid}"}
 
 
+def uid_identifier(uid: str) -> Resource | None:
+    """A DICOM UID of anything else as FHIR Identifier; None when it is not a UID."""
+    if len(uid) > _LONGEST or not _UID.fullmatch(uid):
+        return None
+    return {"system": STUDY_UID_SYSTEM, "value": f"urn:oid:{uid}"}
+
+
 def sop_class_coding(sop_class_uid: str) -> Resource:
     """FHIR R4 ImagingStudy.series.instance.sopClass."""
     return {"system": "urn:ietf:rfc:3986", "code": f"urn:oid:{sop_class_uid}"}

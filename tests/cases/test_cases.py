@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
+from bridge import config
+from bridge.code_tables import dicom_columns
+from bridge.compose import site
+from bridge.model import WadoEndpoint
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
 from bridge.translate.procedure_step import ProcedureStep, ProcedureStepStatus
-from tests.builders import a_translator
+from bridge.translate.study import Translator
 
 CASES = {
     f.name: json.loads(f.read_text("utf-8")) for f in (files("mappings") / "cases").iterdir() if f.name.endswith("json")
@@ -25,12 +28,22 @@ def a_step(plain: dict[str, Any]) -> ProcedureStep:
     return ProcedureStep(plain["sop_instance_uid"], status, Headers.from_dicom_json(plain["dicom"]))
 
 
+IDENTITY = ("issuers", "patient_id_system", "accession_system")
+
+
+def the_sites_translator(plain: dict[str, Any]) -> Translator:
+    """The translator of a case's `site`: settings as in bridge.toml, those of `identity` may stand bare."""
+    identity = {name: plain[name] for name in IDENTITY if name in plain} | plain.get("identity", {})
+    sections = {name: plain[name] for name in ("time_zone", "translation") if name in plain}
+    endpoints = {name: WadoEndpoint(name, address) for name, address in plain.get("endpoints", {}).items()}
+    settings = config.parse(sections | {"identity": identity})
+    return Translator(site(settings), ("archive",), endpoints, dicom_columns())
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_case(name: str) -> None:
     case: dict[str, Any] = CASES[name]
-    site = case.get("site", {})
-    issuers = Issuers(site.get("issuers", {}), site.get("patient_id_system", ""), site.get("accession_system", ""))
-    translator = a_translator(order=("archive",), endpoints=site.get("endpoints", {}), issuers=issuers)
+    translator = the_sites_translator(case.get("site", {}))
     instances = [Headers.from_dicom_json(instance) for instance in case["dicom"]]
     steps = {"archive": [a_step(step) for step in case.get("procedure_steps", [])]}
     if instances:
@@ -45,4 +58,4 @@ def test_case(name: str) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len(CASES) >= 3
+    assert len(CASES) >= 12

@@ -13,7 +13,7 @@ import pytest
 from bridge.errors import Conflict, RejectedInput
 from bridge.model import Receipt, StoredResource, StudyState
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from tests.builders import a_translator, headers
 
 MRN = "http://hospital.example/mrn"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.code_tables import code_tables
 from bridge.errors import RejectedInput
-from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, WANTED, Headers
+from bridge.translate.codes import UnmappedCodes
+from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, Headers
+from bridge.translate.identifiers import AeTitle, Issuers
+from bridge.translate.wanted import WANTED
 from tests.builders import STUDY, a_translator, headers
 from tests.validity import told_wrong_in_both
 
@@ -19,7 +25,9 @@ TEXT = st.one_of(
     st.text(max_size=20),
     st.text(" \t\n\f\1\x85\u3000a1.^", max_size=6),
     st.just(SECRET),
-    st.sampled_from(["", " ", "20240101", "091500", "1.2.3", "A\\B", "+0100"]),
+    st.sampled_from(
+        ["", " ", "20240101", "091500", "1.2.3", "A\\B", "+0100", "DCM", "113001", "CT1", "R", "ISO", STUDY]
+    ),
 )
 NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), TEXT)
 
@@ -60,12 +68,28 @@ def built(drawn: Any) -> Headers:
     return Headers({**headers(series=series, instance=instance), **Headers.from_dicom_json(changed)})
 
 
-@settings(max_examples=250, deadline=None)
-@given(st.lists(INSTANCE, min_size=1, max_size=5), st.randoms())
-def test_any_study_is_valid_or_refused_and_order_does_not_matter(drawn: list[Any], shuffle: random.Random) -> None:
-    by_uid = {h.text("SOPInstanceUID"): h for h in map(built, drawn)}
-    instances = list(by_uid.values())
-    translator = a_translator()
+SYSTEM = "http://hospital.example/ids"
+KNOWN = AeTitle(SYSTEM, SYSTEM, ZoneInfo("Europe/Vienna"))
+WISHES: list[dict[str, Any]] = [
+    {},
+    {
+        "zone": ZoneInfo("America/New_York"),
+        "issuers": Issuers({"DCM": SYSTEM}, SYSTEM, SYSTEM, SYSTEM, SYSTEM, SYSTEM, {"CT1": KNOWN}, frozenset({"r"})),
+        "tables": replace(code_tables(), unmapped=UnmappedCodes.LOCAL, local_system=SYSTEM),
+        "dummy_birth_dates": frozenset({"20240101"}),
+        "maximum_instances": 2,
+    },
+    {"tables": replace(code_tables(), unmapped=UnmappedCodes.LEAVE_OUT)},
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(INSTANCE, min_size=1, max_size=5), st.randoms(), st.sampled_from(WISHES))
+def test_any_study_is_valid_or_refused_and_order_does_not_matter(
+    drawn: list[Any], shuffle: random.Random, wishes: dict[str, Any]
+) -> None:
+    instances = list(map(built, drawn))
+    translator = a_translator(**wishes)
     try:
         result = translator.translate(STUDY, {"a": instances})
     except RejectedInput as error:
@@ -78,6 +102,7 @@ def test_any_study_is_valid_or_refused_and_order_does_not_matter(drawn: list[Any
     shuffle.shuffle(instances)
     again = translator.translate(STUDY, {"a": instances})
     assert orjson.dumps([again.patient, *again.resources]) == first
+    assert again.remarks == result.remarks
     orjson.dumps(translator.rows(STUDY, {"a": instances}))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases.test_cases import CASES
 from tests.corpus import Corpus
 from tests.services.hapi import HapiPeer
 from tests.shared import CORPUS, NO_CORPUS
@@ -62,3 +63,8 @@ def test_every_resource_made_of_the_corpus_is_valid(
     with ThreadPoolExecutor(2) as threads:
         found = [error for errors in threads.map(lambda r: errors_of(peer, r), told) for error in errors]
     assert found == []
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_mapping_case_is_valid(name: str, hapi_r4: HapiPeer) -> None:
+    assert [error for resource in CASES[name]["fhir"].values() for error in errors_of(hapi_r4, resource)] == []

@@ -16,7 +16,7 @@ from bridge.sources.element_plans import NOTED
 from bridge.translate.effects import Effects, changed, wanted_paths
 from bridge.translate.explanation import AttributeRule, Kind
 from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, WANTED, Headers, PersonName, Value
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from bridge.translate.occurrences import Path
 from tests.builders import STUDY, a_translator
 
@@ -34,6 +34,16 @@ FIXED: dict[str, Value] = {
     "CodingSchemeDesignator": "LN",
     "UniversalEntityIDType": "ISO",
     "LocalNamespaceEntityID": "NEAR",
+    "TypeOfPatientID": "RFID",
+    "FrameLaterality": "L",
+    "MeasurementLaterality": "L",
+}
+MODIFIER = "AnatomicRegionSequence.AnatomicRegionModifierSequence"
+FIXED_AT: dict[str, Value] = {
+    f"{MODIFIER}.CodeValue": "7771000",
+    f"{MODIFIER}.CodingSchemeDesignator": "SCT",
+    "ProcedureCodeSequence.CodingSchemeDesignator": "99X",
+    "CodingSchemeIdentificationSequence.CodingSchemeDesignator": "99X",
 }
 OF_VR: dict[str, Value] = {"DA": "20240301", "TM": "091500", "DT": "20240301091500", "AS": "040Y"}
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
@@ -44,29 +54,53 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "RequestedProcedureCodeSequence": CODE,
     "ReasonForRequestedProcedureCodeSequence": CODE,
     "AnatomicRegionSequence": CODE,
+    "AnatomicRegionModifierSequence": CODE,
+    "PersonIdentificationCodeSequence": CODE,
     "IssuerOfPatientIDQualifiersSequence": DESIGNATOR,
+    "IssuerOfAccessionNumberSequence": DESIGNATOR,
+    "OrderPlacerIdentifierSequence": DESIGNATOR,
+    "OrderFillerIdentifierSequence": DESIGNATOR,
+    "IssuerOfAdmissionIDSequence": DESIGNATOR,
+    "IssuerOfTheSpecimenIdentifierSequence": DESIGNATOR,
+    "IssuerOfTheContainerIdentifierSequence": DESIGNATOR,
 }
 """What an item needs for a row of a whole sequence."""
 
-TITLES = ("ConceptNameCodeSequence", "DocumentTitle", "ContentLabel")
+TITLES = ("DocumentTitle", "ConceptNameCodeSequence", "ContentLabel")
+REQUESTS = ("", "RequestAttributesSequence.", "ReferencedRequestSequence.")
 PROCEDURES = ("ProcedureCodeSequence", "RequestAttributesSequence.ProcedureCodeSequence")
-REASONS = tuple(f"{outer}ReasonForRequestedProcedureCodeSequence" for outer in ("", "RequestAttributesSequence."))
+REASONS = tuple(f"{outer}ReasonForRequestedProcedureCodeSequence" for outer in REQUESTS)
+DATES = ("SeriesDate", "PerformedProcedureStepStartDate", "AcquisitionDate", "AcquisitionDateTime")
+SHARED, EACH = (f"{groups}FunctionalGroupsSequence.FrameAnatomySequence" for groups in ("Shared", "PerFrame"))
+REGIONS = ("AnatomicRegionSequence", f"{SHARED}.AnatomicRegionSequence", f"{EACH}.AnatomicRegionSequence")
+SIDES = ("Laterality", "ImageLaterality", f"{SHARED}.FrameLaterality", f"{EACH}.FrameLaterality")
 WITHOUT: dict[str, tuple[str, ...]] = {
     "ProcedureCodeSequence.LongCodeValue": ("ProcedureCodeSequence.CodeValue",),
     "ProcedureCodeSequence.URNCodeValue": ("ProcedureCodeSequence.CodeValue", "ProcedureCodeSequence.LongCodeValue"),
-    "ProcedureCodeSequence.CodingSchemeIdentificationSequence.CodingSchemeUID": (
-        "ProcedureCodeSequence.CodingSchemeDesignator",
-    ),
-    "RequestedProcedureCodeSequence": PROCEDURES,
-    "RequestAttributesSequence.RequestedProcedureCodeSequence": PROCEDURES,
-    "ReasonForTheRequestedProcedure": REASONS,
-    "RequestAttributesSequence.ReasonForTheRequestedProcedure": REASONS,
+    **{f"{outer}RequestedProcedureCodeSequence": PROCEDURES for outer in REQUESTS},
+    **{f"{outer}ReasonForTheRequestedProcedure": REASONS for outer in REQUESTS},
     "IssuerOfPatientID": ("IssuerOfPatientIDQualifiersSequence",),
-    "PerformedProcedureStepStartDate": ("SeriesDate",),
-    "PerformedProcedureStepStartTime": ("SeriesDate",),
-    "BodyPartExamined": ("AnatomicRegionSequence",),
-    "ImageLaterality": ("Laterality",),
-    "DocumentTitle": TITLES[:1],
+    "PerformedLocation": ("InstitutionalDepartmentName",),
+    "DeviceSerialNumber": ("DeviceUID",),
+    "SpecimenDescriptionSequence.SpecimenUID": ("SpecimenDescriptionSequence.IssuerOfTheSpecimenIdentifierSequence",),
+    "ContainerIdentifier": ("SpecimenDescriptionSequence",),
+    "IssuerOfTheContainerIdentifierSequence": ("SpecimenDescriptionSequence",),
+    "PerformedProcedureStepStartDate": DATES[:1],
+    "PerformedProcedureStepStartTime": DATES[:1],
+    "AcquisitionDate": DATES[:2],
+    "AcquisitionTime": DATES[:2],
+    "AcquisitionDateTime": DATES[:3],
+    "PerFrameFunctionalGroupsSequence.FrameContentSequence.FrameAcquisitionDateTime": DATES,
+    f"{SHARED}.AnatomicRegionSequence": (REGIONS[0], REGIONS[2]),
+    f"{EACH}.AnatomicRegionSequence": REGIONS[:2],
+    "SegmentSequence.AnatomicRegionSequence": REGIONS,
+    "BodyPartExamined": (*REGIONS, "SegmentSequence"),
+    "ImageLaterality": SIDES[:1],
+    f"{SHARED}.FrameLaterality": (*SIDES[:2], "MeasurementLaterality", MODIFIER),
+    f"{EACH}.FrameLaterality": (*SIDES[:2], "MeasurementLaterality", MODIFIER),
+    "MeasurementLaterality": SIDES,
+    MODIFIER: (*SIDES, "MeasurementLaterality"),
+    "ConceptNameCodeSequence.CodeMeaning": TITLES[:1],
     "ContentLabel": TITLES[:2],
     "ImageType": TITLES,
 }
@@ -76,6 +110,8 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 def value_of(path: Path) -> Value:
     keyword, vr = path[-1], WANTED[path[-1]]
     number = sum(map(ord, ".".join(path))) % 997 + 1
+    if ".".join(path) in FIXED_AT:
+        return FIXED_AT[".".join(path)]
     if keyword in FIXED:
         return FIXED[keyword]
     if vr in FLOAT_VRS | INTEGER_VRS:

@@ -45,6 +45,17 @@ TOKENS = {"token_url": "http://login.example/token"}
         ({"sources": [ORTHANC | {"url": "http://u:p@h"}]}, "sources[0].url"),
         ({"sources": [ORTHANC | {"usrname": "x"}]}, "sources[0].usrname: unknown setting. Did you mean username?"),
         ({"sources": [ORTHANC, ORTHANC]}, "twice: pacs"),
+        ({"identity": {"study_id_system": "mrn"}}, "identity.study_id_system: found 'mrn'; allowed: a URI such as"),
+        (
+            {"identity": {"ae_titles": {"CT1": {"zone": "UTC"}}}},
+            "identity.ae_titles.CT1.zone: unknown setting. Did you mean time_zone?",
+        ),
+        (
+            {"identity": {"ae_titles": {"CT1": {"time_zone": "Vienna"}}}},
+            "identity.ae_titles.CT1.time_zone: found 'Vienna'; allowed: an IANA",
+        ),
+        ({"translation": {"unmapped": "text"}}, "translation.unmapped: unknown setting. Did you mean unmapped_codes?"),
+        ({"translation": {"unmapped_codes": "local"}}, "unmapped_codes = local needs local_code_system"),
         ({"time_zone": "Vienna"}, "time_zone: found 'Vienna'; allowed: an IANA time zone"),
         ({"workers": "many"}, "workers: found 'many'; allowed"),
         ({"sinks": [{"kind": "fhir_server", "name": "lake", "url": "http://h"}]}, "lake"),
@@ -89,6 +100,8 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
     for section in (
         *sections,
+        config.AeTitleIdentity,
+        config.Translation,
         config.OrthancSource,
         config.DicomServerSource,
         config.DicomWebSource,
@@ -99,7 +112,7 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         connections.ClientTls,
     ):
         for name in section.model_fields:
-            if name not in ("sources", "sinks", "api", "identity", "issuers"):
+            if name not in ("sources", "sinks", "api", "identity", "translation", "issuers"):
                 assert f"{name} = " in text, name
 
 
@@ -116,6 +129,8 @@ def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
     loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b", "DICOM_SECRET": "c", "VNA_SECRET": "d"})
     assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs", "cloud", "vna", "oldpacs"]
     assert loaded.identity.issuers
+    assert loaded.identity.ae_titles["CT1"].time_zone == "Europe/Vienna"
+    assert loaded.translation.code_maps == tmp_path / "code-maps"
 
 
 def test_paths_count_from_the_file(tmp_path: Path) -> None:

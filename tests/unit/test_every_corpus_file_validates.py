@@ -15,7 +15,7 @@ from bridge.errors import InvalidFile, RejectedInput
 from bridge.model import StudyResult
 from bridge.sources.part10 import read_headers
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from hospital import plan, write
 from hospital.clinical import resources
 from tests.builders import a_translator

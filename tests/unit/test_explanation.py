@@ -11,7 +11,7 @@ from bridge.translate import occurrences
 from bridge.translate.effects import MAXIMUM_SAMPLE, sample
 from bridge.translate.explanation import Explained, Level, Outcome, StudyExplanation, explain
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from bridge.translate.occurrences import Occurrence, Occurrences, Path
 from tests.builders import STUDY, a_translator, headers
 
@@ -128,7 +128,7 @@ def test_a_study_that_is_rejected_rejects_what_it_would_carry() -> None:
     assert study.result is None
     assert study.refused.startswith("PatientID: the instances of this study name different patients")
     assert told(study, "StudyDate").outcome is Outcome.REJECTED
-    assert told(study, "Manufacturer").outcome is not Outcome.REJECTED
+    assert told(study, "SliceThickness").outcome is not Outcome.REJECTED
     assert study.rejected
 
 

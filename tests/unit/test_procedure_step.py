@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from bridge.errors import RejectedInput
 from bridge.model import Rejection, Resource, StudyResult
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from bridge.translate.procedure_step import ProcedureStep, ProcedureStepStatus
 from tests.builders import STUDY, a_translator, headers
 

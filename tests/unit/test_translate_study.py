@@ -14,7 +14,7 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 from bridge.errors import RejectedInput
 from bridge.model import ImagingStudyStatus, StudyResult
 from bridge.translate.headers import Headers
-from bridge.translate.identity import Issuers
+from bridge.translate.identifiers import Issuers
 from tests.builders import STUDY, a_dataset, a_translator, headers
 
 
