@@ -21,8 +21,8 @@ HEARTBEATS_PER_LEASE = 3
 
 
 class Loops:
-    """One thread for each source's polls, one for sweeps, one for verify passes, one for rechecks, `workers` for
-    studies, one for each sink and for each of the `others` (name → step), a heartbeat.
+    """One thread for each source's polls, one each for sweeps, verify passes, rechecks and translating all again,
+    `workers` for studies, one for each sink and for each of the `others` (name → step), a heartbeat.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -43,6 +43,7 @@ class Loops:
             ("sweep", pipeline.sweep),
             ("verify", pipeline.verify),
             ("recheck", pipeline.recheck),
+            ("retranslate", pipeline.retranslate),
         ]
         steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]
         steps += [(f"study-{n}", pipeline.translate) for n in range(workers)]

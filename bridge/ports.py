@@ -26,6 +26,9 @@ VERIFY_QUEUE = "verify"
 RECHECK_QUEUE = "recheck"
 """Sinks of which a part of what was delivered is compared again, one part after another; key: sink. Recurring."""
 
+RETRANSLATE_QUEUE = "retranslate"
+"""While everything known is translated again, part by part, since the translation changed; key: `all`."""
+
 INSTANCE_QUEUE = "instance"
 """Parked instances; key: Study Instance UID/source/instance or path."""
 
@@ -273,6 +276,14 @@ class PipelineState(WorkTable, Protocol):
     def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None: ...
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...
+
+    def begin_retranslation(self, fingerprint: str, now: float) -> bool:
+        """Notes by what the studies are translated; work in RETRANSLATE_QUEUE when that changed. Result: whether."""
+        ...
+
+    def commit_retranslation(self, claim: Claim, studies: int, now: float) -> None:
+        """Marks the next so many studies that are known, less what waits anyway; ends the claim after the last."""
+        ...
 
     def receipts(self, sink: str, studies: Sequence[str]) -> dict[str, Receipt]: ...
 

@@ -13,6 +13,7 @@ from bridge.model import Receipt, StudyResult, StudyState
 from bridge.ports import (
     POLL_QUEUE,
     RECHECK_QUEUE,
+    RETRANSLATE_QUEUE,
     STUDY_QUEUE,
     SWEEP_QUEUE,
     VERIFY_QUEUE,
@@ -39,6 +40,9 @@ VERIFIED_PER_PASS = 200
 REPLAY_GRACE_S = 600.0
 CONFLICTS_TRIED = 5
 """So often a study is delivered anew when somebody else changed it meanwhile, before it waits for a person."""
+
+RETRANSLATED_AT_ONCE = 500
+"""So many studies wait at most because the translation changed: what changes in the archives is soon their turn."""
 
 RECHECK_S = 60.0
 """Seconds between the passes in which a part of what was delivered is compared with a sink again."""
@@ -91,6 +95,8 @@ class Pipeline:
         verified = [name for name, source in self.sources.items() if source.verify_s]
         self.state.ensure(VERIFY_QUEUE, verified, self.clock())
         self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
+        if self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
+            log.warning("the translation changed: every study that is known is translated again, from what is kept")
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
@@ -119,6 +125,13 @@ class Pipeline:
         claims = self.state.claim(RECHECK_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
             self._guarded(claim, partial(self._recheck, claim))
+        return len(claims)
+
+    def retranslate(self, worker: str) -> int:
+        """Marks the next part of what is known, after the translation changed."""
+        claims = self.state.claim(RETRANSLATE_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
+        for claim in claims:
+            self._guarded(claim, partial(self._retranslate, claim))
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
@@ -246,6 +259,9 @@ class Pipeline:
         self.state.commit_recheck(claim.key, min(share, 1.0), self.clock())
         self.state.reschedule(claim, self.clock() + RECHECK_S)
 
+    def _retranslate(self, claim: Claim) -> None:
+        self.state.commit_retranslation(claim, RETRANSLATED_AT_ONCE, self.clock())
+
     def _study(self, claim: Claim) -> None:
         uid = claim.key
         failure = self._read(uid)
@@ -321,7 +337,7 @@ class Pipeline:
         where = place(error)
         log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
         message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
-        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE}:
+        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE}:
             self._retry(claim, SourceUnavailable(message))
         else:
             self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": where})

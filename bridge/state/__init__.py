@@ -1,14 +1,14 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
 from bridge.state.database import Database
-from bridge.state.deliveries import Deliveries
+from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
 from bridge.state.subscriptions import Subscriptions
 
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Deliveries):
+class State(Search, Subscriptions, Retranslation):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

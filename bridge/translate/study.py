@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bridge.errors import RejectedInput
 from bridge.model import ImagingStudyStatus, Rejection, Resource, Row, StudyResult, WadoEndpoint
+from bridge.translate.fingerprint import fingerprint
 from bridge.translate.headers import Headers
 from bridge.translate.identity import other_patient, patient
 from bridge.translate.imaging_study import announced, endpoint, imaging_study, rejected_study, withdrawn
@@ -36,6 +37,11 @@ class Translator:
     order: tuple[str, ...]
     endpoints: Mapping[str, WadoEndpoint]
     columns: tuple[RowColumn, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one when the same headers may become other resources: a setting, a code table, a rule changed."""
+        return fingerprint(self.site, self.order, self.endpoints)
 
     def translate(
         self,

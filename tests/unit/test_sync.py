@@ -12,6 +12,7 @@ from bridge.model import Receipt, StudyResult, StudyState
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.headers import Headers
+from bridge.translate.identifiers import Issuers
 from bridge.translate.validate import validate
 from tests.archive_fake import FakeArchive, FakeSink
 from tests.builders import STUDY, a_translator, headers
@@ -375,6 +376,35 @@ def test_all_that_was_delivered_is_compared_again_once_in_so_many_hours(tmp_path
     seen = [s.study_instance_uid for s in rig.ehr.states[before:]]
     assert set(seen) == set(studies)
     assert len(rig.lake.states) == len(studies)
+    state.close()
+
+
+def test_a_changed_setting_reaches_every_study_without_reading_an_archive(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'state.db'}")
+    rig = Rig(state)
+    studies = [f"{STUDY}.{n}" for n in range(1, 6)]
+    for uid in studies:
+        rig.a.put(headers(study=uid))
+    rig.run(30)
+    assert len(rig.ehr.states) == 5
+    rig.pipeline.prepare()
+    assert not rig.pipeline.retranslate("w")  # nothing changed
+    rig.a.down = True
+    again = Rig(state)
+    again.now, again.a.down, again.b.down = rig.now, True, True
+    again.pipeline.translator = a_translator(issuers=Issuers({}, "http://new.example/mrn"))
+    again.pipeline.prepare()
+    for _ in range(20):
+        again.now += 1
+        while again.pipeline.retranslate("w") or again.pipeline.translate("w") or again.pipeline.deliver("ehr", "w"):
+            pass
+    told = again.ehr.newest()
+    assert sorted(told) == studies
+    for one in told.values():
+        (patient,) = one.of_type("Patient")[-1:]
+        assert patient.content is not None
+        assert patient.content["identifier"][0]["system"] == "http://new.example/mrn"
+    assert state.items(queue="retranslate") == []
     state.close()
 
 
