@@ -64,8 +64,9 @@ class Deliveries(Resources):
             return list(connection.execute(ordered).scalars())
 
     def deliveries(self) -> dict[str, int]:
-        """sink → how many studies it has."""
-        statement = select(delivered.c.sink, func.count()).group_by(delivered.c.sink).order_by(delivered.c.sink)
+        """sink → how many studies it has, by the receipts of those that give any; what was deleted there is not had."""
+        had = select(delivered.c.sink, func.count()).where(delivered.c.reference != "")
+        statement = had.group_by(delivered.c.sink).order_by(delivered.c.sink)
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
 
