@@ -148,7 +148,9 @@ def jwks(config_file: ConfigOption = None) -> None:
 def status(
     config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data"), as_json: JsonOption = False
 ) -> None:
-    """Show what waits, fails and is parked, and what is held. Works beside a running bridge.
+    """Show what waits, fails and is parked, what is held, and how many studies each FHIR server has.
+
+    Works beside a running bridge.
 
     Example: bridge status --json
     """
@@ -162,6 +164,11 @@ def status(
         table.add_row(*(str(queue.get(k, "")) for k in ("queue", "waiting", "failing", "parked", "oldest_s", "error")))
     console = Console()
     console.print(table)
+    if found["sinks"]:
+        has = Table("sink", "studies delivered")
+        for name, studies in found["sinks"].items():
+            has.add_row(name, str(studies))
+        console.print(has)
     console.print("Held: " + (", ".join(f"{n} {kind}" for kind, n in found["resources"].items()) or "nothing yet"))
 
 

@@ -224,7 +224,8 @@ class FhirServerSink(_Section):
     patients: Literal["match", "create", "logical", "match_operation"] = Field(
         default="match",
         description="match: refer to the one Patient that has the identifier, else by identifier alone; create: make "
-        "the Patient that is missing; logical: by identifier alone; match_operation: ask Patient/$match",
+        "the Patient that is missing, if its identifier has a system; logical: by identifier alone; match_operation: "
+        "ask Patient/$match",
     )
     identity_check: tuple[Literal["birthDate", "gender", "family"], ...] = Field(
         default=("birthDate", "gender", "family"),

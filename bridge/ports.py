@@ -291,6 +291,10 @@ class PipelineState(WorkTable, Protocol):
         """Ends the claims of what a sink has, and keeps its receipts. A lost lease ends nothing and is no error."""
         ...
 
+    def introduce(self, sink: str, now: float) -> None:
+        """Marks everything that is known for a sink that is new here; once."""
+        ...
+
     def commit_recheck(self, sink: str, share: float, now: float) -> None:
         """Marks the next share (0 to 1) of the studies that were delivered to a sink, after those of the last call."""
         ...

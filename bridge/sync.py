@@ -89,7 +89,8 @@ class Pipeline:
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
 
     def prepare(self) -> None:
-        """Rows for every source's polls and sweeps; those of sources no longer configured are removed."""
+        """Rows for every source's polls and sweeps; those of sources no longer configured are removed. A server that is
+        new is to get all that is known."""
         self.state.ensure(POLL_QUEUE, self.sources, self.clock())
         self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
         verified = [name for name, source in self.sources.items() if source.verify_s]
@@ -97,6 +98,8 @@ class Pipeline:
         self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
         if self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
             log.warning("the translation changed: every study that is known is translated again, from what is kept")
+        for name in (name for name, sink in self.sinks.items() if not sink.wants_rows):
+            self.state.introduce(name, self.clock())
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""

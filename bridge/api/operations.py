@@ -20,6 +20,8 @@ class OperationsState(Protocol):
 
     def counts(self) -> dict[str, int]: ...
 
+    def deliveries(self) -> dict[str, int]: ...
+
     def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]: ...
 
     def replay(self, queue: str, key: str, now: float) -> None: ...
@@ -33,9 +35,10 @@ class Replay(BaseModel):
 
 
 def status(state: OperationsState, now: float) -> dict[str, Any]:
-    """Queues with what waits, fails and is parked, the last error of each, and resources held.
+    """Queues with what waits, fails and is parked, the last error of each, resources held, and what FHIR servers have.
 
-    Result  {"queues": [{queue, waiting, failing, parked, oldest_s, error}], "resources": {type: count}}
+    Result  {"queues": [{queue, waiting, failing, parked, oldest_s, error}], "resources": {type: count},
+            "sinks": {name: studies}}
     """
     queues = []
     for queue, waiting, parked, failing, oldest in state.depth():
@@ -45,7 +48,7 @@ def status(state: OperationsState, now: float) -> dict[str, Any]:
             {"queue": queue, "waiting": waiting, "failing": failing, "parked": parked, "oldest_s": oldest_s}
             | ({"error": errors[0]} if errors else {})
         )
-    return {"queues": queues, "resources": state.counts()}
+    return {"queues": queues, "resources": state.counts(), "sinks": state.deliveries()}
 
 
 def router(state: OperationsState, clock: Callable[[], float]) -> APIRouter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID, uuid5
@@ -13,6 +13,7 @@ from bridge.follow.subscription_r4 import BACKPORT
 from bridge.follow.versions import R5
 from bridge.model import Change, ChangeAction, Resource, StoredResource
 from bridge.translate.meta import instant, with_meta
+from bridge.translate.r5 import to_r5
 
 _NAMESPACE = UUID("0f4a9a55-1d0b-57c5-8a53-6b8f6a0c5e11")
 _REQUESTS = {
@@ -126,12 +127,15 @@ def status_r5(base: str, told: Notification) -> Resource:
 
 
 def _bundle_r5(base: str, told: Notification) -> Resource:
+    status = {"fullUrl": f"urn:uuid:{_id(told, 'status')}", "resource": status_r5(base, told)}
+    full = told.payload is Payload.FULL_RESOURCE
+    found = [_entry(base, told, event.change, to_r5) for event in told.events] if full else []
     return {
         "resourceType": "Bundle",
         "id": _id(told, "bundle"),
         "type": "subscription-notification",
         "timestamp": instant(told.now),
-        "entry": [{"fullUrl": f"urn:uuid:{_id(told, 'status')}", "resource": status_r5(base, told)}],
+        "entry": [status, *found],
     }
 
 
@@ -140,12 +144,13 @@ def _since_start(told: Notification) -> int:
     return told.events[-1].number if told.type is NotificationType.EVENT else told.subscription.events
 
 
-def _entry(base: str, told: Notification, change: Change) -> Resource:
+def _entry(base: str, told: Notification, change: Change, project: Callable[[Resource], Resource] = dict) -> Resource:
+    """What a change did; the resource as it made it, `project`ed to a FHIR version, where contents are told."""
     method, status = _REQUESTS[change.action]
     url = change.resource_type if method == "POST" else f"{change.resource_type}/{change.id}"
     entry: Resource = {"fullUrl": _place(base, change)}
     if change.revision in told.contents and change.action is not ChangeAction.DELETED:
-        entry["resource"] = with_meta(told.contents[change.revision])
+        entry["resource"] = project(with_meta(told.contents[change.revision]))
     return entry | {"request": {"method": method, "url": url}, "response": {"status": status}}
 
 

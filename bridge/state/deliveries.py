@@ -14,7 +14,7 @@ from bridge.state.schema import delivered, study
 from bridge.state.work import BATCH
 
 _RECHECK = "sink:"
-"""The cursor of the studies compared with a sink again."""
+"""The cursor of the studies compared with a sink again; there is one for every sink that the state has seen."""
 
 
 class Deliveries(Resources):
@@ -64,10 +64,21 @@ class Deliveries(Resources):
             return list(connection.execute(ordered).scalars())
 
     def deliveries(self) -> dict[str, int]:
-        """sink → how many studies it has."""
-        statement = select(delivered.c.sink, func.count()).group_by(delivered.c.sink).order_by(delivered.c.sink)
+        """sink → how many studies it has, by the receipts of those that give any; what was deleted there is not had."""
+        had = select(delivered.c.sink, func.count()).where(delivered.c.reference != "")
+        statement = had.group_by(delivered.c.sink).order_by(delivered.c.sink)
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def introduce(self, sink: str, now: float) -> None:
+        """Marks everything that is known for a sink that is new here; once."""
+        place = f"{_RECHECK}{sink}"
+        if self.position(place) is not None:
+            return
+        with self._db.write() as connection:
+            known = connection.execute(select(study.c.study_instance_uid)).scalars().all()
+            self._mark(connection, sink_queue(sink), known, now, 0.0, 0.0)
+            self._move(connection, place, "")
 
     def commit_recheck(self, sink: str, share: float, now: float) -> None:
         """Marks the next share (0 to 1) of the studies delivered to a sink; round again after the last."""

@@ -64,7 +64,7 @@ def test_no_event_is_lost_whoever_is_killed(bridge: BridgeProcess, receivers: li
     topic, criteria, r5 = receivers
     by = create(bridge, by_topic(topic.url, "ImagingStudy?modality=CT", content="full-resource", header=["X-Key: k"]))
     create(bridge, by_criteria(criteria.url))
-    create(bridge, in_r5(r5.url, maxCount=3), "application/fhir+json; fhirVersion=5.0")
+    create(bridge, in_r5(r5.url, content="full-resource", maxCount=3), "application/fhir+json; fhirVersion=5.0")
     bridge.wait_for("handshakes", lambda: topic.bundles() and r5.bundles())
     put(tmp_path, 0)
     bridge.wait_for("the first event", lambda: numbers(topic) == [1])

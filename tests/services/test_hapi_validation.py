@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge.translate.r5 import to_r5
 from tests.cases.test_cases import CASES
 from tests.corpus import Corpus
 from tests.services.hapi import HapiPeer
@@ -16,7 +17,7 @@ from tests.shared import CORPUS, NO_CORPUS
 
 Resource = dict[str, Any]
 
-AS_MADE: dict[str, Callable[[Resource], Resource]] = {"hapi_r4": dict}
+AS_MADE: dict[str, Callable[[Resource], Resource]] = {"hapi_r4": dict, "hapi_r5": to_r5}
 """Fixture of a server → how a resource of the bridge is told to it."""
 
 NEWER_THAN_HAPI = {"DOC", "RWV"}

@@ -131,7 +131,7 @@ def test_an_answer_that_never_comes_after_the_work_was_done_makes_no_second_stud
     for kind in ({}, {"client_ids": False}, {"client_ids": False, "conditional": False}):
         server = FhirFake(**kind)
         sink = a_sink(server)
-        server.after = lambda r: _timeout(r) if about(uid)(r) else None
+        server.after = lambda r: timed_out(r) if about(uid)(r) else None
         (outcome,) = sink.deliver([a_state(uid)])
         assert isinstance(outcome, SinkUnavailable)
         assert outcome.retry_after_s  # what is still under way must not be overtaken by a reading
@@ -143,14 +143,14 @@ def test_an_answer_that_never_comes_after_the_work_was_done_makes_no_second_stud
 
 def test_a_bundle_without_an_answer_is_not_followed_by_its_parts() -> None:
     server = FhirFake(client_ids=False, conditional=False)
-    server.after = lambda r: _timeout(r) if b'"transaction"' in r.content else None
+    server.after = lambda r: timed_out(r) if b'"transaction"' in r.content else None
     states = [a_state(a_study()) for _ in range(3)]
     outcomes = a_sink(server).deliver(states)
     assert all(isinstance(o, SinkUnavailable) for o in outcomes)
     assert all(len(studies(server, s.study_instance_uid)) == 1 for s in states)
 
 
-def _timeout(request: httpx.Request) -> httpx.Response:
+def timed_out(request: httpx.Request) -> httpx.Response:
     raise httpx.ReadTimeout("slow", request=request)
 
 
@@ -255,7 +255,7 @@ def test_an_r5_server_gets_r5() -> None:
 # --- races ------------------------------------------------------------------------------------------------------------
 
 
-def _another(server: FhirFake, state: StudyState, **policy: Any) -> Fault:
+def another(server: FhirFake, state: StudyState, **policy: Any) -> Fault:
     """A second bridge that delivers the same study at the moment when the first one writes it."""
     other = a_sink(server, **policy)
 
@@ -274,7 +274,7 @@ def _another(server: FhirFake, state: StudyState, **policy: Any) -> Fault:
 def test_two_bridges_that_race_leave_one_study_and_one_patient(kind: dict[str, Any]) -> None:
     server, policy = FhirFake(**kind), {"subjects": SubjectPolicy("create")}
     state = a_state(a_study())
-    server.fault = _another(server, state, **policy)
+    server.fault = another(server, state, **policy)
     sink, outcome = a_sink(server, **policy), None
     for _ in range(3):  # a conflict is tried again
         (outcome,) = sink.deliver([state])

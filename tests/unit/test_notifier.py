@@ -18,9 +18,11 @@ from bridge.api.subscription import SubscriptionLimits
 from bridge.errors import SinkUnavailable, StateUnavailable
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.state import State
+from tests.builders import STUDY, a_translator, headers
 from tests.subscribing import REPORTS, TOPIC, by_criteria, by_topic, in_r5, told
 from tests.unit.test_changefeed import commit
 from tests.unit.test_changefeed import state as state
+from tests.validity import told_wrong
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -248,6 +250,34 @@ def test_r5_is_spoken_where_it_was_asked_for(rig: Rig) -> None:
     assert rig.get("/Subscription", accept=R5_TYPE)["total"] == 1
     status = valid(rig.get(f"/Subscription/{made['id']}/$status")["entry"][0]["resource"], "5.0")
     assert (status["type"], status["eventsSinceSubscriptionStart"]) == ("query-status", "2")
+
+
+def test_r5_brings_resources_in_r5_as_their_events_made_them(rig: Rig) -> None:
+    made = rig.post(in_r5(HOOK, content="full-resource", maxCount=10), media_type=R5_TYPE)
+    rig.run()
+    study = dict(a_translator().translate(STUDY, {"a": (headers(),)}).resources[-1])
+    rig.commit(1, **study | {"id": "s1"})
+    rig.commit(1, **study | {"id": "s1", "description": "again"})
+    with rig.state._db.write() as connection:
+        rig.state._put(connection, "ImagingStudy", "s1", None, rig.now)
+    rig.run()
+    notified = rig.hook.bundles()[-1]
+    asked_again = rig.get(f"/Subscription/{made['id']}/$events")
+    for bundle in (notified, asked_again):
+        assert told_wrong(bundle, "r5") == []
+        created, updated, deleted = bundle["entry"][1:]
+        assert [e["request"]["method"] for e in (created, updated, deleted)] == ["POST", "PUT", "DELETE"]
+        assert created["resource"]["series"][0]["modality"] == {"coding": [study["series"][0]["modality"]]}
+        assert (updated["resource"]["description"], updated["resource"]["meta"]["versionId"]) == ("again", "2")
+        assert "resource" not in deleted
+    assert told(notified)["events"] == dict.fromkeys((1, 2, 3), f"{BASE}/ImagingStudy/s1")
+    assert "resource" not in str(rig.get(f"/Subscription/{made['id']}/$events?content=id-only")["entry"][1:])
+
+
+def test_reports_which_have_no_r5_form_are_told_by_id(rig: Rig) -> None:
+    made = rig.post(in_r5(HOOK, topic=REPORTS), media_type=R5_TYPE)
+    outcome = rig.get(f"/Subscription/{made['id']}/$events?content=full-resource", 400)
+    assert "DiagnosticReport is not given in R5" in outcome["issue"][0]["diagnostics"]
 
 
 def test_whoever_is_down_misses_nothing_and_delays_nobody(rig: Rig) -> None:

@@ -44,7 +44,7 @@ class Rig:
             steps = (self.pipeline.poll, self.pipeline.sweep, self.pipeline.verify, self.pipeline.translate)
             while any(step("w") for step in steps):
                 pass
-            for name in ("ehr", "lake"):
+            for name in self.pipeline.sinks:
                 try:
                     while self.pipeline.deliver(name, "w"):
                         pass
@@ -406,6 +406,20 @@ def test_a_changed_setting_reaches_every_study_without_reading_an_archive(tmp_pa
         assert patient.content["identifier"][0]["system"] == "http://new.example/mrn"
     assert state.items(queue="retranslate") == []
     state.close()
+
+
+def test_a_sink_that_is_new_gets_all_that_is_known_once(rig: Rig) -> None:
+    studies = [f"{STUDY}.{n}" for n in range(1, 8)]
+    rig.a.put(*(headers(study=uid) for uid in studies))
+    rig.run()
+    later = FakeSink("later")
+    rig.pipeline.sinks = {**rig.pipeline.sinks, "later": later}
+    before = len(rig.ehr.states)
+    for _ in range(2):  # also when the bridge is started again
+        rig.pipeline.prepare()
+        rig.run()
+        assert sorted(s.study_instance_uid for s in later.states) == studies
+    assert len(rig.ehr.states) == before
 
 
 def test_a_broken_instance_is_parked_the_study_goes_on_and_the_repair_clears_it(rig: Rig) -> None:

@@ -52,9 +52,9 @@ def capabilities(statement: Resource, owner: str) -> Capabilities:
     version = _VERSIONS.get(".".join(said.split(".")[:2]))
     if version is None:
         raise SinkUnavailable(f"{owner}: the server speaks FHIR {said[:20]!r}; allowed: 4.0, 4.3 and 5.0")
-    rest = next((r for r in _objects(statement.get("rest")) if r.get("mode", "server") == "server"), {})
-    interactions = {i.get("code") for i in _objects(rest.get("interaction"))}
-    types = {str(r.get("type")): _type(r) for r in _objects(rest.get("resource"))}
+    rest = next((r for r in objects(statement.get("rest")) if r.get("mode", "server") == "server"), {})
+    interactions = {i.get("code") for i in objects(rest.get("interaction"))}
+    types = {str(r.get("type")): _type(r) for r in objects(rest.get("resource"))}
     if types and "ImagingStudy" not in types:
         raise SinkUnavailable(f"{owner}: the server does not offer ImagingStudy (metadata): check url")
     return Capabilities(version, "transaction" in interactions, "batch" in interactions, types or None)
@@ -62,14 +62,15 @@ def capabilities(statement: Resource, owner: str) -> Capabilities:
 
 def _type(resource: Resource) -> TypeCapabilities:
     return TypeCapabilities(
-        search="search-type" in {i.get("code") for i in _objects(resource.get("interaction"))},
+        search="search-type" in {i.get("code") for i in objects(resource.get("interaction"))},
         update_create=resource.get("updateCreate") is not False,
         conditional_create=resource.get("conditionalCreate") is True,
         conditional_update=resource.get("conditionalUpdate") is True,
         if_match=resource.get("versioning") == "versioned-update",
-        operations=frozenset(str(o.get("name")).lstrip("$") for o in _objects(resource.get("operation"))),
+        operations=frozenset(str(o.get("name")).lstrip("$") for o in objects(resource.get("operation"))),
     )
 
 
-def _objects(value: object) -> list[Resource]:
+def objects(value: object) -> list[Resource]:
+    """The JSON objects of a list that a server sent; nothing of what is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import orjson
 
 from bridge.errors import Conflict, ProjectError, RefusedByServer, SinkUnavailable
 from bridge.model import Resource
+from bridge.sinks.fhir_server.capabilities import objects
 from bridge.web.answers import Unusable, bounded, explained, retry_after, same_origin
 
 FHIR_JSON = "application/fhir+json"
@@ -61,6 +63,7 @@ class Answer:
     body: Any
     id: str = ""
     version_id: str = ""
+    status: int = 200
 
 
 class FhirClient:
@@ -106,8 +109,11 @@ class FhirClient:
         bundle = self._first_page(kind, parameters)
         found: list[Resource] = []
         for _ in range(MAXIMUM_PAGES):
-            found += [r for e in bundle.get("entry", []) if (r := e.get("resource", {})).get("resourceType") == kind]
-            following = next((x.get("url", "") for x in bundle.get("link", []) if x.get("relation") == "next"), "")
+            resources = objects([entry.get("resource") for entry in objects(bundle.get("entry"))])
+            found += [r for r in resources if r.get("resourceType") == kind and r.get("id")]
+            following = next(
+                (str(x.get("url")) for x in objects(bundle.get("link")) if x.get("relation") == "next"), ""
+            )
             if not following:
                 return found
             if not same_origin(following, self.url):
@@ -207,9 +213,9 @@ class FhirClient:
         body = _parsed(content)
         if not 200 <= response.status_code < 300:
             raise self.error(response.status_code, body, retry_after(response))
-        if content and body is None:
+        if content and not (isinstance(body, dict) and "resourceType" in body):
             raise SinkUnavailable(f"sink {self.name}: the answer is not FHIR JSON: check url")
-        return Answer(body, *written_version(response.headers))
+        return Answer(body, *written_version(response.headers), response.status_code)
 
 
 _FRESH = {"Cache-Control": "no-cache"}
@@ -231,6 +237,13 @@ def _parsed(content: bytes) -> Any:
         return None
 
 
+_CODE = re.compile(r"[a-z-]{1,30}")
+_PLACE = re.compile(
+    r"(Bundle|Endpoint|ImagingStudy|Parameters|Patient)(\.[a-z][A-Za-z0-9]{0,40}(\[[0-9]{1,6}\])?){0,10}"
+)
+"""An element of what is sent, as FHIRPath names it; what a server puts into parentheses after it may quote a value."""
+
+
 def _issues(outcome: Any) -> str:
     """Codes and places of an OperationOutcome; never its text."""
     issues = outcome.get("issue", []) if isinstance(outcome, dict) else []
@@ -239,6 +252,10 @@ def _issues(outcome: Any) -> str:
     named = []
     for issue in issues[:5]:
         if isinstance(issue, dict):
-            places = [e for e in issue.get("expression", []) if isinstance(e, str)]
-            named.append(f"{issue.get('code', '')} {' '.join(places)}".strip())
-    return ": " + "; ".join(named) if named else ""
+            code, given = issue.get("code"), issue.get("expression")
+            told = given[:5] if isinstance(given, list) else []
+            before = [one.partition("(")[0] for one in told if isinstance(one, str)]
+            places = [one for one in before if _PLACE.fullmatch(one)]
+            known = code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+            named.append(" ".join([known, *places]).strip())
+    return ": " + "; ".join(named) if any(named) else ""

@@ -38,6 +38,11 @@ def merged(content: Resource, there: Resource | None) -> Resource:
     return {**kept, **content} | ({"meta": meta} if meta else {})
 
 
+def others_wrote(there: Resource) -> bool:
+    """Whether a resource on the server has elements that are not the bridge's, a server's own narrative aside."""
+    return bool(there.keys() - OURS[str(there["resourceType"])] - {"meta", "text"})
+
+
 def same(content: Resource, there: Resource) -> bool:
     """Whether the server's version says what ours says, whatever else it has."""
     ours = OURS.get(str(content["resourceType"]), frozenset(content)) - {"id"}

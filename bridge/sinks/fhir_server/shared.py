@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bridge.errors import ProjectError
+from bridge.errors import Conflict, ProjectError
 from bridge.model import Resource
 from bridge.sinks.fhir_server.capabilities import Capabilities
 from bridge.sinks.fhir_server.client import FhirClient
@@ -22,6 +22,10 @@ class Endpoints:
     def __init__(self, client: FhirClient, writer: Writer) -> None:
         self._client, self._writer = client, writer
         self._known: dict[tuple[str, str], str] = {}
+
+    def forget(self) -> None:
+        """Somebody may have changed or deleted them since: they are read again."""
+        self._known.clear()
 
     def references(
         self, endpoints: Sequence[Resource], offered: Capabilities, project: Callable[[Resource], Resource]
@@ -78,7 +82,7 @@ class Patients:
             for key, outcome, upsert in zip(wanted, outcomes, upserts, strict=True)
         }
 
-    def _settled(self, written: Written, token: str) -> str:
+    def _settled(self, written: Written, token: str) -> str | ProjectError:
         """The one Patient, should another writer have made the same at the same moment."""
         if not written.created:
             return written.id
@@ -86,7 +90,10 @@ class Patients:
         winner = one_of_several(found)
         if winner is None or winner["id"] == written.id:
             return written.id
-        self._writer.delete("Patient", written.id)
+        try:
+            self._writer.delete("Patient", written.id)
+        except Conflict as error:
+            return error
         return str(winner["id"])
 
 

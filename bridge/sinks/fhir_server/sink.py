@@ -104,6 +104,15 @@ class FhirServerSink:
 
         Raises  SinkUnavailable when the server as a whole cannot be read or written now
         """
+        try:
+            return self._deliver(states)
+        except (RejectedInput, Conflict) as error:
+            if len(states) == 1:
+                return [error]
+        return [outcome for state in states for outcome in self.deliver([state])]
+
+    def _deliver(self, states: Sequence[StudyState]) -> list[Receipt | ProjectError | None]:
+        """All of them with few requests. Raises RejectedInput, Conflict when what they share is refused."""
         jobs = {s.study_instance_uid: _Job(s, study) for s in states if (study := _study(s)) is not None}
         offered = self.offered()
         project = to_r5 if offered.fhir_version == "R5" else _as_it_is
@@ -123,6 +132,7 @@ class FhirServerSink:
                 raise SinkUnavailable(f"sink {self.name}: there is no metadata below url: check url")
             self._offered = capabilities(statement, f"sink {self.name}")
             self._offered_until = self._clock() + CAPABILITIES_KEPT_S
+            self._endpoints.forget()
         return self._offered
 
     def _look(self, jobs: Sequence[_Job]) -> None:
@@ -134,7 +144,7 @@ class FhirServerSink:
                 job.there = self._studies.chosen(found.get(job.uid, []), mine)
                 if job.there is None and (known := self._delivered_as(job)):
                     job.there = self._missing(known)
-            except (RejectedInput, Conflict) as error:
+            except (RejectedInput, Conflict, Doubtful) as error:
                 job.error = error
 
     def _delivered_as(self, job: _Job) -> str:
@@ -210,7 +220,11 @@ class FhirServerSink:
                 if unchanged.version_id and unchanged == job.state.receipt:
                     job.receipt = unchanged
                     continue
-                job.there = self._client.read(f"ImagingStudy/{job.there['id']}")
+                try:
+                    job.there = self._client.read(f"ImagingStudy/{job.there['id']}")
+                except (RejectedInput, Doubtful) as error:
+                    job.error = error
+                    continue
                 if job.there is not None and same(job.study, job.there):
                     job.receipt = self._receipt(str(job.there["id"]), _version(job.there), job.study)
                     continue

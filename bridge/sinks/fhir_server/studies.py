@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 from bridge.errors import Conflict
 from bridge.model import Resource
 from bridge.sinks.fhir_server.client import FhirClient
+from bridge.sinks.fhir_server.content import others_wrote
 from bridge.sinks.fhir_server.races import age
 from bridge.translate.uids import STUDY_UID_SYSTEM
 
@@ -41,14 +42,17 @@ class Studies:
         return found
 
     def chosen(self, found: Sequence[Resource], mine: Set[str]) -> Resource | None:
-        """The one of them that stays. What the bridge made besides it, under the ids `mine`, is deleted.
+        """The one of them that stays. What the bridge made besides it, under the ids `mine`, is deleted, unless others
+        added to it.
 
         Raises  Conflict while there are several
         """
         if len(found) < 2:
             return found[0] if found else None
         for id_ in [str(r["id"]) for r in sorted(found, key=age)[1:] if str(r["id"]) in mine]:
-            self._client.send("DELETE", f"ImagingStudy/{id_}")
+            there = self._client.read(f"ImagingStudy/{id_}")
+            if there is not None and not others_wrote(there):
+                self._client.send("DELETE", f"ImagingStudy/{id_}")
         raise Conflict(
             "ImagingStudy.identifier: the server has several with this Study Instance UID; `bridge dedupe` shows them"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bridge.errors import ProjectError, RejectedInput, SinkUnavailable
 from bridge.model import Resource
 from bridge.sinks.fhir_server.capabilities import Capabilities
-from bridge.sinks.fhir_server.client import FhirClient
+from bridge.sinks.fhir_server.client import Doubtful, FhirClient
 from bridge.translate.same_patient import ELEMENTS, disagreements
 
 REPLACED_DEPTH = 5
@@ -27,7 +27,8 @@ class SubjectPolicy:
     """How a patient is found.
 
     Result  `patients` match: the one Patient with the identifier, else by identifier alone; create: made when there is
-            none; logical: by identifier alone, never looked up; match_operation: Patient/$match, a certain answer only;
+            none, if the identifier has a system: else it could not be told from another's; logical: by identifier
+            alone, never looked up; match_operation: Patient/$match, a certain answer only;
             `identity_check` in which elements the server's Patient must not contradict the images
     """
 
@@ -74,14 +75,14 @@ class Subjects:
         wanted = {(i["system"], i["value"]) for i in _searched(patient)}
         mine = [h for h in hits if wanted & {(i.get("system"), i.get("value")) for i in _identifiers(h)}]
         if not mine:
-            create = patient if self._policy.patients == "create" and _identifiers(patient) else None
+            create = patient if self._policy.patients == "create" and wanted else None
             return Found(_logical(patient), create=create)
         return self._one_of(patient, mine)
 
     def _one_of(self, patient: Resource, records: Sequence[Resource]) -> Found:
         try:
             survivors = {str(s["id"]): s for s in map(self._survivor, records)}
-        except RejectedInput as error:
+        except (RejectedInput, Doubtful) as error:
             return Found(error=error)
         if len(survivors) > 1:
             return Found(error=RejectedInput(_SEVERAL))

@@ -1,5 +1,5 @@
 """Writes resources in the way that a server allows: transaction, else batch, else one request after another; under our
-own ids, else by conditional update, else as new resources."""
+own ids, else by conditional create, else by conditional update, else as new resources."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Upsert:
 
 @dataclass(frozen=True)
 class Written:
-    """What the server did. Result: `version_id` "" when it does not tell; `created` under an id the server gave."""
+    """What the server did. Result: `version_id` "" when not told; `created` just now, under an id the server gave."""
 
     id: str
     version_id: str
@@ -154,7 +154,10 @@ class Writer:
         if not 200 <= status < 300:
             return self._client.error(status, response.get("outcome"))
         named = {k: str(response[k]) for k in ("location", "etag") if k in response}
-        return _written(request, status, *written_version(named))
+        try:
+            return _written(request, status, *written_version(named))
+        except Conflict as error:
+            return error
 
     def _single(self, upsert: Upsert, request: _Request, offered: Capabilities) -> Written | ProjectError:
         """Alone, by the first way that works; SinkUnavailable is raised, what concerns this resource is given back."""
@@ -179,7 +182,7 @@ class Writer:
         answer = self._client.send(
             request.method, request.url, request.body, If_Match=request.if_match, If_None_Exist=request.if_none_exist
         )
-        return _written(request, 200, answer.id, answer.version_id)
+        return _written(request, answer.status, answer.id, answer.version_id)
 
     def _request(self, upsert: Upsert, offered: Capabilities, way: str) -> _Request:
         kind, content = upsert.kind, upsert.content
@@ -194,7 +197,7 @@ class Writer:
         query = f"identifier={_percent(upsert.token)}"
         if way == "conditional update":
             return _Request("PUT", f"{kind}?{query}", body, "", way)
-        return _Request("POST", kind, body, "", way, if_none_exist=query if can.conditional_create else "")
+        return _Request("POST", kind, body, "", way, if_none_exist=query if way == "conditional create" else "")
 
     def _way(self, upsert: Upsert, offered: Capabilities) -> str:
         return self._ways_of(upsert.kind, offered)[0]
@@ -204,7 +207,8 @@ class Writer:
             can = offered.of(kind) or TypeCapabilities()
             self._ways[kind] = (
                 (["put"] if can.update_create else [])
-                + (["conditional update"] if can.conditional_update else [])
+                + (["conditional create"] if can.conditional_create else [])
+                + (["conditional update"] if can.conditional_update and kind != "Patient" else [])
                 + ["post"]
             )
         return self._ways[kind]
@@ -215,10 +219,13 @@ class Writer:
 
 
 def _written(request: _Request, status: int, id_: str, version_id: str) -> Written:
+    """Raises Conflict when a conditional create made nothing, because the same was there by then (R4 3.1.0.8.1)."""
+    if request.if_none_exist and status == 200:
+        raise Conflict(f"{request.url}: somebody else made the same at this moment: it is read again")
     found = request.id or id_
     if not found:
         raise SinkUnavailable("a resource was written, but the server does not tell its id (Location)")
-    return Written(found, version_id, created=not request.id)
+    return Written(found, version_id, created=not request.id and (request.method == "POST" or status == 201))
 
 
 def _percent(token: str) -> str:
