@@ -8,13 +8,10 @@ headers alone, which no pipeline built on it can be faster than.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
-import venv
 import warnings
 from datetime import date
 from pathlib import Path
@@ -23,7 +20,8 @@ import httpx
 import orjson
 from pydicom import dcmread
 
-from bench.results_file import ROOT, Measured, write
+from bench.peer_environment import by_dicom2fhir
+from bench.results_file import Measured, write
 from bridge import config
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.compose import Bridge
@@ -36,8 +34,6 @@ from hospital import generate
 SEED, PATIENTS, RUNS, QUIET_S = 20260101, 240, 5, 1.0
 PORT = 18_973
 WEB = f"http://127.0.0.1:{PORT}"
-PEER = ROOT / ".venv-bench" / "dicom2fhir"
-PEER_PACKAGES = ("dicom2fhir==0.1.25", "fhir.resources==8.0.0")
 
 
 def main() -> None:
@@ -52,8 +48,8 @@ def main() -> None:
         ours = statistics.median(translate_seconds(dicom) for _ in range(RUNS))
         floor = statistics.median(pydicom_seconds(files) for _ in range(RUNS))
         reader = statistics.median(reader_seconds(files) for _ in range(RUNS))
-        peers = [peer_ms(dicom) for _ in range(RUNS)]
-    peer, failed = statistics.median(ms for ms, _ in peers), peers[0][1]
+        peers = [by_dicom2fhir(dicom) for _ in range(RUNS)]
+    peer, failed = statistics.median(one.wall_ms for one in peers), peers[0].failed
     our_ms = 1000 * ours / summary.instances
     n, whole = summary.instances, statistics.median(runs)
     fhir_s, lake_s = (statistics.median(values) for values in zip(*latencies, strict=True))
@@ -169,19 +165,6 @@ def pydicom_seconds(files: list[Path]) -> float:
     for file in files:
         assert dcmread(file, stop_before_pixels=True).StudyInstanceUID
     return time.perf_counter() - started
-
-
-def peer_ms(dicom: Path) -> tuple[float, int]:
-    """(ms per instance of the studies dicom2fhir can translate, studies it cannot); its environment is made once."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        venv.create(PEER, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-    command = [str(python), str(ROOT / "bench" / "peer_dicom2fhir.py"), str(dicom)]
-    done = subprocess.run(command, capture_output=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["instances"], "dicom2fhir translated nothing"
-    return 1000 * float(found["seconds"]) / int(found["instances"]), int(found["failed"])
 
 
 if __name__ == "__main__":

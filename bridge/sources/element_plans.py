@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined]
@@ -46,6 +46,11 @@ REMEMBERED = 50_000
 """A bound: whoever sends private tags at random makes reading slower, not larger."""
 
 
+REMEMBERED_VALUES, REMEMBERED_BYTES = 4, 128
+"""A slice says mostly what the slice before it said: of each kept attribute so many values are remembered, none longer
+than that. Looking one up takes a third of reading it, and instances share it."""
+
+
 class Kind(IntEnum):
     """What an element is to the walk."""
 
@@ -58,7 +63,8 @@ class Kind(IntEnum):
 
 
 class Plan(NamedTuple):
-    """`length_at` where in the head the length stands; `keyword` "": the element is not kept."""
+    """`length_at` where in the head the length stands; `keyword` "": the element is not kept; `plain` is for values of
+    at most REMEMBERED_BYTES."""
 
     tag: int
     length_at: int
@@ -100,6 +106,8 @@ class Plans(dict[bytes, Plan | None]):
         read = partial(read_value, vr, dictionary_vr, self._order)
         usual = vr in ("", dictionary_vr)
         plain = plain_reader(dictionary_vr, self._order) if usual else _never
+        if usual and kind is Kind.KEPT:
+            plain = lru_cache(REMEMBERED_VALUES)(plain)
         length_at = 4 if not vr else 8 if vr in LONG_VRS else 6
         allowed = _ALLOWED.get(vr or dictionary_vr)
         return Plan(tag, length_at, kind, keyword, plain, self._problem(tag, vr), read, allowed)

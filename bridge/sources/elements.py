@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.errors import InvalidFile
-from bridge.sources.element_plans import CHARACTER_SET, IMPLICIT, UNDEFINED, Kind, Plan, Syntax, swallows_elements
+from bridge.sources.element_plans import (
+    CHARACTER_SET,
+    IMPLICIT,
+    REMEMBERED_BYTES,
+    UNDEFINED,
+    Kind,
+    Plan,
+    Syntax,
+    swallows_elements,
+)
 from bridge.sources.text import Charset, charset, charset_problem
 from bridge.sources.window import NEXT_BYTES, Window
 from bridge.translate.headers import MAXIMUM_SEQUENCE_DEPTH, Headers, Value, frames_matter, keyword_of
@@ -144,7 +153,7 @@ class Walk:
                         at = position - base
                         inside = position + length <= have
                         raw = buffer[at : at + length] if inside else self._far(keyword, position, length)
-                        found = plain(raw)
+                        found = plain(raw) if length <= REMEMBERED_BYTES else None
                         if found is None:
                             found = self._unusual(plan, raw, encodings, syntax)
                         if found:

@@ -23,7 +23,7 @@ class NotAnArray(ValueError):
 
 
 def array_items(chunks: Iterable[bytes], longest: int) -> Iterator[Any]:
-    """The items of a JSON array in UTF-8, each as soon as it is complete.
+    """The items of a JSON array in UTF-8, as they arrive; one shorter than the one before may wait for what follows it.
 
     Lenient where real servers are wrong and the meaning is certain: NaN and Infinity are numbers, bytes that are not
     UTF-8 and lone surrogates become U+FFFD. `longest` is the most characters one item may have.
@@ -46,14 +46,14 @@ class _Reader:
         self._longest = longest
         self._text, self._at, self._try_at = "", 0, 0
         self._inside, self._ended, self._comma = False, False, False
-        self._between = ""
+        self._between, self._length = "", 0
         self._scan = json.JSONDecoder().raw_decode
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def feed(self, chunk: bytes, final: bool = False) -> Iterator[Any]:
         self._text += self._decode(chunk, final)
         if len(self._text) >= self._try_at or final:
-            yield from self._whole_items()
+            yield from self._whole_items(final)
             self._text, self._at = self._text[self._at :], 0
             self._try_at = int(len(self._text) * _GROWTH)
         if len(self._text) > self._longest:
@@ -61,7 +61,7 @@ class _Reader:
         if final and not self._ended:
             raise NotAnArray("the text ends before the array does" if self._inside else "not a JSON array")
 
-    def _whole_items(self) -> Iterator[Any]:
+    def _whole_items(self, final: bool) -> Iterator[Any]:
         while (character := self._next()) is not None:
             if self._ended:
                 raise NotAnArray("something follows the array")
@@ -74,7 +74,7 @@ class _Reader:
                     raise NotAnArray("an item is missing before the end")
                 self._ended, self._at = True, self._at + 1
             else:
-                found = self._item()
+                found = self._item(final)
                 if not found:
                     return
                 yield found[0]
@@ -84,12 +84,18 @@ class _Reader:
         self._at = match.end() if match else self._at
         return self._text[self._at] if self._at < len(self._text) else None
 
-    def _item(self) -> tuple[Any] | None:
-        """The item here with the comma after it; None while it, or what follows it, has not arrived."""
-        read = self._alike() or self._any()
+    def _item(self, final: bool) -> tuple[Any] | None:
+        """The item here with the comma after it; None while it, or what follows it, has not arrived.
+
+        What is shorter than the last item is hardly a whole one: more may come before anything else is tried.
+        """
+        read = self._alike()
+        if read is None and (final or len(self._text) - self._at >= self._length):
+            read = self._any()
         if read is None:
             return None
         value, end = read
+        self._length = end - self._at
         match = _SPACE.match(self._text, end)
         after = match.end() if match else end
         if after == len(self._text):

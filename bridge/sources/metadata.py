@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge.model import Rejection
 from bridge.ports import StudyHeaders
+from bridge.translate.dicom_json import InstanceReader
 from bridge.translate.headers import Headers
 
 
@@ -17,14 +18,14 @@ class Metadata:
         self._prefix, self._study = prefix, study_instance_uid
         self._instances: list[Headers] = []
         self._rejected: list[Rejection] = []
-        self._others = 0
+        self._reader, self._others = InstanceReader(), 0
 
     def visit(self, item: Any) -> None:
         """The next item of the list."""
         if not isinstance(item, Mapping):
             self._reject("an instance's metadata is not an object")
             return
-        headers = Headers.from_dicom_json(item)
+        headers = self._reader.headers(item)
         if self._study and headers.text("StudyInstanceUID") not in {"", self._study}:
             self._others += 1
             self._reject("StudyInstanceUID is not that of the study asked for")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from pydicom.datadict import keyword_for_tag
 
@@ -129,7 +129,7 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         of the frames of a multi-frame image, where `frames_matter`, each distinct FrameAnatomySequence and the
         earliest FrameAcquisitionDateTime.
         """
-        if not _SHORTENED.isdisjoint(values):
+        if not SHORTENED.isdisjoint(values):
             values = _in_short(values)
         return cls(dict(sorted(values.items())))
 
@@ -159,24 +159,9 @@ class Headers(Mapping[str, tuple[Value, ...]]):
         strings and strings bare, nulls are empty values."""
         values: dict[str, tuple[Value, ...]] = {}
         for key, attribute in attributes.items():
-            known = _JSON_KEYS[key]
-            if known is None or not isinstance(attribute, dict):
-                continue
-            keyword, vr, plain_type = known
-            raw: Any = attribute.get("Value")
-            if type(raw) is list and len(raw) == 1 and type(raw[0]) is plain_type:  # most values, without a detour
-                one: Any = raw[0]
-                if plain_type is str:
-                    if one.isprintable():
-                        if text := one.strip():
-                            values[keyword] = (text,)
-                        continue
-                elif -_LARGE < one < _LARGE:
-                    values[keyword] = (one,)
-                    continue
-            found = _json_values(vr, raw if isinstance(raw, list) else [] if raw is None else [raw], depth)
-            if found:
-                values[keyword] = found
+            known = JSON_KEYS[key]
+            if known is not None and (found := json_values(known, attribute, depth)):
+                values[known.keyword] = found
         return cls(dict(sorted(values.items()))) if depth else cls.of_instance(values)
 
 
@@ -190,12 +175,12 @@ def column(instances: Sequence[Headers], keyword: str) -> list[tuple[Value, ...]
 
 _EVIDENCE, _REFERENCES = "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"
 _DATES = frozenset({"SeriesDate", "AcquisitionDate", "AcquisitionDateTime"})
-_SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})
+SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})
 
 
 def _in_short(values: Mapping[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
     found = Headers(values)
-    kept = {keyword: value for keyword, value in values.items() if keyword not in _SHORTENED}
+    kept = {keyword: value for keyword, value in values.items() if keyword not in SHORTENED}
     title = found.item("ConceptNameCodeSequence")
     if title.text("CodingSchemeDesignator") == "DCM" and title.text("CodeValue") in REJECTION_TITLES:
         kept[_EVIDENCE] = values.get(_EVIDENCE, ())
@@ -254,18 +239,26 @@ def _dataset_values(vr: str, value: Any) -> tuple[Value, ...]:
     return normal_values(vr, [("" if v is None else v) for v in value] if many else [value])
 
 
-class _JsonKeys(dict[str, tuple[str, str, type | None] | None]):
-    """Key of a DICOM JSON object, a tag in hexadecimal or a keyword → (keyword, VR, type of a plain value) or None."""
+class JsonKey(NamedTuple):
+    """What a key of a DICOM JSON object stands for; `plain_type` of a value that may be taken as it is."""
 
-    def __missing__(self, key: str) -> tuple[str, str, type | None] | None:
+    keyword: str
+    vr: str
+    plain_type: type | None
+
+
+class _JsonKeys(dict[str, JsonKey | None]):
+    """Key, a tag in hexadecimal or a keyword → what it stands for; None for what is not kept."""
+
+    def __missing__(self, key: str) -> JsonKey | None:
         keyword, vr = WANTED_TAGS.get(_hexadecimal(key), (key, WANTED.get(key, "")))
-        made = (keyword, vr, _plain_type(vr)) if vr else None
+        made = JsonKey(keyword, vr, _plain_type(vr)) if vr else None
         if len(self) < _REMEMBERED_KEYS:
             self[key] = made
         return made
 
 
-_JSON_KEYS = _JsonKeys()
+JSON_KEYS = _JsonKeys()
 _REMEMBERED_KEYS = 20_000
 _LARGE = 2**63
 
@@ -283,12 +276,25 @@ def _plain_type(vr: str) -> type | None:
     return None if vr in ("SQ", "PN") or vr in LEADING_SPACE_MATTERS else str
 
 
-def _json_values(vr: str, raw: list[Any], depth: int) -> tuple[Value, ...]:
+def json_values(known: JsonKey, attribute: Any, depth: int = 0) -> tuple[Value, ...]:
+    """The values of one attribute of a DICOM JSON object; () when it has none."""
+    if not isinstance(attribute, dict):
+        return ()
+    _, vr, plain_type = known
+    raw: Any = attribute.get("Value")
+    if type(raw) is list and len(raw) == 1 and type(raw[0]) is plain_type:  # most values, without a detour
+        one: Any = raw[0]
+        if plain_type is str:
+            if one.isprintable():
+                return (text,) if (text := one.strip()) else ()
+        elif -_LARGE < one < _LARGE:
+            return (one,)
+    listed = raw if isinstance(raw, list) else [] if raw is None else [raw]
     if vr == "SQ":
-        return _json_items(raw, depth)
+        return _json_items(listed, depth)
     if vr == "PN":
-        return tuple(name for name in map(_json_name, raw) if name)
-    return normal_values(vr, [v for v in raw if isinstance(v, str | int | float)])
+        return tuple(name for name in map(_json_name, listed) if name)
+    return normal_values(vr, [v for v in listed if isinstance(v, str | int | float)])
 
 
 def _json_items(items: list[Any], depth: int) -> tuple[Value, ...]:

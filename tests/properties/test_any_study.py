@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bridge.code_tables import code_tables
 from bridge.errors import RejectedInput
 from bridge.translate.codes import UnmappedCodes
+from bridge.translate.dicom_json import InstanceReader
 from bridge.translate.headers import FLOAT_VRS, INTEGER_VRS, Headers
 from bridge.translate.identifiers import AeTitle, Issuers
 from bridge.translate.wanted import WANTED
@@ -111,3 +112,17 @@ def test_any_study_is_valid_or_refused_and_order_does_not_matter(
 def test_headers_survive_being_written_down(plain: dict[str, Any]) -> None:
     found = Headers.from_dicom_json(plain)
     assert Headers.from_json(orjson.loads(orjson.dumps(found.as_json()))) == found
+
+
+ALIKE = st.sampled_from([1, 1.0, True, 0, 0.0, -0.0, float("nan"), "1", "A", None, {"CodeValue": {"Value": [1]}}])
+"""Some of them equal but not the same."""
+
+ATTRIBUTES = st.one_of(st.fixed_dictionaries({"Value": st.lists(ALIKE, max_size=2)}), ALIKE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["KVP", "ImageType", "ProcedureCodeSequence", "?"]), ATTRIBUTES)))
+def test_instances_read_one_after_another_are_what_each_of_them_is_alone(listed: list[dict[str, Any]]) -> None:
+    reader = InstanceReader()
+    for one in listed:
+        assert repr(reader.headers(one).as_json()) == repr(Headers.from_dicom_json(one).as_json())

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from bridge.sources import elements
 from bridge.sources.part10 import read_headers
+from bridge.translate.dicom_json import InstanceReader
 from bridge.translate.headers import Headers
 from tests.builders import a_dataset, as_file
 from tests.studies import a_code, item
@@ -25,9 +26,9 @@ def every_way(dataset: Dataset, path: Path) -> Headers:
     read = dcmread(BytesIO(content))
     assert Headers.from_dataset(read) == found
     of_file_meta = {"SourceApplicationEntityTitle", "TransferSyntaxUID"}
-    assert Headers.from_dicom_json(read.to_json_dict()) == Headers(
-        {k: v for k, v in found.items() if k not in of_file_meta}
-    )
+    described = read.to_json_dict()
+    assert Headers.from_dicom_json(described) == Headers({k: v for k, v in found.items() if k not in of_file_meta})
+    assert list(InstanceReader().headers(described)) == sorted(found.keys() - of_file_meta)
     return found
 
 
@@ -139,3 +140,21 @@ def test_what_was_stored_before_an_attribute_was_wanted_stays_readable() -> None
     found = Headers.from_json(stored)
     assert found.text("StudyInstanceUID") == "1.2"
     assert found.number("SliceThickness") == 2.0
+
+
+def test_what_instances_share_is_read_once_and_what_differs_is_not_mixed_up() -> None:
+    reader = InstanceReader()
+    first = reader.headers({"Modality": {"Value": ["CT"]}, "InstanceNumber": {"Value": [1]}})
+    reader.headers({"InstanceNumber": {"Value": [2]}})
+    last = reader.headers({"InstanceNumber": {"Value": [3]}, "Modality": {"Value": ["CT"]}})
+    assert last["Modality"] is first["Modality"]
+    assert last["InstanceNumber"] == (3,)
+
+
+def test_instances_with_sequences_in_sequences_without_end_are_read() -> None:
+    reader = InstanceReader()
+    nested: dict[str, Any] = {"CodeValue": {"Value": ["1"]}}
+    for _ in range(5000):
+        nested = {"ProcedureCodeSequence": {"Value": [nested]}}
+    read = [reader.headers({"Modality": {"Value": ["CT"]}} | nested) for _ in range(2)]
+    assert [headers.text("Modality") for headers in read] == ["CT", "CT"]

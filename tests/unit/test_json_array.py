@@ -61,3 +61,8 @@ def test_not_a_number_is_tolerated() -> None:
 
 def test_bytes_and_surrogates_that_are_no_text_become_the_replacement_character() -> None:
     assert list(array_items([b'["\xff", "\\ud800", "\\ud83d\\ude00"]'], 100)) == ["\ufffd", "\ufffd", "😀"]
+
+
+def test_items_after_a_longer_one_are_read_although_they_begin_otherwise() -> None:
+    text = '[{"a": "' + "x" * 40 + '"}, {"a": 1}, {"b": 2}, 3]'
+    assert read(text, 8) == json.loads(text)

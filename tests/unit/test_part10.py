@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, 
 from bridge.errors import InvalidFile
 from bridge.sources.part10 import read_headers
 from bridge.translate.headers import Headers, PersonName
-from tests.builders import a_dataset, as_file
+from tests.builders import a_dataset, as_file, write_file
 
 
 def item(**attributes: Any) -> Dataset:
@@ -194,3 +194,12 @@ NAMES = {
 def test_names_in_every_character_set_come_out_right(file: str) -> None:
     path = Path(pydicom.data.__file__).parent / "charset_files" / file
     assert read_headers(path).name("PatientName") == PersonName(*NAMES[file])
+
+
+def test_short_values_are_shared_among_files_and_long_ones_are_not_remembered(tmp_path: Path) -> None:
+    paths = [write_file(tmp_path / f"{n}.dcm", instance=n, StudyDescription="long " * 26) for n in (1, 2)]
+    first, second = map(read_headers, paths)
+    assert first["PatientID"] is second["PatientID"]
+    assert first["StudyDescription"] == second["StudyDescription"] == ("long " * 25 + "long",)
+    assert first["StudyDescription"] is not second["StudyDescription"]
+    assert (first["InstanceNumber"], second["InstanceNumber"]) == ((1,), (2,))
