@@ -53,9 +53,28 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.question": {"bridge.errors"},
     "cohort.question_sql": {"bridge.errors", "cohort.question"},
-    "cohort.fhirpath": {"bridge.errors"},
+    "cohort.fhirpath": {"bridge.errors", "cohort.fhirpath_syntax"},
+    "cohort.fhirpath_syntax": {"bridge.errors"},
     "cohort.view": {"bridge.errors", "cohort.fhirpath"},
     "cohort.gate": {"bridge.errors"},
+    "cohort.path_value": {"cohort.expression"},
+    "cohort.path_operators": {"bridge.errors", "cohort.expression", "cohort.path_value"},
+    "cohort.path_boundary": {"bridge.errors", "cohort.expression", "cohort.path_value"},
+    "cohort.path_sql": {
+        "bridge.errors", "cohort.expression", "cohort.fhirpath_syntax", "cohort.path_boundary", "cohort.path_operators",
+        "cohort.path_value",
+    },
+    "cohort.view_repeat": {
+        "bridge.errors", "cohort.expression", "cohort.relation", "cohort.path_sql", "cohort.path_value",
+    },
+    "cohort.view_sql": {
+        "bridge.errors", "cohort.expression", "cohort.relation", "cohort.view", "cohort.view_repeat", "cohort.path_sql",
+        "cohort.path_value",
+    },
+    "cohort.elements": {"bridge.errors", "cohort.path_sql", "fhir"},
+    "cohort.expression": {"cohort.relation"},
+    "cohort.relation": {"cohort.expression"},
+    "cohort.dialects": {"bridge.errors", "cohort.expression", "cohort.relation", "cohort.dialects"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
 }  # fmt: skip
 """module or package → what it may import besides the standard library. Modules not named: see the tests below."""
