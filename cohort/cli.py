@@ -23,7 +23,8 @@ from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
 from cohort.clinical import load as load_clinical
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from cohort.render import FORMATS, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import ask as ask_question

@@ -229,8 +229,8 @@ def test_unchanged_tables_share_their_files_and_a_generation_stays_as_it_was(lak
     second = lake.current()
     assert first is not None
     assert second is not None
-    assert first.tables["condition"].file == second.tables["condition"].file
-    assert first.tables["dicom_study"].file != second.tables["dicom_study"].file
+    assert first.tables["condition"].layers == second.tables["condition"].layers
+    assert first.tables["dicom_study"].layers != second.tables["dicom_study"].layers
     assert run_sql(lake.generation(first.id), "SELECT count(*) FROM dicom_study").rows == ((0,),)
 
 
