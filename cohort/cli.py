@@ -22,6 +22,7 @@ from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
+from cohort.clinical import LoadReport
 from cohort.clinical import load as load_clinical
 from cohort.generation import Generation
 from cohort.lake import Lake
@@ -37,6 +38,9 @@ app = typer.Typer(
     add_completion=False,
 )
 LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
+GenerationOption = Annotated[
+    str, typer.Option("--generation", "-g", help="Ask this one, by its id or name; the newest if not given")
+]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
@@ -51,6 +55,7 @@ def ask(
     name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
     param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
     date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
+    generation: GenerationOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
     output: OutputOption = None,
@@ -63,13 +68,14 @@ def ask(
     """
     asked, day = ready_question(name), _day(date)
     given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake), asked, given, day, Limits(rows=limit))
+    answer = ask_question(_generation(lake, generation), asked, given, day, Limits(rows=limit))
     _show(answer, "json" if as_json else format, output)
 
 
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT; - reads it from standard input")],
+    generation: GenerationOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
     output: OutputOption = None,
@@ -81,7 +87,7 @@ def sql(
     Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(_generation(lake), text, Limits(rows=limit)), "json" if as_json else format, output)
+    _show(run_sql(_generation(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
 
 
 @app.command()
@@ -156,18 +162,79 @@ def load(
     now = datetime.now(UTC)
     with _bar("Loading", quiet=as_json) as progress:
         report = load_clinical(paths, opened, now, progress)
-    opened.publish(now)
+    _finish(opened, report, now, as_json=as_json)
+
+
+@app.command()
+def parked(
+    lake: LakeOption = DEFAULT_LAKE,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Lines at most")] = 100,
+) -> None:
+    """Show what could not be used: lines of files, and resources that a table could not read. Newest first.
+
+    Example: cohort parked --json
+    """
+    found = _lake(lake).parked(limit)
     if as_json:
-        typer.echo(
-            orjson.dumps({"counts": report.counts, "parked": report.parked}, option=orjson.OPT_INDENT_2).decode()
-        )
-    else:
-        typer.echo("Loaded: " + (", ".join(f"{n} {kind}" for kind, n in report.counts.items()) or "nothing"))
-        for file, line, reason in report.parked[:20]:
-            typer.echo(f"Not used: {file} line {line}: {reason}", err=True)
-        if len(report.parked) > 20:
-            typer.echo(f"… and {len(report.parked) - 20} more lines", err=True)
-    raise typer.Exit(EXIT_PARTIAL if report.parked else 0)
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        return
+    made = Table("of", "file or resource", "line", "why")
+    for one in found:
+        made.add_row(one["of"], one["file"], str(one["line"] or ""), one["reason"])
+    Console().print(made)
+
+
+@app.command()
+def compact(lake: LakeOption = DEFAULT_LAKE) -> None:
+    """Write every table as one file now. Publishing and reading go on meanwhile.
+
+    Example: cohort compact
+    """
+    done = _lake(lake).compact(datetime.now(UTC), everything=True)
+    typer.echo("Compacted" if done else "Nothing to do: every table is one file already")
+
+
+generations = typer.Typer(help="States of the lake: list them, keep one under a name.", no_args_is_help=True)
+app.add_typer(generations, name="generations")
+
+
+@generations.command("list")
+def list_generations(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = False) -> None:
+    """Show the generations that can be asked, newest first.
+
+    Example: cohort generations list
+    """
+    found = _lake(lake).generations()
+    if as_json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        return
+    made = Table("generation", "made", "kept as")
+    for one in found:
+        made.add_row(one.id + (" (newest)" if one.current else ""), one.created, ", ".join(one.names))
+    Console().print(made)
+
+
+@generations.command()
+def keep(
+    name: Annotated[str, typer.Argument(help="Letters, digits, _ . -")],
+    generation: GenerationOption = "",
+    lake: LakeOption = DEFAULT_LAKE,
+) -> None:
+    """Keep a generation under a name, so that questions can be asked of it again.
+
+    Example: cohort generations keep paper-1
+    """
+    typer.echo(f"Kept {_lake(lake).keep(name, generation or _generation(lake).id)} as {name}")
+
+
+@generations.command()
+def forget(name: Annotated[str, typer.Argument(help="As `list` shows it")], lake: LakeOption = DEFAULT_LAKE) -> None:
+    """No longer keep the generation of this name.
+
+    Example: cohort generations forget paper-1
+    """
+    _lake(lake).forget(name)
 
 
 @app.command()
@@ -186,11 +253,40 @@ def serve(
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
 
 
-def _generation(lake: Path) -> Generation:
-    current = Lake(lake).current() if lake.is_dir() else None
-    if current is None:
+def _finish(lake: Lake, report: LoadReport, now: datetime, *, as_json: bool) -> None:
+    """Publishes a load and tells of it; ends the program with the exit code."""
+    lake.publish(now)
+    lake.compact(now)
+    current = lake.current()
+    if as_json:
+        told = {
+            "counts": report.counts, "deleted": report.deleted, "parked": report.parked,
+            "generation": current.id if current else None,
+        }  # fmt: skip
+        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    else:
+        typer.echo("Loaded: " + (", ".join(f"{n} {kind}" for kind, n in report.counts.items()) or "nothing"))
+        if report.deleted:
+            typer.echo(f"Deleted: {report.deleted}")
+        for file, line, reason in report.parked[:20]:
+            typer.echo(f"Not used: {file} line {line}: {reason}", err=True)
+        if report.parked_lines > 20:
+            typer.echo(f"… and {report.parked_lines - 20} more lines: cohort parked", err=True)
+    raise typer.Exit(EXIT_PARTIAL if report.parked_lines else 0)
+
+
+def _lake(folder: Path) -> Lake:
+    if not folder.is_dir():
+        raise ConfigError(f"--lake: no data in {folder}: has `bridge run` or `cohort load` been used there?")
+    return Lake(folder)
+
+
+def _generation(lake: Path, wanted: str = "") -> Generation:
+    opened = _lake(lake)
+    found = opened.generation(wanted) if wanted else opened.current()
+    if found is None:
         raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return current
+    return found
 
 
 def _show(answer: Answer, kind: str, output: Path | None) -> None:

@@ -107,7 +107,7 @@ class Compaction:
         if now.get("gone") == old.get("gone"):
             return []
         gone = f"read_parquet({quoted(self._files / now['gone'])})"
-        return [f"SELECT _hash, _key FROM ({live}) SEMI JOIN {gone} ON file_row_number = {GONE_COLUMN}"]
+        return [f"SELECT _hash, _key FROM ({live}) l SEMI JOIN {gone} g ON l.file_row_number = g.{GONE_COLUMN}"]
 
     def _without(self, table: str, one: Layer, gone: list[str], named: Path) -> dict[str, Any]:
         entry = {"file": named.name, "rows": one.rows}

@@ -118,11 +118,13 @@ class Fold:
     def _refuse_shared_keys(self, table: str, column: str) -> None:
         """Two people, or two studies, must never have one integer key (cohort.keys)."""
         key = KEYS[column]
-        held = self._tables.scan(table, [column, key])
         self._tables.make(
             "shared",
-            f"SELECT DISTINCT f._key FROM fresh f JOIN (SELECT {column}, {key} FROM {held} "
-            f"UNION ALL SELECT {column}, {key} FROM fresh) o USING ({key}) WHERE o.{column} <> f.{column}",
+            f"WITH held AS (SELECT {key}, min({column}) AS id FROM {self._tables.scan(table, [column, key])} "
+            f"SEMI JOIN fresh USING ({key}) GROUP BY {key}), "
+            f"first AS (SELECT {key}, coalesce(min(held.id), min(fresh.{column})) AS id "
+            f"FROM fresh LEFT JOIN held USING ({key}) GROUP BY {key}) "
+            f"SELECT DISTINCT _key FROM fresh JOIN first USING ({key}) WHERE {column} <> id",
         )
         for (shared,) in self._tables.db.execute("SELECT _key FROM shared ORDER BY 1").fetchall():
             self.parked.append((shared, 0, f"table {table}: {key} is that of another {column}: give it another id"))

@@ -47,15 +47,15 @@ def scan(layers: Sequence[Layer], columns: Sequence[str]) -> str:
 
 def scan_numbered(one: Layer, columns: Sequence[str]) -> str:
     """The rows of one layer that count, with `file_row_number`."""
-    return _live(one, ", ".join((*columns, "file_row_number")), numbered=True)
+    return _live(one, ", ".join((*columns, "l.file_row_number")), numbered=True)
 
 
 def _live(one: Layer, columns: str, *, numbered: bool = False) -> str:
     read = f"read_parquet({quoted(one.file)}{', file_row_number = true' if numbered or one.gone else ''})"
     gone = ""
     if one.gone:
-        gone = f" ANTI JOIN read_parquet({quoted(one.gone)}) ON file_row_number = {GONE_COLUMN}"
-    return f"SELECT {columns} FROM {read}{gone}"
+        gone = f" ANTI JOIN read_parquet({quoted(one.gone)}) g ON l.file_row_number = g.{GONE_COLUMN}"
+    return f"SELECT {columns} FROM {read} l{gone}"
 
 
 def quoted(path: Path) -> str:
