@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +14,16 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bridge.errors import ConfigError, InvalidQuery, ProjectError
+from bridge.errors import InvalidQuery, ProjectError
+from cohort import lake_cli
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
-from cohort.clinical import LoadReport
-from cohort.clinical import load as load_clinical
-from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.lake_cli import DEFAULT_LAKE, GenerationOption, JsonOption, LakeOption, opened_generation
 from cohort.render import FORMATS, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import ask as ask_question
@@ -37,17 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
-GenerationOption = Annotated[
-    str, typer.Option("--generation", "-g", help="Ask this one, by its id or name; the newest if not given")
-]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-DEFAULT_LAKE = Path("bridge-data/lake")
 PLAIN_WIDTH = 200
-EXIT_PARTIAL, EXIT_USAGE = 1, 2
+EXIT_USAGE = 2
 
 
 @app.command()
@@ -68,7 +60,7 @@ def ask(
     """
     asked, day = ready_question(name), _day(date)
     given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake, generation), asked, given, day, Limits(rows=limit))
+    answer = ask_question(opened_generation(lake, generation), asked, given, day, Limits(rows=limit))
     _show(answer, "json" if as_json else format, output)
 
 
@@ -87,7 +79,7 @@ def sql(
     Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(_generation(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
+    _show(run_sql(opened_generation(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
 
 
 @app.command()
@@ -148,93 +140,10 @@ def tables(
         Console().print(made)
 
 
-@app.command()
-def load(
-    paths: Annotated[list[Path], typer.Argument(help="FHIR NDJSON files (.gz too) or folders of them")],
-    lake: LakeOption = DEFAULT_LAKE,
-    as_json: JsonOption = False,
-) -> None:
-    """Load clinical FHIR. Exit code 1 when a line could not be used; the rest is loaded.
-
-    Example: cohort load export/ --lake bridge-data/lake
-    """
-    opened = Lake(lake)
-    now = datetime.now(UTC)
-    with _bar("Loading", quiet=as_json) as progress:
-        report = load_clinical(paths, opened, now, progress)
-    _finish(opened, report, now, as_json=as_json)
-
-
-@app.command()
-def parked(
-    lake: LakeOption = DEFAULT_LAKE,
-    as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Lines at most")] = 100,
-) -> None:
-    """Show what could not be used: lines of files, and resources that a table could not read. Newest first.
-
-    Example: cohort parked --json
-    """
-    found = _lake(lake).parked(limit)
-    if as_json:
-        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
-        return
-    made = Table("of", "file or resource", "line", "why")
-    for one in found:
-        made.add_row(one["of"], one["file"], str(one["line"] or ""), one["reason"])
-    Console().print(made)
-
-
-@app.command()
-def compact(lake: LakeOption = DEFAULT_LAKE) -> None:
-    """Write every table as one file now. Publishing and reading go on meanwhile.
-
-    Example: cohort compact
-    """
-    done = _lake(lake).compact(datetime.now(UTC), everything=True)
-    typer.echo("Compacted" if done else "Nothing to do: every table is one file already")
-
-
-generations = typer.Typer(help="States of the lake: list them, keep one under a name.", no_args_is_help=True)
-app.add_typer(generations, name="generations")
-
-
-@generations.command("list")
-def list_generations(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = False) -> None:
-    """Show the generations that can be asked, newest first.
-
-    Example: cohort generations list
-    """
-    found = _lake(lake).generations()
-    if as_json:
-        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
-        return
-    made = Table("generation", "made", "kept as")
-    for one in found:
-        made.add_row(one.id + (" (newest)" if one.current else ""), one.created, ", ".join(one.names))
-    Console().print(made)
-
-
-@generations.command()
-def keep(
-    name: Annotated[str, typer.Argument(help="Letters, digits, _ . -")],
-    generation: GenerationOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
-) -> None:
-    """Keep a generation under a name, so that questions can be asked of it again.
-
-    Example: cohort generations keep paper-1
-    """
-    typer.echo(f"Kept {_lake(lake).keep(name, generation or _generation(lake).id)} as {name}")
-
-
-@generations.command()
-def forget(name: Annotated[str, typer.Argument(help="As `list` shows it")], lake: LakeOption = DEFAULT_LAKE) -> None:
-    """No longer keep the generation of this name.
-
-    Example: cohort generations forget paper-1
-    """
-    _lake(lake).forget(name)
+app.command()(lake_cli.load)
+app.command()(lake_cli.parked)
+app.command()(lake_cli.compact)
+app.add_typer(lake_cli.generations, name="generations")
 
 
 @app.command()
@@ -251,42 +160,6 @@ def serve(
     web.include_router(router(Lake(lake)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
-
-
-def _finish(lake: Lake, report: LoadReport, now: datetime, *, as_json: bool) -> None:
-    """Publishes a load and tells of it; ends the program with the exit code."""
-    lake.publish(now)
-    lake.compact(now)
-    current = lake.current()
-    if as_json:
-        told = {
-            "counts": report.counts, "deleted": report.deleted, "parked": report.parked,
-            "generation": current.id if current else None,
-        }  # fmt: skip
-        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
-    else:
-        typer.echo("Loaded: " + (", ".join(f"{n} {kind}" for kind, n in report.counts.items()) or "nothing"))
-        if report.deleted:
-            typer.echo(f"Deleted: {report.deleted}")
-        for file, line, reason in report.parked[:20]:
-            typer.echo(f"Not used: {file} line {line}: {reason}", err=True)
-        if report.parked_lines > 20:
-            typer.echo(f"… and {report.parked_lines - 20} more lines: cohort parked", err=True)
-    raise typer.Exit(EXIT_PARTIAL if report.parked_lines else 0)
-
-
-def _lake(folder: Path) -> Lake:
-    if not folder.is_dir():
-        raise ConfigError(f"--lake: no data in {folder}: has `bridge run` or `cohort load` been used there?")
-    return Lake(folder)
-
-
-def _generation(lake: Path, wanted: str = "") -> Generation:
-    opened = _lake(lake)
-    found = opened.generation(wanted) if wanted else opened.current()
-    if found is None:
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return found
 
 
 def _show(answer: Answer, kind: str, output: Path | None) -> None:
@@ -323,17 +196,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not sign:
         raise InvalidQuery(f"--param: found {text!r}; allowed: NAME=VALUE")
     return name, value
-
-
-@contextmanager
-def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def main() -> None:

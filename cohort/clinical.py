@@ -39,21 +39,23 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     *,
     deleted: Iterable[Path] = (),
+    told: Iterable[Parked] = (),
 ) -> LoadReport:
     """Appends every resource to the lake's delta as one load; `lake.publish` makes all of it visible together.
 
     A resource is an upsert by type and id; meta.lastUpdated decides which version is newer, else the time of this
     load. Files of `deleted` hold Bundles with DELETE entries (Bulk Data Access: deleted): those resources go.
-    `progress` is told bytes read and bytes in all. The lake keeps what could not be used, by file and line.
+    `progress` is told bytes read and bytes in all. The lake keeps what could not be used, by file and line, and
+    what the sender `told` of.
 
     Raises  ConfigError when a path does not exist or holds no NDJSON
     """
     files = [(f, _resource_lines) for f in _files(paths)] + [(f, _deletions) for f in deleted]
     total, done = sum(f.stat().st_size for f, _ in files), 0
     counts: Counter[str] = Counter()
-    parked: list[Parked] = []
+    parked = list(told)
     with lake.loading() as append:
-        reader = _Reader(now, append, counts, parked)
+        reader = _Reader(now, append, counts, parked, len(parked))
         for file, kind in files:
             for read_bytes in reader.read(file, kind):
                 if progress is not None:

@@ -23,7 +23,11 @@ from cohort.tables import connect, write
 SHARE = 0.1
 """Of the large file's rows: so many in small files, or gone, and the whole table is written anew."""
 
+SMALL_ROWS = 50_000
+"""Fewer rows than this in small files never make a large table be written anew."""
+
 MAXIMUM_LAYERS = 8
+"""Small files over the large one."""
 
 Entries = Sequence[Mapping[str, Any]]
 
@@ -45,10 +49,10 @@ def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
         if first is None or (not over and not first.get("gone")):
             continue
         small = sum(one["rows"] for one in over) + first.get("gone_rows", 0)
-        if everything or small > SHARE * first["rows"]:
+        if everything or small > max(SHARE * first["rows"], SMALL_ROWS):
             found[name] = table["layers"]
         elif len(over) >= MAXIMUM_LAYERS:
-            found[name] = over
+            found[name] = over if first["rows"] > SMALL_ROWS else table["layers"]
     return found
 
 

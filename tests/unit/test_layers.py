@@ -145,7 +145,8 @@ def test_rows_replaced_while_a_compaction_runs_do_not_come_back(tmp_path: Path) 
     assert len(found.tables["condition"].layers) == 2
 
 
-def test_compaction_is_due_by_share_and_by_number(tmp_path: Path) -> None:
+def test_compaction_is_due_by_share_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SMALL_ROWS", 20)
     lake = published(tmp_path, [line("Condition", f"c{n}") for n in range(1000)])
     assert not lake.compact(NOW)
     for n in range(compaction.MAXIMUM_LAYERS):
