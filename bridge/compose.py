@@ -67,6 +67,7 @@ class Bridge:
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
+        self.lake.check()
         self._publish = threading.Event()
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,13 @@ class Fold:
 
     def __init__(self, tables: Tables) -> None:
         self._tables, self.parked = tables, list[Parked]()
-        self._rebuild_changed_schemas()
+        with _files_can_be_made():
+            self._rebuild_changed_schemas()
 
     def run(self, batch: Iterable[Path]) -> None:
         """Takes in a batch of delta files. Raises SinkUnavailable when a file cannot be made."""
-        try:
+        with _files_can_be_made():
             self._run(batch)
-        except duckdb.Error as error:
-            raise SinkUnavailable(f"lake: a generation cannot be made ({type(error).__name__})") from None
 
     def _run(self, batch: Iterable[Path]) -> None:
         newest = read(batch)
@@ -207,6 +207,14 @@ class Fold:
         cursor.execute(f"SELECT origin, id, _revision, json FROM {raw} WHERE NOT deleted")
         while rows := cursor.fetchmany(REBUILD_RESOURCES):
             yield [_line(kind, row) for row in rows]
+
+
+@contextmanager
+def _files_can_be_made() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SinkUnavailable(f"lake: a generation cannot be made ({type(error).__name__})") from None
 
 
 def _expected(table: str) -> Iterable[str]:

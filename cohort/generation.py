@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ KEPT_GENERATIONS = 5
 KEPT_SECONDS = 900.0
 """Younger generations are kept whatever their number: someone may be reading them."""
 
-_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")
+_NAME = re.compile(r"^(?!.*\.part$)[A-Za-z][A-Za-z0-9_.-]{0,63}$")
 _ID = re.compile(r"^g\d{6,18}$")
 
 
@@ -85,9 +86,7 @@ class Generations:
 
     def list(self) -> list[Listed]:
         """Every generation that can be asked, newest first."""
-        names: dict[str, list[str]] = {}
-        for path in sorted(self._names.iterdir()):
-            names.setdefault(path.read_text("ascii").strip(), []).append(path.name)
+        names = self._named()
         current = self._current_id()
         found = [orjson.loads(p.read_bytes()) for p in sorted(self._manifests.glob("*.json"), reverse=True)]
         return [
@@ -138,7 +137,7 @@ class Generations:
 
     def forget_old(self, now: float) -> None:
         """Removes manifests past the number and age that are kept and without a name, then files no manifest names."""
-        named = {path.read_text("ascii").strip() for path in self._names.iterdir() if not path.name.endswith(".part")}
+        named = set(self._named())
         manifests = sorted(self._manifests.glob("*.json"))
         for path in manifests[:-KEPT_GENERATIONS]:
             if path.stem not in named and now - path.stat().st_mtime > KEPT_SECONDS:
@@ -150,6 +149,14 @@ class Generations:
         for file in self._files.iterdir():
             if file.name not in used:
                 file.unlink(missing_ok=True)
+
+    def _named(self) -> dict[str, builtins.list[str]]:
+        """generation → the names it is kept under."""
+        found: dict[str, builtins.list[str]] = {}
+        for path in sorted(self._names.iterdir()):
+            if _NAME.match(path.name):
+                found.setdefault(path.read_text("ascii").strip(), []).append(path.name)
+        return found
 
     def _current_id(self) -> str | None:
         try:

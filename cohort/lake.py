@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Lake:
         self.root, self._at = root, at
         (root / "delta").mkdir(parents=True, exist_ok=True)
         self._generations = Generations(root)
+
+    def check(self) -> None:
+        """Raises ConfigError when another version of this program made the lake."""
+        self._generations.manifest()
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> Path:
         """Writes one delta file, durable when this returns."""
@@ -174,12 +178,13 @@ class Lake:
 
     def _remove_empty_loads(self, now: float) -> None:
         for folder in (self.root / "delta").iterdir():
-            if not folder.is_dir():
+            if folder.suffix == ".ndjson" or not folder.is_dir():
                 continue
-            if folder.suffix != ".part" and not any(folder.iterdir()):
-                folder.rmdir()
-            elif folder.suffix == ".part" and now - folder.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # a load that has just become whole, or is not empty
+                if folder.suffix != ".part":
+                    folder.rmdir()
+                elif now - folder.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

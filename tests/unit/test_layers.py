@@ -11,16 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pytest
 
-from bridge.errors import InvalidQuery
+from bridge.errors import ConfigError, InvalidQuery
 from cohort import compaction, fold
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
 from cohort.keys import key, key_sql
 from cohort.lake import Lake
-from cohort.schema import catalogue
+from cohort.schema import catalogue, dicom_tables
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -189,6 +190,27 @@ def test_keys_are_the_same_in_python_and_sql_and_in_every_table(tmp_path: Path) 
         assert ("study_instance_uid" in columns) == ("study_key" in columns), name
 
 
+def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
+    subject = {"reference": "Patient/p"}
+    facts = [line(kind, "x", subject=subject) for kind in ("Condition", "Encounter", "Observation", "Procedure")]
+    facts += [line("MedicationRequest", "x", subject=subject), line("Endpoint", "e", 1, "bridge", status="active")]
+    rows = [rows_line(name, "1.2", [{"study_instance_uid": "1.2"}]) for name in dicom_tables()]
+    series = [{"uid": "1.2.3", "modality": {"code": "CT"}, "endpoint": [{"reference": "Endpoint/e"}]}]
+    imaging = study("1.2", "p", modality=[{"code": "CT"}], series=series, endpoint=series[0]["endpoint"])
+    report = line("DiagnosticReport", "r", basedOn=accession("A1"), subject=subject)
+    lake = published(tmp_path, [line("Patient", "p", identifier=mrn("7")), *facts, *rows, imaging, report])
+    found = lake.current()
+    assert found is not None
+    connection = connect(found)
+    for name, table in catalogue().items():
+        assert found.tables[name].rows, name
+        described = connection.execute(f'DESCRIBE SELECT * FROM "{name}"').fetchall()
+        assert [(d[0], d[1]) for d in described] == [(c.name, c.type) for c in table.columns]
+        (layer,) = found.tables[name].layers
+        held = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{layer.file}')").fetchall()
+        assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
+
+
 def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
     lake = published(tmp_path, [line("Patient", "first", gender="male")])
@@ -265,7 +287,7 @@ def test_a_kept_generation_stays_and_can_be_asked_by_its_name(tmp_path: Path) ->
         lake.generation(first.id)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "g000001", "-x", "x" * 65, ".hidden"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "g000001", "-x", "x" * 65, ".hidden", "x.part"])
 def test_a_name_that_could_be_something_else_is_refused(tmp_path: Path, name: str) -> None:
     lake = published(tmp_path, [line("Patient", "0")])
     with pytest.raises(InvalidQuery):
@@ -326,3 +348,28 @@ def test_killed_anywhere_the_next_publish_gives_what_no_kill_gives(tmp_path: Pat
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
     assert not lake.pending()
     assert not list((tmp_path / "lake" / "compacting").glob("*"))
+
+
+def test_a_lake_of_another_version_is_told_and_left_alone(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Patient", "0")])
+    lake.append([line("Patient", "1")])
+    path = max((tmp_path / "generations").glob("*.json"))
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"format": 1}))
+    with pytest.raises(ConfigError, match="another version"):
+        lake.check()
+    with pytest.raises(ConfigError, match="another version"):
+        lake.publish(NOW)
+    with pytest.raises(InvalidQuery, match="another version"):
+        lake.current()
+    assert lake.pending() == 1
+
+
+def test_a_load_that_died_is_removed_after_a_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for name, age_s in (("old", 2 * 86_400), ("young", 60)):
+        folder = tmp_path / "delta" / f"{name}.part"
+        folder.mkdir()
+        os.utime(folder, (NOW.timestamp() - age_s,) * 2)
+    lake.append([line("Patient", "0")])
+    lake.publish(NOW)
+    assert [path.name for path in (tmp_path / "delta").iterdir()] == ["young.part"]
