@@ -49,6 +49,7 @@ log = logging.getLogger("bridge")
 
 PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
+COMPACT_EVERY_S = 30.0
 PUBLISH_SHARE = 0.2
 """At most this share of the time goes into publishing: under load generations come less often, not slower work."""
 
@@ -66,6 +67,7 @@ class Bridge:
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
+        self.lake.check()
         self._publish = threading.Event()
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
@@ -113,9 +115,11 @@ class Bridge:
             )
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
+            compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
             web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
             loops.start()
             publisher.start()
+            compactor.start()
             web.start()
             try:
                 yield self
@@ -157,6 +161,20 @@ class Bridge:
             self.publish()
         except BaseException as error:
             self._died(f"thread publisher: unexpected {type(error).__name__}")
+            raise
+
+    def _compact_loop(self) -> None:
+        """Beside the publisher: one file of many, where many have come together. A kill in the middle costs nothing."""
+        try:
+            while not self.stopping.wait(COMPACT_EVERY_S):
+                try:
+                    self.lake.compact(datetime.now(UTC))
+                except SinkUnavailable as error:
+                    log.warning("%s", error)
+                except OSError as error:
+                    log.warning("lake: cannot be compacted now: %s", error.strerror)
+        except BaseException as error:
+            self._died(f"thread compactor: unexpected {type(error).__name__}")
             raise
 
     def publish(self) -> None:

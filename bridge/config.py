@@ -20,6 +20,7 @@ from bridge.connections import URL, Address, ClientTls, OAuth, Smart, check_sign
 from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
 
+EXPORT_LEVEL = r"^(system|patient|group/[A-Za-z0-9.-]{1,64})$"
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
@@ -260,6 +261,40 @@ class FhirServerSink(_Section):
         return self
 
 
+class ClinicalServer(_Section):
+    """A FHIR server whose clinical data `cohort load --from-server NAME` takes by Bulk Data $export."""
+
+    name: str = Field(pattern=NAME)
+    url: Address = Field(description="The FHIR base, for example https://ehr.example/fhir")
+    level: str = Field(
+        default="system", pattern=EXPORT_LEVEL, description="system: everything; patient: all patients; group/ID"
+    )
+    types: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")], ...] = Field(
+        default=(), description="Resource types; empty: all the server gives"
+    )
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    oauth: OAuth | None = None
+    smart: Smart | None = None
+    tls: ClientTls | None = None
+    timeout_s: float = Field(default=60.0, ge=1, le=600)
+
+    @model_validator(mode="after")
+    def _signs_in_safely(self) -> ClinicalServer:
+        check_sign_in(
+            self.url,
+            username=self.username,
+            password=self.password,
+            bearer_token=self.bearer_token,
+            oauth=self.oauth,
+            smart=self.smart,
+            tls=self.tls,
+            allow_http=False,
+        )
+        return self
+
+
 Source = Annotated[
     FolderSource | ReceiverSource | OrthancSource | DicomServerSource | DicomWebSource | DimseSource,
     Field(discriminator="kind"),
@@ -373,14 +408,16 @@ class Settings(_Section):
     translation: Translation = Translation()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
+    clinical: tuple[ClinicalServer, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        names = [s.name for s in self.sources] + [s.name for s in self.sinks] + ["lake"]
+        names = [s.name for s in (*self.sources, *self.sinks, *self.clinical)] + ["lake"]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(
-                f"every source and sink needs a name of its own, and `lake` is taken; twice: {', '.join(twice)}"
+                "every source, sink and clinical server needs a name of its own, and `lake` is taken; "
+                f"twice: {', '.join(twice)}"
             )
         return self
 
@@ -452,7 +489,13 @@ def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
 def _rooted(settings: Settings, root: Path) -> Settings:
     sources = tuple(_rooted_files(s, root) for s in settings.sources)
     sinks = tuple(_rooted_files(s, root) for s in settings.sinks)
-    rooted = {"sources": sources, "sinks": sinks, "translation": _rooted_files(settings.translation, root)}
+    clinical = tuple(_rooted_files(s, root) for s in settings.clinical)
+    rooted = {
+        "sources": sources,
+        "sinks": sinks,
+        "clinical": clinical,
+        "translation": _rooted_files(settings.translation, root),
+    }
     return settings.model_copy(update={"data_dir": root / settings.data_dir, **rooted})
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from bridge.config import FhirServerSink, Settings
+from bridge.config import ClinicalServer, FhirServerSink, Settings
 from bridge.connections import ClientTls, Smart
 from bridge.web.answers import check_address
 from bridge.web.auth import ClientCredentials, sign_in
@@ -29,7 +29,15 @@ class SignIn:
 
 def fhir_server_sign_in(settings: FhirServerSink) -> SignIn:
     """How a sink signs in. Raises ConfigError when an address, a key or a certificate cannot be used."""
-    owner = Owner.sink(settings.name)
+    return _server_sign_in(Owner.sink(settings.name), settings)
+
+
+def clinical_sign_in(settings: ClinicalServer) -> SignIn:
+    """How the import of clinical data signs in. Raises ConfigError as `fhir_server_sign_in` does."""
+    return _server_sign_in(Owner.source(settings.name), settings)
+
+
+def _server_sign_in(owner: Owner, settings: FhirServerSink | ClinicalServer) -> SignIn:
     check_address(owner, settings.url)
     tls = client_tls(owner, settings.tls)
     if settings.smart is not None:
@@ -70,16 +78,17 @@ def fhir_server_sign_in(settings: FhirServerSink) -> SignIn:
 
 
 def signing_keys(settings: Settings) -> list[SigningKey]:
-    """The keys of all sinks, each once. Raises ConfigError when one cannot be used, or two have one name."""
+    """The keys towards all servers, each once. Raises ConfigError when one cannot be used, or two have one name."""
     found: dict[str, SigningKey] = {}
-    for sink in settings.sinks:
-        if sink.smart is None:
+    owned = [(Owner.sink(s.name), s.smart) for s in settings.sinks]
+    owned += [(Owner.source(s.name), s.smart) for s in settings.clinical]
+    for owner, smart in owned:
+        if smart is None:
             continue
-        owner = Owner.sink(sink.name)
-        key = _smart_key(owner, sink.smart)
+        key = _smart_key(owner, smart)
         other = found.setdefault(key.key_id, key)
         if other.public() != key.public():
-            raise owner.misconfigured("smart.key_id: another sink has it for another key; give each key its own")
+            raise owner.misconfigured("smart.key_id: another server has it for another key; give each key its own")
     return list(found.values())
 
 

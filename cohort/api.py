@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
 from cohort.catalogue import question, questions
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from cohort.question import Question
 from cohort.render import MEDIA_TYPES, rendered
 from cohort.sandbox import Limits, ask, run_sql

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +14,16 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bridge.errors import ConfigError, InvalidQuery, ProjectError
-from cohort import view_cli
+from bridge.errors import InvalidQuery, ProjectError
+from cohort import lake_cli, view_cli
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
-from cohort.clinical import load as load_clinical
-from cohort.lake import Generation, Lake
+from cohort.lake import Lake
+from cohort.lake_cli import DEFAULT_LAKE, GenerationOption, JsonOption, LakeOption, opened_generation
 from cohort.render import FORMATS, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import ask as ask_question
@@ -37,14 +36,11 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(view_cli.app, name="view")
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-DEFAULT_LAKE = Path("bridge-data/lake")
 PLAIN_WIDTH = 200
-EXIT_PARTIAL, EXIT_USAGE = 1, 2
+EXIT_USAGE = 2
 
 
 @app.command()
@@ -52,6 +48,7 @@ def ask(
     name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
     param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
     date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
+    generation: GenerationOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
     output: OutputOption = None,
@@ -64,13 +61,14 @@ def ask(
     """
     asked, day = ready_question(name), _day(date)
     given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake), asked, given, day, Limits(rows=limit))
+    answer = ask_question(opened_generation(lake, generation), asked, given, day, Limits(rows=limit))
     _show(answer, "json" if as_json else format, output)
 
 
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT; - reads it from standard input")],
+    generation: GenerationOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
     output: OutputOption = None,
@@ -82,7 +80,7 @@ def sql(
     Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(_generation(lake), text, Limits(rows=limit)), "json" if as_json else format, output)
+    _show(run_sql(opened_generation(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
 
 
 @app.command()
@@ -143,32 +141,10 @@ def tables(
         Console().print(made)
 
 
-@app.command()
-def load(
-    paths: Annotated[list[Path], typer.Argument(help="FHIR NDJSON files (.gz too) or folders of them")],
-    lake: LakeOption = DEFAULT_LAKE,
-    as_json: JsonOption = False,
-) -> None:
-    """Load clinical FHIR. Exit code 1 when a line could not be used; the rest is loaded.
-
-    Example: cohort load export/ --lake bridge-data/lake
-    """
-    opened = Lake(lake)
-    now = datetime.now(UTC)
-    with _bar("Loading", quiet=as_json) as progress:
-        report = load_clinical(paths, opened, now, progress)
-    opened.publish(now)
-    if as_json:
-        typer.echo(
-            orjson.dumps({"counts": report.counts, "parked": report.parked}, option=orjson.OPT_INDENT_2).decode()
-        )
-    else:
-        typer.echo("Loaded: " + (", ".join(f"{n} {kind}" for kind, n in report.counts.items()) or "nothing"))
-        for file, line, reason in report.parked[:20]:
-            typer.echo(f"Not used: {file} line {line}: {reason}", err=True)
-        if len(report.parked) > 20:
-            typer.echo(f"… and {len(report.parked) - 20} more lines", err=True)
-    raise typer.Exit(EXIT_PARTIAL if report.parked else 0)
+app.command()(lake_cli.load)
+app.command()(lake_cli.parked)
+app.command()(lake_cli.compact)
+app.add_typer(lake_cli.generations, name="generations")
 
 
 @app.command()
@@ -185,13 +161,6 @@ def serve(
     web.include_router(router(Lake(lake)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
-
-
-def _generation(lake: Path) -> Generation:
-    current = Lake(lake).current() if lake.is_dir() else None
-    if current is None:
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return current
 
 
 def _show(answer: Answer, kind: str, output: Path | None) -> None:
@@ -228,17 +197,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not sign:
         raise InvalidQuery(f"--param: found {text!r}; allowed: NAME=VALUE")
     return name, value
-
-
-@contextmanager
-def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """The lake: immutable generations of columnar tables, published by atomic rename, and a delta beside them.
 
     LAKE/delta/*.ndjson         what writers appended (docs/lake.md)
-    LAKE/files/*.parquet        tables and raw resources; never changed, shared by generations
+    LAKE/delta/NAME/*.ndjson    a whole load: seen all at once
+    LAKE/files/*.parquet        files of tables; never changed, shared by generations
     LAKE/generations/ID.json    manifest of one generation
+    LAKE/names/NAME             the id of a generation that is kept
     LAKE/CURRENT                the id of the newest one
-    LAKE/parked/*.ndjson        delta lines that could not be used, with the reason
+    LAKE/parked/*.ndjson        lines that could not be used, with the reason
 
 Any number of processes read; one publishes at a time. Killed anywhere, the next publish goes on: a delta file is
 removed only after the generation that holds its content is durable, and folding it twice changes nothing.
@@ -14,10 +16,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,35 +27,20 @@ from uuid import uuid4
 
 import orjson
 
-from bridge.errors import InvalidQuery
-from cohort.fold import Fold, FoldResult
-from cohort.schema import Column, catalogue
+from cohort import compaction
+from cohort.delta import Parked
+from cohort.fold import Fold
+from cohort.generation import Generation, Generations, Listed, sync, write
+from cohort.tables import Tables
 
-KEPT_GENERATIONS = 5
-KEPT_SECONDS = 900.0
-"""Younger generations are kept whatever their number: someone may be reading them."""
+FOLD_BYTES = 67_108_864
+"""Delta bytes folded in one step: bounds memory. All steps of one publish become visible together."""
 
-FOLD_BYTES = 268_435_456
-"""Delta bytes folded at once: bounds memory. More is left for the next round of the same publish."""
+ABANDONED_S = 86_400.0
+"""A load that has written nothing for so long died."""
 
-
-@dataclass(frozen=True)
-class Table:
-    """One table of a generation: its file, its rows, its columns."""
-
-    name: str
-    file: Path
-    rows: int
-    columns: tuple[Column, ...]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One immutable state of the lake. Its id is what a result cites."""
-
-    id: str
-    created: str
-    tables: Mapping[str, Table]
+MAXIMUM_PARKED = 10_000
+"""Parked lines kept of one load or publish; more are counted."""
 
 
 class Lake:
@@ -61,135 +48,176 @@ class Lake:
 
     def __init__(self, root: Path, at: Callable[[str], None] = lambda _stage: None) -> None:
         self.root, self._at = root, at
-        for name in ("delta", "files", "generations", "parked"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+        (root / "delta").mkdir(parents=True, exist_ok=True)
+        self._generations = Generations(root)
+
+    def check(self) -> None:
+        """Raises ConfigError when another version of this program made the lake."""
+        self._generations.manifest()
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> Path:
         """Writes one delta file, durable when this returns."""
-        path = self.root / "delta" / f"{time.time_ns():020}-{uuid4().hex}.ndjson"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            for line in lines:
-                file.write(orjson.dumps(line) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        _sync(path.parent)
-        return path
+        return _append(self.root / "delta", lines)
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], Path]]:
+        """Takes the lines of a whole load, bit by bit. All of it becomes visible at once; none, after an error."""
+        name = f"{time.time_ns():020}-{uuid4().hex}"
+        part = self.root / "delta" / f"{name}.part"
+        part.mkdir()
+        try:
+            yield lambda lines: _append(part, lines)
+            part.rename(self.root / "delta" / name)
+            sync(self.root / "delta")
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
     def pending(self) -> int:
         """How many delta files are not in a generation yet."""
-        return sum(1 for _ in (self.root / "delta").glob("*.ndjson"))
+        return sum(len(files) for files in self._units())
 
     def current(self) -> Generation | None:
         """The newest generation, or None before the first."""
-        try:
-            id_ = (self.root / "CURRENT").read_text("ascii").strip()
-        except FileNotFoundError:
-            return None
-        return self.generation(id_)
+        return self._generations.current()
 
-    def generation(self, id_: str) -> Generation:
-        """A generation by its id. Raises InvalidQuery when it is not (or no longer) there."""
-        if not id_.isalnum():
-            raise InvalidQuery("generation: an id is letters and digits")
-        try:
-            manifest = orjson.loads((self.root / "generations" / f"{id_}.json").read_bytes())
-        except FileNotFoundError:
-            raise InvalidQuery(f"generation {id_} is not kept (any more)") from None
-        schemas = catalogue()
-        tables = {
-            name: Table(name, self.root / "files" / entry["file"], entry["rows"], schemas[name].columns)
-            for name, entry in manifest["tables"].items()
-            if name in schemas
-        }
-        return Generation(manifest["generation"], manifest["created"], tables)
+    def generation(self, wanted: str) -> Generation:
+        """A generation by its id or name. Raises InvalidQuery when it is not (or no longer) there."""
+        return self._generations.find(wanted)
+
+    def generations(self) -> list[Listed]:
+        """Every generation that can be asked, newest first."""
+        return self._generations.list()
+
+    def keep(self, name: str, wanted: str) -> str:
+        """Keeps a generation (its id or name) under a name. Result: its id. Raises InvalidQuery."""
+        with self._exclusive():
+            return self._generations.keep(name, wanted)
+
+    def forget(self, name: str) -> None:
+        """No longer keeps the generation of this name. Raises InvalidQuery when there is none."""
+        with self._exclusive():
+            self._generations.forget(name)
 
     def publish(self, now: datetime) -> Generation | None:
         """Folds what is pending into the next generation; None when nothing is. One publisher at a time."""
         with self._exclusive():
-            published = None
-            while batch := self._batch():
-                published = self._publish(batch, now)
-            return published
+            pending = [path for files in self._units() for path in files]
+            if not pending:
+                return None
+            before = self._generations.manifest()
+            id_ = self._generations.next_id()
+            with Tables(self.root / "files", id_, before["tables"] if before else {}) as tables:
+                fold = Fold(tables)
+                for batch in _batches(pending):
+                    fold.run(batch)
+                made = tables.manifest()
+            self._at("folded")
+            self.park(id_, fold.parked)
+            self._publish(id_, made, now)
+            for path in pending:
+                path.unlink(missing_ok=True)
+            self._remove_empty_loads(now.timestamp())
+            self._at("delta removed")
+            self._generations.forget_old(now.timestamp())
+            return self._generations.current()
 
-    def _batch(self) -> list[Path]:
-        batch: list[Path] = []
-        size = 0
-        for path in sorted((self.root / "delta").glob("*.ndjson")):
-            size += path.stat().st_size
-            if batch and size > FOLD_BYTES:
-                break
-            batch.append(path)
-        return batch
+    def compact(self, now: datetime, *, everything: bool = False) -> bool:
+        """Makes one file of many where small ones have grown too many or too large, while others publish and read.
 
-    def _publish(self, batch: list[Path], now: datetime) -> Generation:
-        before = self._manifest()
-        number = int(before["generation"][1:]) + 1 if before else 1
-        id_ = f"g{number:06}"
-        with Fold(self.root / "files", id_, before["files"] if before else {}) as fold:
-            result = fold.run(batch)
-        self._at("folded")
-        self._park(id_, result)
-        manifest = {
-            "generation": id_,
-            "created": now.isoformat(),
-            "tables": result.tables,
-            "files": result.files,
-            "parked": len(result.parked),
-        }
-        self._write(self.root / "generations" / f"{id_}.json", orjson.dumps(manifest))
+        Result  whether a table was compacted. With `everything`, each table that is not one whole file is.
+        """
+        with self._lock("compact.lock"):
+            before = self._generations.manifest()
+            work = compaction.due(before["tables"], everything=everything) if before else {}
+            with compaction.Compaction(self.root) as run:
+                merged = {table: run.merge(table, entries) for table, entries in work.items()}
+                if not merged:
+                    return False
+                self._at("compacted")
+                with self._exclusive():
+                    held = self._generations.manifest()["tables"]
+                    id_ = self._generations.next_id()
+                    made = held | {name: run.put(name, held[name], one, id_) for name, one in merged.items()}
+                    self._publish(id_, made, now)
+                    self._generations.forget_old(now.timestamp())
+        return True
+
+    def park(self, name: str, parked: Sequence[Parked]) -> None:
+        """Keeps lines that could not be used, with their reasons, for a person."""
+        if parked:
+            kept = [{"file": f, "line": n, "reason": reason} for f, n, reason in parked[:MAXIMUM_PARKED]]
+            if len(parked) > MAXIMUM_PARKED:
+                kept.append({"file": "", "line": 0, "reason": f"and {len(parked) - MAXIMUM_PARKED} more"})
+            write(self.root / "parked" / f"{name}.ndjson", b"".join(orjson.dumps(one) + b"\n" for one in kept))
+
+    def parked(self, limit: int) -> list[dict[str, Any]]:
+        """What could not be used: `of` (generation or load), `file`, `line` (0: none), `reason`; the newest first."""
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.root / "parked").glob("*.ndjson"), key=lambda p: p.stat().st_mtime, reverse=True):
+            for line in path.read_bytes().splitlines():
+                found.append({"of": path.stem} | orjson.loads(line))
+                if len(found) >= limit:
+                    return found
+        return found
+
+    def _publish(self, id_: str, tables: Mapping[str, Any], now: datetime) -> None:
+        self._generations.write_manifest(id_, now.isoformat(), tables)
         self._at("manifest written")
-        self._write(self.root / "CURRENT", id_.encode())
+        self._generations.make_current(id_)
         self._at("published")
-        for path in batch:
-            path.unlink(missing_ok=True)
-        self._at("delta removed")
-        self._forget_old(now.timestamp())
-        return self.generation(id_)
 
-    def _manifest(self) -> Any:
-        current = self.current()
-        if current is None:
-            return None
-        return orjson.loads((self.root / "generations" / f"{current.id}.json").read_bytes())
+    def _units(self) -> list[list[Path]]:
+        """The delta, oldest first: single files, and whole loads."""
+        found = []
+        for path in sorted((self.root / "delta").iterdir()):
+            if path.suffix == ".ndjson":
+                found.append([path])
+            elif path.suffix != ".part" and path.is_dir():
+                found.append(sorted(path.glob("*.ndjson")))
+        return found
 
-    def _park(self, id_: str, result: FoldResult) -> None:
-        if result.parked:
-            lines = [orjson.dumps({"file": f, "line": n, "reason": reason}) for f, n, reason in result.parked]
-            self._write(self.root / "parked" / f"{id_}.ndjson", b"\n".join(lines) + b"\n")
-
-    def _write(self, path: Path, content: bytes) -> None:
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync(path.parent)
-
-    def _forget_old(self, now: float) -> None:
-        """Removes manifests past the number and age that are kept, then files no manifest names."""
-        manifests = sorted((self.root / "generations").glob("*.json"))
-        for path in manifests[:-KEPT_GENERATIONS]:
-            if now - path.stat().st_mtime > KEPT_SECONDS:
-                path.unlink()
-        kept = [orjson.loads(p.read_bytes()) for p in (self.root / "generations").glob("*.json")]
-        named = {entry["file"] for m in kept for entry in (*m["tables"].values(), *m["files"].values())}
-        for file in (self.root / "files").iterdir():
-            if file.name not in named:
-                file.unlink(missing_ok=True)
+    def _remove_empty_loads(self, now: float) -> None:
+        for folder in (self.root / "delta").iterdir():
+            if folder.suffix == ".ndjson" or not folder.is_dir():
+                continue
+            with suppress(OSError):  # a load that has just become whole, or is not empty
+                if folder.suffix != ".part":
+                    folder.rmdir()
+                elif now - folder.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with (self.root / "publish.lock").open("a") as lock:
+        with self._lock("publish.lock"):
+            yield
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        with (self.root / name).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _append(folder: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
+    path = folder / f"{time.time_ns():020}-{uuid4().hex}.ndjson"
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        for line in lines:
+            file.write(orjson.dumps(line) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+    sync(folder)
+    return path
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for path in paths:
+        size += path.stat().st_size
+        if batch and size > FOLD_BYTES:
+            yield batch
+            batch, size = [], path.stat().st_size
+        batch.append(path)
+    yield batch

@@ -58,13 +58,13 @@ def compile_question(
     where = _criterion(question.criteria, builder)
     tables = {
         "patient": "patient p",
-        "study": "imaging_study s JOIN patient p USING (patient_id)",
-        "series": "dicom_series r JOIN imaging_study s USING (study_instance_uid) JOIN patient p USING (patient_id)",
+        "study": "imaging_study s JOIN patient p USING (patient_key)",
+        "series": "dicom_series r JOIN imaging_study s USING (study_key) JOIN patient p USING (patient_key)",
     }[question.unit]
     if question.group_by:
         counts = f"count(*) AS {_COUNTED[question.unit]}"
         if question.unit != "patient":
-            counts += ", count(DISTINCT p.patient_id) AS patients"
+            counts += ", count(DISTINCT p.patient_key) AS patients"
         return f"SELECT {columns}, {counts} FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", builder.bound
     order = {"patient": "p.patient_id", "study": "p.patient_id, s.started_date, s.study_instance_uid"}.get(
         question.unit, "p.patient_id, s.started_date, s.study_instance_uid, r.series_instance_uid"
@@ -88,11 +88,11 @@ _PLAIN = {
     "number_of_instances": "s.number_of_instances",
     "instances_in_series": "r.number_of_instances",
     "modalities": "(SELECT list(DISTINCT m.modality ORDER BY m.modality) FROM imaging_study_modality m "
-    "WHERE m.study_instance_uid = s.study_instance_uid)",
+    "WHERE m.study_key = s.study_key)",
     "identifiers": "(SELECT list(DISTINCT i.value ORDER BY i.value) FROM patient_identifier i "
-    "WHERE i.patient_id = p.patient_id)",
+    "WHERE i.patient_key = p.patient_key)",
     "endpoints": "(SELECT list(DISTINCT e.address || '/studies/' || s.study_instance_uid) FROM imaging_endpoint x "
-    "JOIN endpoint e USING (endpoint_id) WHERE x.study_instance_uid = s.study_instance_uid)",
+    "JOIN endpoint e USING (endpoint_id) WHERE x.study_key = s.study_key)",
 }
 
 
@@ -108,7 +108,7 @@ def _column(name: str, builder: _Builder) -> str:
         return (
             f"(SELECT list(x ORDER BY x) FROM (SELECT DISTINCT {shown} "
             "|| coalesce(' (' || m.authored_date || ')', '') AS x "
-            f"FROM medication_request m WHERE m.patient_id = p.patient_id AND {_prescribed(builder)}))"
+            f"FROM medication_request m WHERE m.patient_key = p.patient_key AND {_prescribed(builder)}))"
         )
     if name in ("reports", "report_ids"):
         shown = "coalesce(d.report_text, d.conclusion)" if name == "reports" else "d.diagnostic_report_id"
@@ -122,8 +122,8 @@ def _prescribed(builder: _Builder) -> str:
 
 def _reports(builder: _Builder) -> str:
     return (
-        "diagnostic_report_study l JOIN diagnostic_report d USING (diagnostic_report_id) "
-        f"WHERE l.study_instance_uid = s.study_instance_uid AND d.status NOT IN {builder.marks(REPORT_NOT)}"
+        "diagnostic_report_study l JOIN diagnostic_report d USING (report_key) "
+        f"WHERE l.study_key = s.study_key AND d.status NOT IN {builder.marks(REPORT_NOT)}"
     )
 
 
@@ -166,7 +166,7 @@ def _event(
     table: str, alias: str, day: str, columns: tuple[str, str], settings: Mapping[str, Any], builder: _Builder
 ) -> list[str]:
     """A clinical fact about the patient: its code, its day, its status."""
-    conditions = [f"{alias}.patient_id = p.patient_id"]
+    conditions = [f"{alias}.patient_key = p.patient_key"]
     if "codes" in settings:
         conditions.append(_codes(settings["codes"], alias, columns, builder))
     if "within_years" in settings:
@@ -205,15 +205,15 @@ def _observation(settings: Mapping[str, Any], builder: _Builder) -> list[str]:
 
 
 def _report(settings: Mapping[str, Any], builder: _Builder) -> list[str]:
-    conditions = ["d.patient_id = p.patient_id"]
+    conditions = ["d.patient_key = p.patient_key"]
     if builder.unit != "patient":
-        conditions.append("l.study_instance_uid = s.study_instance_uid")
+        conditions.append("l.study_key = s.study_key")
     if "not_status" in settings:
         conditions.append(f"d.status NOT IN {builder.marks(_texts(settings['not_status']))}")
     if "text_contains" in settings:
         text = "lower(coalesce(d.report_text, '') || ' ' || coalesce(d.conclusion, ''))"
         conditions.append(f"contains({text}, lower({builder.mark(settings['text_contains'])}))")
-    joined = "diagnostic_report d LEFT JOIN diagnostic_report_study l USING (diagnostic_report_id)"
+    joined = "diagnostic_report d LEFT JOIN diagnostic_report_study l USING (report_key)"
     return [f"EXISTS (SELECT 1 FROM {joined} WHERE {' AND '.join(conditions)})"]
 
 
@@ -223,7 +223,7 @@ def _study(settings: Mapping[str, Any], builder: _Builder) -> list[str]:
         conditions.append(f"s.status IN {builder.marks(_texts(settings['status']))}")
     if "modality" in settings:
         conditions.append(
-            "EXISTS (SELECT 1 FROM imaging_study_modality m WHERE m.study_instance_uid = s.study_instance_uid "
+            "EXISTS (SELECT 1 FROM imaging_study_modality m WHERE m.study_key = s.study_key "
             f"AND m.modality IN {builder.marks(_texts(settings['modality']))})"
         )
     if "within_years" in settings:
@@ -234,7 +234,7 @@ def _study(settings: Mapping[str, Any], builder: _Builder) -> list[str]:
         conditions.append(f"{'' if settings['has_report'] else 'NOT '}EXISTS (SELECT 1 FROM {_reports(builder)})")
     if builder.unit != "patient":
         return conditions
-    inner = " AND ".join(["s.patient_id = p.patient_id", *conditions])
+    inner = " AND ".join(["s.patient_key = p.patient_key", *conditions])
     return [f"EXISTS (SELECT 1 FROM imaging_study s WHERE {inner})"]
 
 
@@ -251,10 +251,10 @@ def _series(settings: Mapping[str, Any], builder: _Builder) -> list[str]:
     if builder.unit == "series":
         return conditions
     if builder.unit == "study":
-        inner = " AND ".join(["r.study_instance_uid = s.study_instance_uid", *conditions])
+        inner = " AND ".join(["r.study_key = s.study_key", *conditions])
         return [f"EXISTS (SELECT 1 FROM dicom_series r WHERE {inner})"]
-    inner = " AND ".join(["s.patient_id = p.patient_id", *conditions])
-    return [f"EXISTS (SELECT 1 FROM dicom_series r JOIN imaging_study s USING (study_instance_uid) WHERE {inner})"]
+    inner = " AND ".join(["s.patient_key = p.patient_key", *conditions])
+    return [f"EXISTS (SELECT 1 FROM dicom_series r JOIN imaging_study s USING (study_key) WHERE {inner})"]
 
 
 _KINDS = {

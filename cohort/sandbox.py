@@ -15,7 +15,7 @@ import orjson
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
 from cohort.catalogue import code_lists
-from cohort.lake import Generation
+from cohort.generation import Generation
 from cohort.question import Question
 from cohort.question_sql import compile_question
 
@@ -59,8 +59,9 @@ def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, lim
         "memory_mb": limits.memory_mb,
         "cpu_s": limits.cpu_s,
         "answer_bytes": limits.answer_bytes,
+        "files": next((str(one.file.parent) for t in generation.tables.values() for one in t.layers), ""),
         "tables": {
-            name: {"file": str(t.file), "columns": [[c.name, c.type] for c in t.columns]}
+            name: {"layers": [one.entry() for one in t.layers], "columns": [[c.name, c.type] for c in t.columns]}
             for name, t in generation.tables.items()
         },
     }

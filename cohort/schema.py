@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from cohort.keys import KEYS
 from cohort.view import Row, View, ViewColumn
 
 _SQL_TYPES = {
@@ -104,7 +105,17 @@ def catalogue() -> Mapping[str, TableSchema]:
         "One row for each study a report is about, resolved by reference, Study Instance UID or accession number",
         kept,
     )
-    return dict(sorted((found | dict(dicom_tables())).items()))
+    return {name: _with_keys(table) for name, table in sorted((found | dict(dicom_tables())).items())}
+
+
+def _with_keys(table: TableSchema) -> TableSchema:
+    names = [c.name for c in table.columns]
+    keys = (
+        Column(made, "BIGINT", f"{name} as a number: the same wherever the id is the same; for joins", "", "the lake")
+        for name, made in KEYS.items()
+        if name in names
+    )
+    return TableSchema(table.name, table.title, (*table.columns, *keys))
 
 
 def _view_table(definition: Mapping[str, Any]) -> ViewTable:

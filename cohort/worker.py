@@ -28,11 +28,16 @@ def _answer(request: Any) -> dict[str, Any]:
 
     from bridge.errors import InvalidQuery
     from cohort.engine.duckdb import connect
-    from cohort.lake import Generation, Table
+    from cohort.generation import Generation, Table
+    from cohort.layers import layer
     from cohort.schema import Column
 
     tables = {
-        name: Table(name, Path(t["file"]), 0, tuple(Column(c, kind) for c, kind in t["columns"]))
+        name: Table(
+            name,
+            tuple(layer(Path(request["files"]), entry) for entry in t["layers"]),
+            tuple(Column(c, kind) for c, kind in t["columns"]),
+        )
         for name, t in request["tables"].items()
     }
     try:

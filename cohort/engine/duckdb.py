@@ -6,9 +6,13 @@ from typing import Any
 
 import duckdb
 
-from cohort.lake import Generation
+from cohort.generation import Generation
+from cohort.layers import scan
 
 MEMORY_LIMIT_MB = 1024
+
+DYNAMIC_FILTER_VALUES = 1000
+"""So many keys found on one side of a join choose the row groups that are read on the other."""
 
 
 def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, threads: int = 2) -> Any:
@@ -26,12 +30,18 @@ def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, t
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
-    names = [str(table.file) for table in generation.tables.values()]
+    connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
+    layers = [one for table in generation.tables.values() for one in table.layers]
+    names = [str(path) for one in layers for path in (one.file, one.gone) if path]
     connection.execute("SET allowed_paths = ?", [names])
     for table in generation.tables.values():
-        columns = ", ".join(f'"{column.name}"' for column in table.columns)
-        file = str(table.file).replace("'", "''")
-        connection.execute(f"CREATE VIEW \"{table.name}\" AS SELECT {columns} FROM read_parquet('{file}')")
+        columns = {f'"{column.name}"': column.type for column in table.columns}
+        rows = scan(table.layers, list(columns)) if table.layers else _none(columns)
+        connection.execute(f'CREATE VIEW "{table.name}" AS {rows}')
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _none(columns: dict[str, str]) -> str:
+    return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in columns.items())} WHERE false"

@@ -37,16 +37,18 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
-                            ["demo"], ["import"], ["jwks"], ["map"])
-] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["view"],
-                            ["view", "run"], ["view", "check"], ["view", "explain"])]  # fmt: skip
+                            ["demo"], ["import"], ["jwks"], ["map"], ["dedupe"])
+] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
+                             ["compact"], ["generations"], ["generations", "list"], ["generations", "keep"],
+                             ["generations", "forget"], ["view"], ["view", "run"], ["view", "check"],
+                             ["view", "explain"])]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
 def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> None:
     shown = command(name, *words, "--help")
     assert shown.returncode == 0
-    if words and words not in (["parked"], ["associations"], ["view"]):
+    if words not in ([], ["associations"], ["generations"], ["view"]) and (name, words) != ("bridge", ["parked"]):
         assert "Example:" in shown.stdout
 
 
@@ -100,6 +102,32 @@ def test_bad_lines_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
     done = command("cohort", "load", tmp_path / "x.ndjson", "--lake", tmp_path / "lake")
     assert done.returncode == 1
     assert "x.ndjson line 2: not JSON" in done.stderr
+    (parked,) = orjson.loads(command("cohort", "parked", "--lake", tmp_path / "lake", "--json").stdout)
+    assert (parked["file"], parked["line"]) == (str(tmp_path / "x.ndjson"), 2)
+
+
+def test_a_generation_is_kept_asked_again_and_forgotten(tmp_path: Path) -> None:
+    lake, file = tmp_path / "lake", tmp_path / "x.ndjson"
+
+    def count(*more: str) -> Any:
+        told = orjson.loads(
+            command("cohort", "sql", "SELECT count(*) n FROM patient", "--lake", lake, "--json", *more).stdout
+        )
+        return told["rows"][0]["n"], told["generation"]
+
+    for n in (1, 2):
+        file.write_bytes(b'{"resourceType":"Patient","id":"%d"}\n' % n)
+        assert command("cohort", "load", file, "--lake", lake).returncode == 0
+        if n == 1:
+            assert "as paper" in command("cohort", "generations", "keep", "paper", "--lake", lake).stdout
+    assert count() == (2, "g000002")
+    assert count("--generation", "paper") == count("-g", "g000001") == (1, "g000001")
+    listed = orjson.loads(command("cohort", "generations", "list", "--lake", lake, "--json").stdout)
+    assert [(one["id"], one["names"]) for one in listed] == [("g000002", []), ("g000001", ["paper"])]
+    assert command("cohort", "compact", "--lake", lake).stdout == "Compacted\n"
+    assert count()[0] == 2
+    assert command("cohort", "generations", "forget", "paper", "--lake", lake).returncode == 0
+    assert "none is kept" in command("cohort", "sql", "SELECT 1", "--lake", lake, "-g", "paper").stderr
 
 
 def test_init_writes_a_file_that_check_accepts_and_does_not_overwrite(tmp_path: Path) -> None:
@@ -159,6 +187,10 @@ def test_run_serves_stops_cleanly_and_status_and_parked_tell(tmp_path: Path) -> 
         assert second.returncode == 2
         assert "in use by another bridge process" in second.stderr
         assert bridge.get("/")["cohort"].endswith("/cohort/")
+        imported = command(
+            "cohort", "load", "--from-server", f"{bridge.get('/')['fhir']}", "--lake", tmp_path / "other"
+        )
+        assert "1 ImagingStudy" in imported.stdout, imported.stderr
         assert bridge.stop() == 0
         assert "Test^Eva" not in bridge.log
         assert "P1" not in bridge.log
@@ -194,5 +226,5 @@ def test_jwks_prints_public_keys_alone_and_check_finds_a_key_that_cannot_be_used
     ]
     assert not [k for k in keys if {"d", "p", "q"} & set(k)]
     config_file.write_text(text.format("ehr", "RS384") + text.replace("{0}-1", "ehr-1").format("registry", "ES384"))
-    assert "smart.key_id: another sink has it" in command("bridge", "jwks", "--config", config_file).stderr
+    assert "smart.key_id: another server has it" in command("bridge", "jwks", "--config", config_file).stderr
     assert "none signs in with a key" in command("bridge", "jwks").stderr

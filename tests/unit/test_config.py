@@ -107,12 +107,13 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         config.DicomWebSource,
         config.DimseSource,
         config.FhirServerSink,
+        config.ClinicalServer,
         connections.Smart,
         connections.OAuth,
         connections.ClientTls,
     ):
         for name in section.model_fields:
-            if name not in ("sources", "sinks", "api", "identity", "translation", "issuers"):
+            if name not in ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers"):
                 assert f"{name} = " in text, name
 
 
@@ -128,6 +129,7 @@ def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
     path.write_text(settled)
     loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b", "DICOM_SECRET": "c", "VNA_SECRET": "d"})
     assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs", "cloud", "vna", "oldpacs"]
+    assert [s.name for s in loaded.clinical] == ["ehr-data"]
     assert loaded.identity.issuers
     assert loaded.identity.ae_titles["CT1"].time_zone == "Europe/Vienna"
     assert loaded.translation.code_maps == tmp_path / "code-maps"

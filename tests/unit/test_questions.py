@@ -11,7 +11,8 @@ from bridge.sources.part10 import read_headers
 from cohort.answer import Answer
 from cohort.catalogue import code_lists, question, questions
 from cohort.clinical import load
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from cohort.question import parse_question
 from cohort.sandbox import ask, run_sql
 from hospital import Hospital, founding_answer, plan, write

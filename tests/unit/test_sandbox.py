@@ -13,7 +13,8 @@ import pytest
 from bridge.errors import InvalidQuery
 from cohort.answer import Answer
 from cohort.engine.duckdb import connect
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from cohort.render import as_csv, as_json, rendered
 from cohort.sandbox import Limits, run_sql
 

@@ -1,0 +1,130 @@
+"""Compaction: one file of many. It runs beside publishing: what is replaced meanwhile is taken out at the end.
+
+A table is due when small files over the large one hold more than a share of its rows, when that share of it is gone,
+or when there are many small files (then only those become one).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+
+from bridge.errors import SinkUnavailable
+from cohort.layers import GONE_COLUMN, Layer, layer, quoted, scan, scan_numbered
+from cohort.stored import clustered_by, columns_of
+from cohort.tables import connect, write
+
+SHARE = 0.1
+"""Of the large file's rows: so many in small files, or gone, and the whole table is written anew."""
+
+SMALL_ROWS = 50_000
+"""Fewer rows than this in small files never make a large table be written anew."""
+
+MAXIMUM_LAYERS = 8
+"""Small files over the large one."""
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A finished file, and the layers (as the manifest has them) it stands for."""
+
+    file: Path
+    rows: int
+    entries: tuple[Mapping[str, Any], ...]
+
+
+def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
+    """table → the layers to make one of."""
+    found: dict[str, Entries] = {}
+    for name, table in tables.items():
+        first, *over = table["layers"] or [None]
+        if first is None or (not over and not first.get("gone")):
+            continue
+        small = sum(one["rows"] for one in over) + first.get("gone_rows", 0)
+        if everything or small > max(SHARE * first["rows"], SMALL_ROWS):
+            found[name] = table["layers"]
+        elif len(over) >= MAXIMUM_LAYERS:
+            found[name] = over if first["rows"] > SMALL_ROWS else table["layers"]
+    return found
+
+
+class Compaction:
+    """One run, with its own DuckDB and folder. One at a time for a lake (`cohort.lake` holds the lock)."""
+
+    def __init__(self, root: Path) -> None:
+        self._files, self._folder = root / "files", root / "compacting"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        self._db = connect(self._folder, threads=1)
+
+    def __enter__(self) -> Compaction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def merge(self, table: str, entries: Entries) -> Merged:
+        """The rows of these layers that count, in one file. Raises SinkUnavailable when it cannot be made."""
+        file = self._folder / f"{table}.parquet"
+        layers = [layer(self._files, entry) for entry in entries]
+        columns = [f'"{c}"' for c in columns_of(table)]
+        try:
+            write(self._db, f"SELECT * FROM ({scan(layers, columns)}) ORDER BY {clustered_by(table)}", file)
+        except duckdb.Error as error:
+            raise SinkUnavailable(f"lake: table {table} cannot be compacted ({type(error).__name__})") from None
+        return Merged(file, sum(one.live for one in layers), tuple(entries))
+
+    def put(self, table: str, held: Mapping[str, Any], merged: Merged, id_: str) -> dict[str, Any]:
+        """The table's entry in the manifest with the merged file in the place of what it stands for.
+
+        Rows that others replaced since the merge began are gone in it too: all rows of a key go together.
+        """
+        now = {entry["file"]: entry for entry in held["layers"]}
+        file = self._files / f"{table}-{id_}-compacted.parquet"
+        gone = [g for old in merged.entries for g in self._gone_since(old, now.get(old["file"]))]
+        made = self._without(table, Layer(merged.file, merged.rows), gone, file)
+        merged.file.rename(file)
+        before = {entry["file"] for entry in merged.entries}
+        at = min(i for i, e in enumerate(held["layers"]) if e["file"] in before) if before & now.keys() else 0
+        rest = [entry for entry in held["layers"] if entry["file"] not in before]
+        if made["rows"] > made.get("gone_rows", 0):
+            rest.insert(at, made)
+        return dict(held) | {"layers": rest}
+
+    def _gone_since(self, old: Mapping[str, Any], now: Mapping[str, Any] | None) -> list[str]:
+        """Queries of the keys whose rows in a merged layer have gone since it was read."""
+        then = layer(self._files, old)
+        live = scan_numbered(then, ["_hash", "_key"])
+        if now is None:
+            return [f"SELECT _hash, _key FROM ({live})"]
+        if now.get("gone") == old.get("gone"):
+            return []
+        gone = f"read_parquet({quoted(self._files / now['gone'])})"
+        return [f"SELECT _hash, _key FROM ({live}) l SEMI JOIN {gone} g ON l.file_row_number = g.{GONE_COLUMN}"]
+
+    def _without(self, table: str, one: Layer, gone: list[str], named: Path) -> dict[str, Any]:
+        entry = {"file": named.name, "rows": one.rows}
+        if not gone:
+            return entry
+        numbered = scan_numbered(one, ["_hash", "_key"])
+        self._db.execute(
+            f"CREATE OR REPLACE TEMP TABLE gone_now AS SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) "
+            f"SEMI JOIN ({' UNION ALL '.join(gone)}) USING (_hash, _key)"
+        )
+        row = self._db.execute("SELECT count(*) FROM gone_now").fetchone()
+        if not row or not row[0]:
+            return entry
+        path = self._files / f"gone_{table}-{named.stem.removeprefix(table + '-')}.parquet"
+        write(self._db, f"SELECT {GONE_COLUMN} FROM gone_now ORDER BY 1", path)
+        return entry | {"gone": path.name, "gone_rows": row[0]}

@@ -1,0 +1,56 @@
+"""Reads delta files: the newest line for every resource and every set of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+Key = tuple[str, str, str]
+"""origin, resource type, id."""
+
+Parked = tuple[str, int, str]
+"""file (or resource), line number (0: none), reason."""
+
+
+@dataclass
+class Newest:
+    """The newest line for every key in a batch of delta files, and what could not be read."""
+
+    resources: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    parked: list[Parked] = field(default_factory=list)
+
+
+def read(batch: Iterable[Path]) -> Newest:
+    """Of equal revisions the later line wins. A line that is none is parked."""
+    newest = Newest()
+    for path in batch:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    _take(newest, orjson.loads(line))
+                except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                    newest.parked.append((path.name, number, "not a line of the delta's format"))
+    return newest
+
+
+def _take(newest: Newest, line: dict[str, Any]) -> None:
+    revision = int(line["revision"])
+    if line["kind"] == "resource":
+        key = (str(line["origin"]), str(line["type"]), str(line["id"]))
+        if not key[1].isalpha() or not key[1].isascii() or not (line["deleted"] or isinstance(line["resource"], dict)):
+            raise ValueError
+        held = newest.resources.get(key)
+        if held is None or revision >= held["revision"]:
+            newest.resources[key] = line
+    elif line["kind"] == "rows":
+        place = (str(line["table"]), str(line["key"]))
+        kept = newest.rows.get(place)
+        if kept is None or revision >= kept["revision"]:
+            newest.rows[place] = line | {"rows": list(line["rows"])}
+    else:
+        raise ValueError

@@ -1,0 +1,89 @@
+"""Which study a report is about: by Study Instance UID, by reference, or by an accession number that designates
+exactly one study of the same patient. Only reports that a change can touch are decided again."""
+
+from __future__ import annotations
+
+from cohort.stored import OWN_REPORT_STUDY
+from cohort.tables import Tables
+
+_WATCHED = {
+    "imaging_study": ("touched_study", "study_key, imaging_study_id, patient_key, accession_number"),
+    OWN_REPORT_STUDY: ("touched_report", "_hash, _key"),
+}
+
+
+def begin(tables: Tables) -> None:
+    """Nothing is touched yet."""
+    tables.make("touched_study", "SELECT 0::BIGINT AS study_key, '' AS imaging_study_id, 0::BIGINT AS patient_key, "
+                "'' AS accession_number WHERE false")  # fmt: skip
+    tables.make("touched_report", "SELECT 0::BIGINT AS _hash, '' AS _key WHERE false")
+
+
+def watch(tables: Tables, table: str, keys: str) -> None:
+    """Remembers the rows of a table with the keys that a temporary table holds: called before and after a change."""
+    if table in _WATCHED:
+        name, columns = _WATCHED[table]
+        rows = f"SELECT {columns} FROM {tables.scan(table)} SEMI JOIN {keys} USING (_hash, _key)"
+        if table == OWN_REPORT_STUDY:
+            rows = f"SELECT _hash, _key FROM {keys}"
+        tables.db.execute(f"INSERT INTO {name} {rows}")
+
+
+def finish(tables: Tables) -> None:
+    """The rows of every touched report."""
+    if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
+        return
+    own, studies = tables.scan(OWN_REPORT_STUDY), tables.scan("imaging_study")
+    tables.make(
+        "reports",
+        f"""
+        SELECT * FROM {own} r WHERE _hash IN (SELECT _hash FROM touched_report)
+        OR study_key IN (SELECT study_key FROM touched_study)
+        OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
+        OR (patient_key IN (SELECT patient_key FROM touched_study) AND accession_number IS NOT NULL)""",
+    )
+    wanted = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
+    tables.make(
+        "candidates",
+        f"""
+        SELECT {wanted} FROM {studies} SEMI JOIN reports USING (study_key)
+        UNION SELECT {wanted} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
+        UNION SELECT {wanted} FROM {studies}
+              SEMI JOIN (SELECT patient_key FROM reports WHERE accession_number IS NOT NULL) USING (patient_key)""",
+    )
+    tables.make("resolved", _RESOLVED)
+    keys = "SELECT _hash, _key FROM reports UNION SELECT _hash, _key FROM touched_report"
+    tables.replace("diagnostic_report_study", keys, "SELECT * FROM resolved")
+
+
+_RESOLVED = """
+WITH accessions AS (
+    SELECT patient_key, accession_number, min(study_instance_uid) AS study_instance_uid,
+           min(study_key) AS study_key, min(imaging_study_id) AS imaging_study_id,
+           min(accession_system) AS accession_system
+    FROM candidates WHERE accession_number IS NOT NULL
+    GROUP BY patient_key, accession_number HAVING count(DISTINCT study_key) = 1
+), uids AS (
+    SELECT study_key, min(imaging_study_id) AS imaging_study_id FROM candidates GROUP BY study_key
+), ids AS (
+    SELECT imaging_study_id, min(study_instance_uid) AS study_instance_uid, min(study_key) AS study_key
+    FROM candidates GROUP BY imaging_study_id
+), named AS (
+    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.accession_number,
+           CASE WHEN u.study_key IS NOT NULL THEN r.study_instance_uid
+                ELSE coalesce(i.study_instance_uid, a.study_instance_uid, r.study_instance_uid) END
+               AS study_instance_uid,
+           CASE WHEN u.study_key IS NOT NULL THEN u.study_key
+                ELSE coalesce(i.study_key, a.study_key, r.study_key) END AS study_key,
+           coalesce(u.imaging_study_id, i.imaging_study_id, a.imaging_study_id, r.imaging_study_id) AS imaging_study_id
+    FROM reports r
+    LEFT JOIN uids u ON u.study_key = r.study_key
+    LEFT JOIN ids i ON i.imaging_study_id = r.imaging_study_id
+    LEFT JOIN accessions a ON a.accession_number = r.accession_number AND a.patient_key = r.patient_key
+        AND coalesce(a.accession_system, '') = coalesce(r.accession_system, a.accession_system, '')
+    WHERE r.study_instance_uid IS NOT NULL OR r.imaging_study_id IS NOT NULL OR r.accession_number IS NOT NULL
+)
+SELECT * EXCLUDE (n) FROM (
+    SELECT *, row_number() OVER (PARTITION BY _key, study_instance_uid ORDER BY accession_number) AS n FROM named
+) WHERE n = 1
+"""

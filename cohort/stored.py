@@ -1,0 +1,68 @@
+"""What the files of each table hold: the columns questions see, and columns of the lake's own, which begin with `_`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from cohort.schema import catalogue, dicom_tables, view_tables
+
+RESOURCE = {
+    "_hash": "BIGINT",
+    "_key": "VARCHAR",
+    "_revision": "BIGINT",
+    "origin": "VARCHAR",
+    "id": "VARCHAR",
+    "deleted": "BOOLEAN",
+    "json": "VARCHAR",
+}
+"""The tables `resource_TYPE`. `_key` is origin/id, `_hash` its key (cohort.keys)."""
+
+OWN_IDENTIFIER, OWN_REPORT_STUDY, LINK, ROWS_REVISION = (
+    "own_identifier", "own_report_study", "patient_link", "rows_revision",
+)  # fmt: skip
+"""Identifiers and report links as resources state them; imaging patient → clinical patient; revisions of DICOM rows."""
+
+_CLUSTERED_BY = (
+    "patient_key", "study_key", "series_key", "code", "medication_code", "onset_date", "authored_date",
+    "effective_date", "performed_date", "started_date", "_hash",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def stored_tables() -> Mapping[str, Mapping[str, str]]:
+    """table → column → DuckDB type, for every table but the `resource_TYPE` ones."""
+    rows = {"_hash": "BIGINT", "_key": "VARCHAR"}
+    found = {LINK: {"imaging_id": "VARCHAR", "imaging_key": "BIGINT", "clinical_id": "VARCHAR"} | rows}
+    found[ROWS_REVISION] = {"_revision": "BIGINT"} | rows
+    for name, schema in catalogue().items():
+        found[name] = {c.name: c.type for c in schema.columns} | rows
+        if name in view_tables() and "patient_id" in found[name] and name not in ("patient", "patient_identifier"):
+            found[name] |= {"_own_patient_id": "VARCHAR", "_own_patient_key": "BIGINT"}
+    views = view_tables()
+    own = {c.name: c.type for c in views["patient_identifier"].schema.columns}
+    found[OWN_IDENTIFIER] = own | {"patient_key": "BIGINT", "_origin": "VARCHAR"} | rows
+    own = {c.name: c.type for c in views["diagnostic_report_study"].schema.columns}
+    keys = {"patient_key": "BIGINT", "study_key": "BIGINT", "report_key": "BIGINT"}
+    found[OWN_REPORT_STUDY] = own | keys | {"_own_patient_id": "VARCHAR", "_own_patient_key": "BIGINT"} | rows
+    return found
+
+
+def columns_of(table: str) -> Mapping[str, str]:
+    """column → DuckDB type of a stored table."""
+    return RESOURCE if table.startswith("resource_") else stored_tables()[table]
+
+
+def clustered_by(table: str) -> str:
+    """The ORDER BY of a table's files: a person's rows stand together, then a study's, then by code and time."""
+    return ", ".join(c for c in _CLUSTERED_BY if c in columns_of(table))
+
+
+def linked_tables() -> tuple[str, ...]:
+    """Tables whose rows follow the person when an imaging patient turns out to be a clinical one."""
+    return tuple(name for name, columns in stored_tables().items() if "_own_patient_key" in columns)
+
+
+def is_dicom(table: str) -> bool:
+    """Whether a table comes from DICOM headers, not from resources."""
+    return table in dicom_tables()

@@ -1,0 +1,144 @@
+"""The tables of a generation in the making: what is held, what replaces it, which files hold it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import orjson
+
+from cohort.layers import GONE_COLUMN, Layer, layer, quoted, scan, scan_numbered
+from cohort.stored import clustered_by, columns_of
+
+ROW_GROUP = 8192
+"""Rows of a Parquet row group: a question about few patients reads few of them (docs/lake.md)."""
+
+MEMORY_LIMIT_MB = 2048
+LINE_BYTES = 4_194_304
+
+
+class Tables:
+    """Layers of every table, and the DuckDB that changes them. Files are on disk when a method returns."""
+
+    def __init__(self, files: Path, stamp: str, before: Mapping[str, Any]) -> None:
+        self._files, self._stamp, self._written = files, stamp, 0
+        self.layers = {name: [layer(files, e) for e in table["layers"]] for name, table in before.items()}
+        self.held_columns = {name: list(table["columns"]) for name, table in before.items()}
+        self._scratch = Path(tempfile.mkdtemp(prefix="fold-", dir=files.parent))
+        self.db = connect(self._scratch, threads=2)
+
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.db.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def manifest(self) -> dict[str, Any]:
+        """What a generation's manifest says of every table."""
+        return {
+            name: {"columns": list(columns_of(name)), "layers": [one.entry() for one in layers]}
+            for name, layers in sorted(self.layers.items())
+        }
+
+    def scan(self, table: str, columns: Sequence[str] = ()) -> str:
+        """A SELECT, in brackets, of the rows that count: all columns, or these."""
+        layers = self.layers.get(table, [])
+        wanted = columns or list(columns_of(table))
+        return f"({scan(layers, wanted) if layers else empty(columns_of(table), wanted)})"
+
+    def load(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+        """Rows into a temporary table with these columns; keys that are no column are left out."""
+        path = self._scratch / f"{name}.ndjson"
+        longest = 0
+        with path.open("wb") as file:
+            for row in rows:
+                longest = max(longest, file.write(orjson.dumps(row) + b"\n"))
+        source = f"({empty(columns, list(columns))})"
+        if longest:
+            described = ", ".join(f"'{column}': '{kind}'" for column, kind in columns.items())
+            source = (
+                f"read_json({quoted(path)}, format='newline_delimited', columns={{{described}}}, "
+                f"maximum_object_size={max(LINE_BYTES, 2 * longest)})"  # DuckDB takes buffers of this size
+            )
+        self.make(name, f"SELECT * FROM {source}")
+        path.unlink()
+
+    def make(self, name: str, query: str) -> int:
+        """A temporary table of the query's rows, and how many there are."""
+        self.db.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+        return self.count(f"SELECT count(*) FROM {name}")
+
+    def count(self, query: str) -> int:
+        """The one number a query gives."""
+        row = self.db.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+    def replace(self, table: str, keys: str, rows: str) -> None:
+        """Takes away every row with one of the keys (a query of `_hash` and `_key`), then adds the rows of a query."""
+        self.make("replaced", f"SELECT DISTINCT _hash, _key FROM ({keys})")
+        columns = ", ".join(f'"{c}"' for c in columns_of(table))
+        added = self.make("added", f"SELECT {columns} FROM ({rows})")  # read before anything it may come from goes
+        kept = [self._without(table, one) for one in self.layers.get(table, [])]
+        self.layers[table] = [one for one in kept if one.live]
+        if added:
+            self.layers[table].append(Layer(self._write(table, "added"), added))
+
+    def _without(self, table: str, one: Layer) -> Layer:
+        numbered = scan_numbered(one, ["_hash", "_key"])
+        found = self.make(
+            "gone_now",
+            f"SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) SEMI JOIN replaced USING (_hash, _key)",
+        )
+        if not found:
+            return one
+        before = f"UNION ALL SELECT {GONE_COLUMN} FROM read_parquet({quoted(one.gone)})" if one.gone else ""
+        self.make("gone_now", f"SELECT {GONE_COLUMN} FROM gone_now {before}")
+        return Layer(one.file, one.rows, self._write(f"gone_{table}", "gone_now", GONE_COLUMN), one.gone_rows + found)
+
+    def _write(self, name: str, table: str, order: str = "") -> Path:
+        self._written += 1
+        path = self._files / f"{name}-{self._stamp}-{self._written}.parquet"
+        write(self.db, f"SELECT * FROM {table} ORDER BY {order or clustered_by(name)}", path)
+        return path
+
+
+def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that spills into a folder past its limit."""
+    db = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": threads,
+            "preserve_insertion_order": False,
+            "memory_limit": f"{MEMORY_LIMIT_MB}MB",
+            "temp_directory": str(scratch / "spill"),
+        },
+    )
+    db.execute("SET TimeZone = 'UTC'")
+    return db
+
+
+def write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """The query's rows as a Parquet file, whole and on disk when this returns."""
+    part = path.with_name(path.name + ".part")
+    db.execute(f"COPY ({query}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})")
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.replace(path)
+
+
+def empty(columns: Mapping[str, str], wanted: Sequence[str]) -> str:
+    """A SELECT without rows, typed. `wanted` are columns of a table that has no file yet."""
+    described = ", ".join(f'NULL::{columns[c]} AS "{c}"' for c in wanted)
+    return f"SELECT {described} WHERE false"

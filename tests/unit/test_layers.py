@@ -1,0 +1,375 @@
+"""Layers, compaction and incremental links: whatever the way, the tables are those of one single publish."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+
+from bridge.errors import ConfigError, InvalidQuery
+from cohort import compaction, fold
+from cohort.engine.duckdb import connect
+from cohort.generation import Generation
+from cohort.keys import key, key_sql
+from cohort.lake import Lake
+from cohort.schema import catalogue, dicom_tables
+from tests.unit.test_lake import gone, line, mrn, rows_line, study
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def contents(generation: Generation | None) -> dict[str, list[str]]:
+    """Every row of every table that questions see, sorted."""
+    assert generation is not None
+    connection = connect(generation)
+    found = {}
+    for name in generation.tables:
+        rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()
+        found[name] = sorted(map(repr, rows))
+        assert len(rows) == generation.tables[name].rows
+    return found
+
+
+def published(root: Path, lines: list[dict[str, Any]]) -> Lake:
+    lake = Lake(root)
+    lake.append(lines)
+    lake.publish(NOW)
+    return lake
+
+
+def accession(value: str) -> list[dict[str, Any]]:
+    return [{"identifier": {"type": {"coding": [{"code": "ACSN"}]}, "value": value}}]
+
+
+def changes(chance: random.Random, first: int) -> Iterator[dict[str, Any]]:
+    """Random changes of a small hospital: people, their identifiers, studies, reports, facts."""
+    person = lambda: chance.choice(["a", "b", "c"])  # noqa: E731
+    imaged = lambda: f"img-{chance.randrange(4)}"  # noqa: E731
+    for revision in range(first, first + chance.randrange(1, 7)):
+        what = chance.randrange(8)
+        if what == 0:
+            yield line("Patient", person(), revision, identifier=mrn(str(chance.randrange(3))), gender="female")
+        elif what == 1:
+            held = mrn(str(chance.randrange(3))) + mrn(str(chance.randrange(3)), "http://else")
+            yield line("Patient", imaged(), revision, "bridge", identifier=held)
+        elif what == 2:
+            uid = f"1.2.{chance.randrange(4)}"
+            yield study(uid, imaged(), chance.choice(["A1", "A2", ""])) | {"revision": revision}
+        elif what == 3:
+            about: dict[str, Any] = chance.choice(
+                [
+                    {"basedOn": accession(chance.choice(["A1", "A2"]))},
+                    {"imagingStudy": [{"reference": f"ImagingStudy/is-1.2.{chance.randrange(4)}"}]},
+                    {"imagingStudy": [{"identifier": {"system": "urn:dicom:uid", "value": "urn:oid:1.2.1"}}]},
+                    {},
+                ]
+            )
+            subject = {"reference": f"Patient/{chance.choice([person(), imaged()])}"}
+            origin = chance.choice(["bridge", "clinical"])
+            yield line("DiagnosticReport", f"r{chance.randrange(4)}", revision, origin, subject=subject, **about)
+        elif what == 4:
+            code = {"coding": [{"system": "s", "code": str(n)} for n in range(chance.randrange(3))]}
+            subject = {"reference": f"Patient/{person()}"}
+            yield line("Condition", f"c{chance.randrange(6)}", revision, code=code, subject=subject)
+        elif what == 5:
+            uid = f"1.2.{chance.randrange(4)}"
+            rows = [{"study_instance_uid": uid, "sop_instance_uid": f"{uid}.{n}"} for n in range(chance.randrange(4))]
+            yield rows_line("dicom_instance", uid, rows, revision)
+        elif what == 6:
+            kind, id_, origin = chance.choice(
+                [("Patient", person(), "clinical"), ("Patient", imaged(), "bridge"),
+                 ("DiagnosticReport", "r1", "bridge"),
+                 ("ImagingStudy", "is-1.2.1", "bridge"), ("Condition", "c1", "clinical")]
+            )  # fmt: skip
+            yield gone(kind, id_, revision, origin)
+        else:
+            subject = {"reference": f"Patient/{imaged()}"}
+            yield line("Observation", f"o{chance.randrange(3)}", revision, "bridge", subject=subject)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    lake, everything = Lake(tmp_path / "many"), []
+    for round_ in range(1, 13):
+        lines = list(changes(chance, round_ * 10))
+        everything += lines
+        lake.append(chance.sample(lines, len(lines)) if chance.random() < 0.2 else lines)
+        if chance.random() < 0.3:
+            lake.append(chance.sample(everything, min(5, len(everything))))  # older lines again change nothing
+        lake.publish(NOW)
+        if chance.random() < 0.2:
+            lake.compact(NOW, everything=chance.random() < 0.5)
+    assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
+    lake.compact(NOW, everything=True)
+    assert contents(lake.current()) == contents(published(tmp_path / "two", everything).current())
+
+
+def test_a_small_change_writes_small_files(tmp_path: Path) -> None:
+    subject = {"reference": "Patient/p"}
+    many = [line("Condition", f"c{n}", subject=subject, note="x" * 100) for n in range(20_000)]
+    lake = published(tmp_path, many)
+    before = {path.name for path in (tmp_path / "files").iterdir()}
+    held = sum(path.stat().st_size for path in (tmp_path / "files").iterdir())
+    lake.append([line("Condition", "c7", 2, subject=subject)])
+    lake.publish(NOW)
+    added = sum(path.stat().st_size for path in (tmp_path / "files").iterdir() if path.name not in before)
+    assert 0 < added < held / 20
+
+
+def test_rows_replaced_while_a_compaction_runs_do_not_come_back(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Condition", f"c{n}") for n in range(20)])
+    lake.append([line("Condition", "c1", 2), gone("Condition", "c2", 2)])
+    lake.publish(NOW)
+    lines = [line("Condition", "c1", 3, recordedDate="2024-01-01"), gone("Condition", "c3", 3), line("Condition", "x")]
+
+    def meanwhile(stage: str) -> None:
+        if stage == "compacted":
+            other = Lake(tmp_path)
+            other.append(lines)
+            other.publish(NOW)
+
+    assert Lake(tmp_path, meanwhile).compact(NOW, everything=True)
+    found = lake.current()
+    assert found is not None
+    rows = connect(found).execute("SELECT condition_id, recorded_date IS NOT NULL FROM condition").fetchall()
+    assert sorted(rows) == sorted((f"c{n}", n == 1) for n in (*range(2), *range(4, 20))) + [("x", False)]  # noqa: RUF005
+    assert len(found.tables["condition"].layers) == 2
+
+
+def test_compaction_is_due_by_share_and_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SMALL_ROWS", 20)
+    lake = published(tmp_path, [line("Condition", f"c{n}") for n in range(1000)])
+    assert not lake.compact(NOW)
+    for n in range(compaction.MAXIMUM_LAYERS):
+        lake.append([line("Condition", "c1", n + 2), line("Condition", f"new{n}")])
+        lake.publish(NOW)
+    layers = lambda: lake.current().tables["condition"].layers  # type: ignore[union-attr]  # noqa: E731
+    large = layers()[0].file
+    assert lake.compact(NOW)
+    assert [one.file == large for one in layers()] == [True, False]
+    lake.append([line("Condition", f"c{n}", 99) for n in range(200)])
+    lake.publish(NOW)
+    assert lake.compact(NOW)
+    assert len(layers()) == 1
+    assert layers()[0].rows == 1000 + compaction.MAXIMUM_LAYERS
+
+
+def test_a_reader_keeps_the_generation_it_opened_while_compaction_runs(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Condition", "c1")])
+    lake.append([line("Condition", "c2", 2)])
+    old = lake.publish(NOW)
+    lake.compact(NOW, everything=True)
+    new = lake.current()
+    assert old is not None
+    assert new is not None
+    assert new.id != old.id
+    assert contents(old) == contents(new)
+
+
+def test_keys_are_the_same_in_python_and_sql_and_in_every_table(tmp_path: Path) -> None:
+    subject = {"reference": "Patient/p"}
+    lake = published(tmp_path, [line("Patient", "p"), line("Condition", "c", subject=subject), study("1.2", "p")])
+    found = lake.current()
+    assert found is not None
+    connection = connect(found)
+    assert connection.execute("SELECT patient_key FROM condition").fetchall() == [(key("p"),)]
+    assert connection.execute("SELECT patient_key, study_key FROM imaging_study").fetchall() == [(key("p"), key("1.2"))]
+    for name, table in catalogue().items():
+        columns = {c.name for c in table.columns}
+        assert ("patient_id" in columns) == ("patient_key" in columns), name
+        assert ("study_instance_uid" in columns) == ("study_key" in columns), name
+
+
+def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
+    subject = {"reference": "Patient/p"}
+    facts = [line(kind, "x", subject=subject) for kind in ("Condition", "Encounter", "Observation", "Procedure")]
+    facts += [line("MedicationRequest", "x", subject=subject), line("Endpoint", "e", 1, "bridge", status="active")]
+    rows = [rows_line(name, "1.2", [{"study_instance_uid": "1.2"}]) for name in dicom_tables()]
+    series = [{"uid": "1.2.3", "modality": {"code": "CT"}, "endpoint": [{"reference": "Endpoint/e"}]}]
+    imaging = study("1.2", "p", modality=[{"code": "CT"}], series=series, endpoint=series[0]["endpoint"])
+    report = line("DiagnosticReport", "r", basedOn=accession("A1"), subject=subject)
+    lake = published(tmp_path, [line("Patient", "p", identifier=mrn("7")), *facts, *rows, imaging, report])
+    found = lake.current()
+    assert found is not None
+    connection = connect(found)
+    for name, table in catalogue().items():
+        assert found.tables[name].rows, name
+        described = connection.execute(f'DESCRIBE SELECT * FROM "{name}"').fetchall()
+        assert [(d[0], d[1]) for d in described] == [(c.name, c.type) for c in table.columns]
+        (layer,) = found.tables[name].layers
+        held = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{layer.file}')").fetchall()
+        assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
+
+
+def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
+    lake = published(tmp_path, [line("Patient", "first", gender="male")])
+    lake.append([line("Patient", "second", gender="female"), line("Patient", "first", 2, gender="male")])
+    found = lake.publish(NOW)
+    assert found is not None
+    assert connect(found).execute("SELECT patient_id FROM patient").fetchall() == [("first",)]
+    (parked,) = lake.parked(10)
+    assert parked["file"] == "clinical/second"
+    assert "patient_key" in parked["reason"]
+
+
+def test_a_view_with_another_column_is_made_anew_from_the_resources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [line("Condition", "c1", recordedDate="2024-01-01"), rows_line("dicom_study", "1", [{"modality": "CT"}])]
+    lake = published(tmp_path, [*held, line("Patient", "p", identifier=mrn("7"))])
+    whole = contents(lake.current())
+    path = max((tmp_path / "generations").glob("*.json"))
+    manifest = orjson.loads(path.read_bytes())
+    for table in ("condition", "patient", "own_identifier"):
+        manifest["tables"][table]["columns"].remove("_hash")
+    path.write_bytes(orjson.dumps(manifest))
+    lake.append([line("Encounter", "e")])
+    lake.publish(NOW)
+    now = contents(lake.current())
+    assert {name: rows for name, rows in now.items() if name != "encounter"} == {
+        name: rows for name, rows in whole.items() if name != "encounter"
+    }
+
+
+def test_a_load_is_seen_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    with lake.loading() as append:
+        append([line("Patient", "one")])
+        assert lake.publish(NOW) is None
+        append([line("Patient", "two")])
+    assert lake.pending() == 2
+    found = lake.publish(NOW)
+    assert found is not None
+    assert found.tables["patient"].rows == 2
+    assert not list((tmp_path / "delta").iterdir())
+    with pytest.raises(RuntimeError), lake.loading() as append:
+        append([line("Patient", "three")])
+        raise RuntimeError
+    assert lake.publish(NOW) is None
+
+
+def test_a_kept_generation_stays_and_can_be_asked_by_its_name(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Patient", "0")])
+    first = lake.current()
+    assert first is not None
+    assert lake.keep("study-1", first.id) == first.id
+    for n in range(1, 8):
+        lake.append([line("Patient", str(n)), line("Patient", "0", n)])
+        lake.publish(NOW)
+    lake.compact(NOW, everything=True)
+    for path in (tmp_path / "generations").iterdir():
+        os.utime(path, (0, 0))
+    lake.append([line("Patient", "last")])
+    lake.publish(NOW)
+    assert contents(lake.generation("study-1"))["patient"] == contents(first)["patient"]
+    listed = lake.generations()
+    assert [one.names for one in listed if one.id == first.id] == [("study-1",)]
+    assert listed[0].current
+    with pytest.raises(InvalidQuery, match="another generation"):
+        lake.keep("study-1", listed[0].id)
+    lake.forget("study-1")
+    for path in (tmp_path / "generations").iterdir():
+        os.utime(path, (0, 0))
+    lake.append([line("Patient", "more")])
+    lake.publish(NOW)
+    with pytest.raises(InvalidQuery, match="not kept"):
+        lake.generation(first.id)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "g000001", "-x", "x" * 65, ".hidden", "x.part"])
+def test_a_name_that_could_be_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    lake = published(tmp_path, [line("Patient", "0")])
+    with pytest.raises(InvalidQuery):
+        lake.keep(name, "g000001")
+    with pytest.raises(InvalidQuery):
+        lake.forget(name)
+
+
+PUBLISHER = """
+import os, signal, sys
+from datetime import datetime, UTC
+from pathlib import Path
+from cohort.lake import Lake
+from tests.unit.test_layers import hospital
+folder, stage, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+reached = []
+def at(where):
+    reached.append(where)
+    if where == stage and reached.count(where) == nth:
+        os.kill(os.getpid(), signal.SIGKILL)
+lake = Lake(folder, at)
+if not (folder / "fed").exists():
+    for lines in hospital():
+        with lake.loading() as append:
+            append(lines)
+    (folder / "fed").touch()
+def publish():
+    lake.publish(datetime(2026, 1, 1, tzinfo=UTC))
+    lake.compact(datetime(2026, 1, 1, tzinfo=UTC), everything=True)
+publish()
+with lake.loading() as append:
+    append([])
+lake.append(list(hospital())[-1])
+publish()
+"""
+
+
+def hospital() -> list[list[dict[str, Any]]]:
+    chance = random.Random(7)
+    return [[one for part in range(4) for one in changes(chance, (round_ * 4 + part) * 10)] for round_ in range(4)]
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("stage", ["folded", "manifest written", "published", "delta removed", "compacted"])
+def test_killed_anywhere_the_next_publish_gives_what_no_kill_gives(tmp_path: Path, stage: str, nth: int) -> None:
+    def run(stage: str) -> int:
+        command = [sys.executable, "-c", PUBLISHER, str(tmp_path / "lake"), stage, str(nth)]
+        return subprocess.run(command, check=False, cwd=Path(__file__).parents[2], timeout=100).returncode
+
+    killed = run(stage)
+    assert killed == -9 or nth == 3
+    before = Lake(tmp_path / "lake").current()
+    if before is not None:
+        contents(before)  # whatever was published can be read
+    assert run("-") == 0
+    everything = [one for lines in hospital() for one in lines]
+    lake = Lake(tmp_path / "lake")
+    assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
+    assert not lake.pending()
+    assert not list((tmp_path / "lake" / "compacting").glob("*"))
+
+
+def test_a_lake_of_another_version_is_told_and_left_alone(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Patient", "0")])
+    lake.append([line("Patient", "1")])
+    path = max((tmp_path / "generations").glob("*.json"))
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"format": 1}))
+    with pytest.raises(ConfigError, match="another version"):
+        lake.check()
+    with pytest.raises(ConfigError, match="another version"):
+        lake.publish(NOW)
+    with pytest.raises(InvalidQuery, match="another version"):
+        lake.current()
+    assert lake.pending() == 1
+
+
+def test_a_load_that_died_is_removed_after_a_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for name, age_s in (("old", 2 * 86_400), ("young", 60)):
+        folder = tmp_path / "delta" / f"{name}.part"
+        folder.mkdir()
+        os.utime(folder, (NOW.timestamp() - age_s,) * 2)
+    lake.append([line("Patient", "0")])
+    lake.publish(NOW)
+    assert [path.name for path in (tmp_path / "delta").iterdir()] == ["young.part"]
