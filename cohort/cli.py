@@ -17,14 +17,29 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bridge.errors import ConfigError, InvalidQuery, ProjectError
+from bridge.errors import InvalidQuery, ProjectError
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
 from cohort.clinical import load as load_clinical
-from cohort.lake import Generation, Lake
-from cohort.render import FORMATS, rendered, table
+from cohort.lake import Lake
+from cohort.options import (
+    DEFAULT_LAKE,
+    EXIT_PARTIAL,
+    EXIT_USAGE,
+    DateOption,
+    JsonOption,
+    LakeOption,
+    OutputOption,
+    ParameterOption,
+    QuestionArgument,
+    generation,
+    on,
+    pair,
+)
+from cohort.out_commands import group, manifest, omop, timeline
+from cohort.render import FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import ask as ask_question
 from cohort.schema import catalogue
@@ -35,21 +50,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-DEFAULT_LAKE = Path("bridge-data/lake")
-PLAIN_WIDTH = 200
-EXIT_PARTIAL, EXIT_USAGE = 1, 2
+for _command in (group, omop, manifest, timeline):
+    app.command()(_command)
 
 
 @app.command()
 def ask(
-    name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
-    param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
-    date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
+    name: QuestionArgument,
+    param: ParameterOption = [],  # noqa: B006
+    date: DateOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
     output: OutputOption = None,
@@ -60,9 +71,9 @@ def ask(
 
     Example: cohort ask osteosarcoma-ct --param older_than_years=40 --format csv --output answer.csv
     """
-    asked, day = ready_question(name), _day(date)
-    given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake), asked, given, day, Limits(rows=limit))
+    asked, day = ready_question(name), on(date)
+    given = dict(map(pair, param))
+    answer = ask_question(generation(lake), asked, given, day, Limits(rows=limit))
     _show(answer, "json" if as_json else format, output)
 
 
@@ -80,7 +91,7 @@ def sql(
     Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(_generation(lake), text, Limits(rows=limit)), "json" if as_json else format, output)
+    _show(run_sql(generation(lake), text, Limits(rows=limit)), "json" if as_json else format, output)
 
 
 @app.command()
@@ -185,13 +196,6 @@ def serve(
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
 
 
-def _generation(lake: Path) -> Generation:
-    current = Lake(lake).current() if lake.is_dir() else None
-    if current is None:
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return current
-
-
 def _show(answer: Answer, kind: str, output: Path | None) -> None:
     if kind not in FORMATS:
         raise InvalidQuery(f"--format: found {kind!r}; allowed: {', '.join(FORMATS)}")
@@ -212,20 +216,6 @@ def _show(answer: Answer, kind: str, output: Path | None) -> None:
 @contextmanager
 def _standard_output() -> Iterator[Any]:
     yield sys.stdout
-
-
-def _day(text: str) -> Any:
-    try:
-        return datetime.fromisoformat(text).date() if text else datetime.now(UTC).date()
-    except ValueError:
-        raise InvalidQuery(f"--date: found {text!r}; allowed: YYYY-MM-DD") from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise InvalidQuery(f"--param: found {text!r}; allowed: NAME=VALUE")
-    return name, value
 
 
 @contextmanager

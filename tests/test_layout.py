@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
 
 COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo", "bridge.import_files")
 DUCKDB = ("cohort.engine", "cohort.fold", "cohort.worker")
-FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.cli")
+FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.out_api", "cohort.cli")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
