@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from bridge.connections import URL, Address, ClientTls, OAuth, Smart, check_sign_in
+from bridge.connections import URL, Address, ClientTls, FetchArchive, OAuth, Smart, check_sign_in
 from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
 
@@ -372,6 +372,7 @@ class Settings(_Section):
     translation: Translation = Translation()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
+    fetch: tuple[FetchArchive, ...] = Field(default=(), description="How `cohort fetch` asks archives, by origin")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -451,7 +452,12 @@ def parse(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
 def _rooted(settings: Settings, root: Path) -> Settings:
     sources = tuple(_rooted_files(s, root) for s in settings.sources)
     sinks = tuple(_rooted_files(s, root) for s in settings.sinks)
-    rooted = {"sources": sources, "sinks": sinks, "translation": _rooted_files(settings.translation, root)}
+    rooted = {
+        "sources": sources,
+        "sinks": sinks,
+        "translation": _rooted_files(settings.translation, root),
+        "fetch": tuple(_rooted_files(archive, root) for archive in settings.fetch),
+    }
     return settings.model_copy(update={"data_dir": root / settings.data_dir, **rooted})
 
 
@@ -541,6 +547,8 @@ def _nearest(error: Any) -> str:
         section = Translation
     elif "sinks" in location[:1]:
         section = FhirServerSink
+    elif "fetch" in location[:1]:
+        section = FetchArchive
     elif len(location) > 2 and location[2] in _KINDS:
         section = _KINDS[location[2]]
     if len(location) > 1:

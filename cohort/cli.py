@@ -23,6 +23,7 @@ from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
 from cohort.clinical import load as load_clinical
+from cohort.fetch.command import fetch
 from cohort.lake import Lake
 from cohort.options import (
     DEFAULT_LAKE,
@@ -52,7 +53,7 @@ app = typer.Typer(
 )
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-for _command in (group, omop, manifest, timeline):
+for _command in (group, omop, manifest, fetch, timeline):
     app.command()(_command)
 
 

@@ -11,7 +11,6 @@ import orjson
 
 from cohort.answer import Answer
 
-
 Relation = duckdb.DuckDBPyRelation
 
 
