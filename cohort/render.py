@@ -75,7 +75,7 @@ def as_text(answer: Answer, width: int = 110) -> str:
     made = table(answer, width)
     made.caption = None
     out = io.StringIO()
-    Console(file=out, width=width, no_color=True).print(made)
+    Console(file=out, width=width, force_terminal=False, force_jupyter=False).print(made)
     return f"{out.getvalue()}{_note(answer, SHOWN_ROWS)}"
 
 
