@@ -13,7 +13,7 @@ from bridge.code_tables import code_tables, dicom_columns
 from bridge.model import WadoEndpoint
 from bridge.sources.part10 import read_headers
 from bridge.translate.headers import Headers
-from bridge.translate.imaging_study import Site
+from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from cohort.clinical import load
 from cohort.lake import Generation, Lake

@@ -58,8 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.view": {"bridge.errors", "cohort.fhirpath"},
     "cohort.gate": {"bridge.errors"},
     "cohort.fetch": {
-        "bridge.config", "bridge.connections", "bridge.errors", "bridge.sources", "bridge.web", "cohort.fetch", "cohort.manifest",
-        "cohort.options", "cohort.selection", "httpx", "rich", "typer",
+        "bridge.config", "bridge.connections", "bridge.errors", "bridge.sources", "bridge.web", "cohort.fetch",
+        "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
     "cohort.fetch.multipart": set(),
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
