@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 DEV    := $(VENV)/.stamp-dev
 SPARK  := $(VENV)/.stamp-spark
 
-.PHONY: demo test services lint check fmt lock wheel clean help
+.PHONY: demo test services lint check fmt lock notebook wheel clean help
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -58,6 +58,9 @@ bench-%: $(DEV) ## Run bench/NAME.py and write bench/results/NAME.json
 lock: ## Renew both lock files from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build-backend pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements-dev.lock
+
+notebook: $(DEV) ## Execute docs/cohort.ipynb anew
+	$(BIN)/python -m tests.notebook
 
 wheel: $(DEV) ## Build the wheel into dist/
 	$(BIN)/python -m build --no-isolation --wheel

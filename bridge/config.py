@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from bridge.connections import URL, Address, ClientTls, OAuth, Smart, check_sign_in
+from bridge.connections import URL, Address, ClientTls, FetchArchive, OAuth, Smart, check_sign_in
 from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
 
@@ -409,6 +409,7 @@ class Settings(_Section):
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     clinical: tuple[ClinicalServer, ...] = ()
+    fetch: tuple[FetchArchive, ...] = Field(default=(), description="How `cohort fetch` asks archives, by origin")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -495,6 +496,7 @@ def _rooted(settings: Settings, root: Path) -> Settings:
         "sinks": sinks,
         "clinical": clinical,
         "translation": _rooted_files(settings.translation, root),
+        "fetch": tuple(_rooted_files(archive, root) for archive in settings.fetch),
     }
     return settings.model_copy(update={"data_dir": root / settings.data_dir, **rooted})
 
@@ -585,6 +587,8 @@ def _nearest(error: Any) -> str:
         section = Translation
     elif "sinks" in location[:1]:
         section = FhirServerSink
+    elif "fetch" in location[:1]:
+        section = FetchArchive
     elif len(location) > 2 and location[2] in _KINDS:
         section = _KINDS[location[2]]
     if len(location) > 1:

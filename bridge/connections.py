@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from bridge.web.answers import loopback
 
@@ -104,3 +104,30 @@ def check_sign_in(
                 f"{setting}: credentials would travel unencrypted; use https://, "
                 "or set allow_http = true where the network itself is protected"
             )
+
+
+class FetchArchive(Section):
+    """How `cohort fetch` asks the archives of one origin (scheme, host and port of `url`)."""
+
+    url: Address = Field(description="The WADO-RS base; credentials go to its scheme, host and port alone")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    oauth: OAuth | None = None
+    tls: ClientTls | None = None
+    allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
+    timeout_s: float = Field(default=60.0, ge=1, le=3600, description="Longest silence of the archive")
+
+    @model_validator(mode="after")
+    def _signs_in_safely(self) -> FetchArchive:
+        check_sign_in(
+            self.url,
+            username=self.username,
+            password=self.password,
+            bearer_token=self.bearer_token,
+            oauth=self.oauth,
+            smart=None,
+            tls=self.tls,
+            allow_http=self.allow_http,
+        )
+        return self

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from fastapi import APIRouter, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.errors import InvalidQuery, Unavailable
+from bridge.errors import ConfigError, InvalidQuery, Unavailable
 from cohort.answer import Answer
 from cohort.catalogue import question, questions
 from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.out_api import add_routes
 from cohort.question import Question
 from cohort.render import MEDIA_TYPES, rendered
 from cohort.sandbox import Limits, ask, run_sql
@@ -123,6 +124,7 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
             raise HTTPException(404, f"no such chart; known: {', '.join(CHARTS)}")
         return service.answered(lambda g: run_sql(g, CHARTS[name], service.limits), "json", name)
 
+    add_routes(routes, service.run)
     return routes
 
 
@@ -132,7 +134,12 @@ class _Service:
         self._places = threading.BoundedSemaphore(MAXIMUM_AT_ONCE)
 
     def answered(self, run: Callable[[Generation], Answer], kind: str, name: str) -> Response:
-        """The answer in a format. 409 before there is data, 400 for a wrong query, 503 when all places are taken."""
+        """The answer in a format."""
+        return self.run(lambda generation: _rendered(run(generation), kind, name))
+
+    def run(self, run: Callable[[Generation], Response]) -> Response:
+        """What `run` makes of the newest generation. 409 before there is data, 400 for a wrong query, 404 for an
+        unknown question, 503 when all places are taken."""
         generation = self._lake.current()
         if generation is None:
             raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
@@ -140,13 +147,16 @@ class _Service:
             raise HTTPException(503, "too many queries at once: try again", {"Retry-After": "5"})
         try:
             with _as_http():
-                answer = run(generation)
+                return run(generation)
         finally:
             self._places.release()
-        headers = {"X-Lake-Generation": answer.generation}
-        if kind != "json":
-            headers["Content-Disposition"] = f'attachment; filename="{name}.{kind}"'
-        return Response(rendered(answer, kind), media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+def _rendered(answer: Answer, kind: str, name: str) -> Response:
+    headers = {"X-Lake-Generation": answer.generation}
+    if kind != "json":
+        headers["Content-Disposition"] = f'attachment; filename="{name}.{kind}"'
+    return Response(rendered(answer, kind), media_type=MEDIA_TYPES[kind], headers=headers)
 
 
 @contextmanager
@@ -158,6 +168,8 @@ def _as_http() -> Iterator[None]:
         raise HTTPException(status, str(error)) from None
     except Unavailable as error:
         raise HTTPException(503, str(error)) from None
+    except ConfigError as error:
+        raise HTTPException(501, str(error)) from None
 
 
 def _described(asked: Question) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +21,24 @@ from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
+from cohort.fetch.command import fetch
 from cohort.lake import Lake
-from cohort.lake_cli import DEFAULT_LAKE, GenerationOption, JsonOption, LakeOption, opened_generation
-from cohort.render import FORMATS, rendered, table
+from cohort.options import (
+    DEFAULT_LAKE,
+    EXIT_USAGE,
+    DateOption,
+    GenerationOption,
+    JsonOption,
+    LakeOption,
+    OutputOption,
+    ParameterOption,
+    QuestionArgument,
+    generation_of,
+    on,
+    pair,
+)
+from cohort.out_commands import group, manifest, omop, timeline
+from cohort.render import FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import ask as ask_question
 from cohort.schema import catalogue
@@ -37,17 +51,16 @@ app = typer.Typer(
 )
 app.add_typer(view_cli.app, name="view")
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-PLAIN_WIDTH = 200
-EXIT_USAGE = 2
+for _command in (group, omop, manifest, fetch, timeline):
+    app.command()(_command)
 
 
 @app.command()
 def ask(
-    name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
-    param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
-    date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
+    name: QuestionArgument,
+    param: ParameterOption = [],  # noqa: B006
+    date: DateOption = "",
     generation: GenerationOption = "",
     lake: LakeOption = DEFAULT_LAKE,
     format: FormatOption = "table",
@@ -59,9 +72,9 @@ def ask(
 
     Example: cohort ask osteosarcoma-ct --param older_than_years=40 --format csv --output answer.csv
     """
-    asked, day = ready_question(name), _day(date)
-    given = dict(_pair(p) for p in param)
-    answer = ask_question(opened_generation(lake, generation), asked, given, day, Limits(rows=limit))
+    asked, day = ready_question(name), on(date)
+    given = dict(map(pair, param))
+    answer = ask_question(generation_of(lake, generation), asked, given, day, Limits(rows=limit))
     _show(answer, "json" if as_json else format, output)
 
 
@@ -80,7 +93,7 @@ def sql(
     Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(opened_generation(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
+    _show(run_sql(generation_of(lake, generation), text, Limits(rows=limit)), "json" if as_json else format, output)
 
 
 @app.command()
@@ -183,20 +196,6 @@ def _show(answer: Answer, kind: str, output: Path | None) -> None:
 @contextmanager
 def _standard_output() -> Iterator[Any]:
     yield sys.stdout
-
-
-def _day(text: str) -> Any:
-    try:
-        return datetime.fromisoformat(text).date() if text else datetime.now(UTC).date()
-    except ValueError:
-        raise InvalidQuery(f"--date: found {text!r}; allowed: YYYY-MM-DD") from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise InvalidQuery(f"--param: found {text!r}; allowed: NAME=VALUE")
-    return name, value
 
 
 def main() -> None:

@@ -24,16 +24,16 @@ from cohort.bulk import BulkExport, ExportRequest, outcomes
 from cohort.bulk_job import JobFolder
 from cohort.clinical import LoadReport
 from cohort.clinical import load as load_clinical
-from cohort.generation import Generation
 from cohort.lake import Lake
-
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
-GenerationOption = Annotated[
-    str, typer.Option("--generation", "-g", help="Ask this one, by its id or name; the newest if not given")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
-DEFAULT_LAKE = Path("bridge-data/lake")
-EXIT_PARTIAL = 1
+from cohort.options import (
+    DEFAULT_LAKE,
+    EXIT_PARTIAL,
+    GenerationOption,
+    JsonOption,
+    LakeOption,
+    generation_of,
+    opened_lake,
+)
 
 
 def load(
@@ -146,7 +146,7 @@ def parked(
 
     Example: cohort parked --json
     """
-    found = _lake(lake).parked(limit)
+    found = opened_lake(lake).parked(limit)
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
@@ -161,7 +161,7 @@ def compact(lake: LakeOption = DEFAULT_LAKE) -> None:
 
     Example: cohort compact
     """
-    done = _lake(lake).compact(datetime.now(UTC), everything=True)
+    done = opened_lake(lake).compact(datetime.now(UTC), everything=True)
     typer.echo("Compacted" if done else "Nothing to do: every table is one file already")
 
 
@@ -174,7 +174,7 @@ def list_generations(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = Fals
 
     Example: cohort generations list
     """
-    found = _lake(lake).generations()
+    found = opened_lake(lake).generations()
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
@@ -194,7 +194,7 @@ def keep(
 
     Example: cohort generations keep paper-1
     """
-    typer.echo(f"Kept {_lake(lake).keep(name, generation or opened_generation(lake).id)} as {name}")
+    typer.echo(f"Kept {opened_lake(lake).keep(name, generation or generation_of(lake).id)} as {name}")
 
 
 @generations.command()
@@ -203,21 +203,7 @@ def forget(name: Annotated[str, typer.Argument(help="As `list` shows it")], lake
 
     Example: cohort generations forget paper-1
     """
-    _lake(lake).forget(name)
-
-
-def _lake(folder: Path) -> Lake:
-    if not folder.is_dir():
-        raise ConfigError(f"--lake: no data in {folder}: has `bridge run` or `cohort load` been used there?")
-    return Lake(folder)
-
-
-def opened_generation(lake: Path, wanted: str = "") -> Generation:
-    opened = _lake(lake)
-    found = opened.generation(wanted) if wanted else opened.current()
-    if found is None:
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return found
+    opened_lake(lake).forget(name)
 
 
 Told = Callable[[str, int, int], None]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from html import escape as html_escape
 from typing import Any
 
 import orjson
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cohort.answer import Answer
 from cohort.engine.parquet import parquet
+from cohort.timeline import Timeline
 
 FORMATS = ("table", "csv", "json", "parquet")
 MEDIA_TYPES = {
@@ -23,6 +26,8 @@ MEDIA_TYPES = {
 SHOWN_ROWS = 40
 SHOWN_CHARACTERS = 60
 NARROWEST = 11
+PLAIN_WIDTH = 200
+"""Characters of a line where there is no terminal."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -33,9 +38,7 @@ def table(answer: Answer, width: int, rows: int = SHOWN_ROWS, columns: Sequence[
     """
     wanted = [n for n, (name, _) in enumerate(answer.columns) if not columns or name in columns]
     filled = [n for n in wanted if any(row[n] is not None for row in answer.rows)] or wanted
-    count = f"{len(answer.rows)}{' or more' if answer.truncated else ''} rows"
-    shown = f", the first {rows} shown" if len(answer.rows) > rows else ""
-    caption = f"{count}{shown}; generation {answer.generation}; {answer.elapsed_s:.2f} s"
+    caption = f"{_note(answer, rows)}; {answer.elapsed_s:.2f} s"
     if width < NARROWEST * len(filled):
         return _blocks(answer, filled, rows, caption)
     made = Table(caption=caption)
@@ -46,6 +49,11 @@ def table(answer: Answer, width: int, rows: int = SHOWN_ROWS, columns: Sequence[
     for row in answer.rows[:rows]:
         made.add_row(*(escape(_short(row[n])) for n in filled))
     return made
+
+
+def _note(answer: Answer, rows: int) -> str:
+    shown = f", the first {rows} shown" if len(answer.rows) > rows else ""
+    return f"{len(answer.rows)}{' or more' if answer.truncated else ''} rows{shown}; generation {answer.generation}"
 
 
 def _is_uid(answer: Answer, column: int) -> bool:
@@ -59,6 +67,41 @@ def _blocks(answer: Answer, columns: Sequence[int], rows: int, caption: str) -> 
     for row in answer.rows[:rows]:
         for n in columns:
             made.add_row(answer.columns[n][0], escape(_short(row[n])), end_section=n == columns[-1])
+    return made
+
+
+def as_text(answer: Answer, width: int = 110) -> str:
+    """The table as plain text, without how long it took: the same answer gives the same text."""
+    made = table(answer, width)
+    made.caption = None
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False, force_jupyter=False).print(made)
+    return f"{out.getvalue()}{_note(answer, SHOWN_ROWS)}"
+
+
+def as_html(answer: Answer, rows: int = SHOWN_ROWS) -> str:
+    """The first rows as an HTML table, every cell escaped, and how many rows there are of which generation."""
+    head = "".join(f"<th>{html_escape(name)}</th>" for name, _ in answer.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html_escape(_short(value))}</td>" for value in row) + "</tr>"
+        for row in answer.rows[:rows]
+    )
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html_escape(_note(answer, rows))}</p>"
+    )
+
+
+def timeline_table(timeline: Timeline) -> Table:
+    """One patient's events, one line for each, in order."""
+    made = Table(
+        title=f"Patient {escape(timeline.patient_id)}",
+        caption=f"{len(timeline.events)} events; generation {timeline.generation}",
+    )
+    for name in ("day", "what", "", "status", "detail"):
+        made.add_column(name, overflow="fold", no_wrap=name in ("day", "what"))
+    for e in timeline.events:
+        day = (e.day or "not known") + (f" {e.time[11:16]}" if e.time else "") + (f" to {e.until}" if e.until else "")
+        made.add_row(day, e.kind.value, *(escape(_short(text)) for text in (e.title, e.status, e.detail)))
     return made
 
 

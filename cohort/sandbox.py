@@ -49,6 +49,11 @@ def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> A
     return _run(generation, sql, [], gated=True, limits=limits or Limits())
 
 
+def select(generation: Generation, sql: str, bound: list[Any], limits: Limits | None = None) -> Answer:
+    """The answer to a SELECT of our own with bound values: never one that a person wrote."""
+    return _run(generation, sql, bound, gated=False, limits=limits or Limits())
+
+
 def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, limits: Limits) -> Answer:
     request = {
         "sql": sql,

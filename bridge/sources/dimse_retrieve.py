@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -103,6 +103,14 @@ class Listed:
     def is_report(self) -> bool:
         """A structured report or key object selection; by its modality where its class is not told."""
         return self.sop_class_uid.startswith(_DOCUMENT) if self.sop_class_uid else self.modality in ("SR", "KO")
+
+
+def storage_contexts(sop_class_uids: Collection[str]) -> list[Proposed]:
+    """What to propose beside C-GET so that objects of these classes come as they are kept; of the usual ones if none
+    is named."""
+    classes = sorted(sop_class_uids) or list(_USUAL_CLASSES)
+    syntaxes = _SYNTAXES[: max(1, (MAXIMUM_CONTEXTS - 1) // len(classes))]
+    return [Proposed(c, (str(s),), as_scp=True) for c in classes for s in syntaxes][: MAXIMUM_CONTEXTS - 1]
 
 
 class Objects:
@@ -248,10 +256,8 @@ class Objects:
             return association.move(identifier, self._destination, self._timeout_s)
 
     def _got(self, study_instance_uid: str, batch: Sequence[Listed], identifier: bytes) -> Retrieved:
-        classes = sorted({one.sop_class_uid for one in batch} - {""}) or list(_USUAL_CLASSES)
-        syntaxes = _SYNTAXES[: max(1, (MAXIMUM_CONTEXTS - 1) // len(classes))]
-        storage = [Proposed(c, (str(s),), as_scp=True) for c in classes for s in syntaxes]
-        with self._lines.opened([STUDY_ROOT_GET, *storage[: MAXIMUM_CONTEXTS - 1]]) as association:
+        storage = storage_contexts({one.sop_class_uid for one in batch} - {""})
+        with self._lines.opened([STUDY_ROOT_GET, *storage]) as association:
             return association.get(identifier, _Keeping(self._spool, study_instance_uid), self._timeout_s)
 
     @contextlib.contextmanager

@@ -74,6 +74,11 @@ TOKENS = {"token_url": "http://login.example/token"}
         ({"sinks": [EHR | HTTP | {"username": "u", "password": "p"}]}, "url: credentials would travel unencrypted"),
         ({"sinks": [EHR | {"oauth": OAUTH | TOKENS}]}, "oauth.token_url: credentials would travel unencrypted"),
         ({"sinks": [EHR | {"smart": SMART | TOKENS}]}, "smart.token_url: credentials would travel unencrypted"),
+        (
+            {"fetch": [{"url": "https://h", "usrname": "u"}]},
+            "fetch[0].usrname: unknown setting. Did you mean username?",
+        ),
+        ({"fetch": [HTTP | {"bearer_token": "t"}]}, "fetch[0]: url: credentials would travel unencrypted"),
         ({"sinks": [EHR | HTTP | {"tls": {"ca": "ca.pem"}}]}, "tls needs an https:// address in url"),
     ],
 )
@@ -108,12 +113,13 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         config.DimseSource,
         config.FhirServerSink,
         config.ClinicalServer,
+        connections.FetchArchive,
         connections.Smart,
         connections.OAuth,
         connections.ClientTls,
     ):
         for name in section.model_fields:
-            if name not in ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers"):
+            if name not in ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers", "fetch"):
                 assert f"{name} = " in text, name
 
 
@@ -133,6 +139,8 @@ def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
     assert loaded.identity.issuers
     assert loaded.identity.ae_titles["CT1"].time_zone == "Europe/Vienna"
     assert loaded.translation.code_maps == tmp_path / "code-maps"
+    (archive,) = loaded.fetch
+    assert archive.oauth is not None and archive.tls is not None and archive.tls.ca == tmp_path / "ca.pem"
 
 
 def test_paths_count_from_the_file(tmp_path: Path) -> None:

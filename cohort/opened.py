@@ -1,0 +1,170 @@
+"""What `cohort.open` gives: an opened lake, and answers that turn into the data frames people work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bridge.errors import ConfigError, InvalidQuery
+from cohort.answer import Answer
+from cohort.catalogue import question as ready_question
+from cohort.engine.columnar import Relation, relation
+from cohort.generation import Generation
+from cohort.lake import Lake
+from cohort.question import Question, parse_question
+from cohort.render import SHOWN_ROWS, as_html, as_text
+from cohort.sandbox import Limits, ask, run_sql
+from cohort.schema import TableSchema, catalogue
+from cohort.timeline import Timeline, timeline
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+ROWS = 1_000_000
+_ANSWER_BYTES, _SECONDS = 1_073_741_824, 600
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to a question or a SELECT. Shown as a table in a notebook.
+
+    Result  `columns` names; `rows` tuples of JSON values (dates and times as ISO 8601); `generation` what was asked
+    """
+
+    answer: Answer
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.answer.columns)
+
+    @property
+    def rows(self) -> tuple[tuple[Any, ...], ...]:
+        return self.answer.rows
+
+    @property
+    def generation(self) -> str:
+        return self.answer.generation
+
+    def relation(self) -> Relation:
+        """A DuckDB relation, to go on with in SQL: `.relation().query("answer", "SELECT …")`."""
+        return relation(self.answer)
+
+    def arrow(self) -> pyarrow.Table:
+        """An Arrow table. Raises ConfigError without the extra `arrow`."""
+        _needed("pyarrow", "arrow")
+        return self.relation().to_arrow_table()
+
+    def pandas(self) -> pandas.DataFrame:
+        """A pandas data frame. Raises ConfigError without the extra `pandas`."""
+        _needed("pandas", "pandas")
+        frame: pandas.DataFrame = self.relation().df()
+        return frame
+
+    def polars(self) -> polars.DataFrame:
+        """A polars data frame. Raises ConfigError without the extra `polars`."""
+        _needed("polars", "polars")
+        _needed("pyarrow", "polars")
+        frame: polars.DataFrame = self.relation().pl()
+        return frame
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return as_text(self.answer)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.answer, SHOWN_ROWS)
+
+
+class Cohort:
+    """One generation of a lake. Every query runs in a process of its own, with at most `limit` rows of answer."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    @property
+    def generation(self) -> str:
+        """The id to cite: the same question of the same generation has the same answer."""
+        return self._generation.id
+
+    @property
+    def tables(self) -> Mapping[str, TableSchema]:
+        """name → its columns with type, unit, meaning and source."""
+        return {name: schema for name, schema in catalogue().items() if name in self._generation.tables}
+
+    def ask(
+        self,
+        question: str | Mapping[str, Any],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        date: date | str | None = None,
+        limit: int = ROWS,
+    ) -> Result:
+        """The answer to a ready question, by its name, or to a question document (docs/lake.md).
+
+        Units   `date` is the day ages and periods count from, today if not given
+        Raises  InvalidQuery, naming the place in the document or the parameter; also when there are more rows
+        """
+        day = _day(date)
+        return _whole(ask(self._generation, _question(question), parameters or {}, day, _limits(limit)), limit)
+
+    def sql(self, text: str, *, limit: int = ROWS) -> Result:
+        """The answer to one SELECT over `tables`. Raises InvalidQuery as `ask` does."""
+        return _whole(run_sql(self._generation, text, _limits(limit)), limit)
+
+    def timeline(self, patient: str) -> Timeline:
+        """What happened to one patient, by `patient_id` or an identifier's value. Raises InvalidQuery for neither."""
+        return timeline(self._generation, patient)
+
+    def __repr__(self) -> str:
+        return f"<Cohort generation {self.generation}: {len(self.tables)} tables>"
+
+
+def opened(path: Path, generation: str) -> Cohort:
+    """See `cohort.open`."""
+    lake = Lake(path) if path.is_dir() else None
+    found = (lake.generation(generation) if generation else lake.current()) if lake else None
+    if found is None:
+        raise ConfigError(f"no data in {path}: has `bridge run` or `cohort load` been used there?")
+    return Cohort(found)
+
+
+def _question(asked: str | Mapping[str, Any]) -> Question:
+    return ready_question(asked) if isinstance(asked, str) else parse_question(asked)
+
+
+def _day(given: date | str | None) -> date:
+    try:
+        return date.fromisoformat(given) if isinstance(given, str) else given or datetime.now(UTC).date()
+    except ValueError:
+        raise InvalidQuery("date: allowed are a datetime.date or YYYY-MM-DD") from None
+
+
+def _limits(rows: int) -> Limits:
+    if rows < 1:
+        raise InvalidQuery("limit: at least 1")
+    return Limits(rows=rows, cpu_s=_SECONDS, deadline_s=_SECONDS, answer_bytes=_ANSWER_BYTES)
+
+
+def _whole(answer: Answer, limit: int) -> Result:
+    """A result is never cut without saying so: a statistic over a part of it would be wrong."""
+    if answer.truncated:
+        raise InvalidQuery(
+            f"there are more than {limit} rows, or more than {_ANSWER_BYTES >> 20} MiB of them: ask for less, or give "
+            "a higher limit="
+        )
+    return Result(answer)
+
+
+def _needed(module: str, extra: str) -> None:
+    try:
+        import_module(module)
+    except ImportError:
+        raise ConfigError(f"{module} is not installed: pip install 'imaging-bridge[{extra}]'") from None
