@@ -168,11 +168,20 @@ class Headers(Mapping[str, tuple[Value, ...]]):
 EMPTY = Headers({})
 
 
-def column(instances: Sequence[Headers], keyword: str) -> list[tuple[Value, ...]]:
-    """What each of many instances has of one attribute; () where it has none."""
-    return [headers._values.get(keyword, ()) for headers in instances]
+def columns(instances: Sequence[Headers], keywords: Sequence[str]) -> list[list[tuple[Value, ...]]]:
+    """What each of many instances has of several attributes, a list for each attribute; () where one has none.
+
+    Few instances at a time: those of a long study do not lie in the processor's cache together.
+    """
+    found: list[list[tuple[Value, ...]]] = [[] for _ in keywords]
+    for start in range(0, len(instances), _AT_A_TIME):
+        some = [headers._values for headers in instances[start : start + _AT_A_TIME]]
+        for column, keyword in zip(found, keywords, strict=True):
+            column += [values.get(keyword, ()) for values in some]
+    return found
 
 
+_AT_A_TIME = 256
 _EVIDENCE, _REFERENCES = "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"
 _DATES = frozenset({"SeriesDate", "AcquisitionDate", "AcquisitionDateTime"})
 SHORTENED = frozenset({_EVIDENCE, _REFERENCES, PER_FRAME})

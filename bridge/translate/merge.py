@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from bridge.errors import InvalidDicomValue
 from bridge.model import Rejection, Remark
-from bridge.translate.headers import Headers, Value, column
+from bridge.translate.headers import Headers, Value, columns
 from bridge.translate.uids import checked_uid
 
 
@@ -120,16 +121,18 @@ def _series(instances: Mapping[str, tuple[str, Headers]], holders: Mapping[str, 
     )
 
 
-def agreed(instances: Sequence[Headers], keyword: str, remarks: Remarks | None = None) -> tuple[Value, ...]:
-    """The value most instances have (the first by UID among equals), () when none has one; disagreement is remarked."""
-    disagreement = None if remarks is None else (lambda: remarks.add(keyword, DIFFERS))
-    return most_common(column(instances, keyword), disagreement)
+def agreed(instances: Sequence[Headers], keyword: str) -> tuple[Value, ...]:
+    """The value most instances have (the first by UID among equals), () when none has one."""
+    return most_common(columns(instances, (keyword,))[0])
 
 
 def agreed_of(instances: Sequence[Headers], remarks: Remarks, *keywords: str) -> Headers:
-    """The agreed values of several attributes; see `agreed`."""
-    found = {keyword: agreed(instances, keyword, remarks) for keyword in keywords}
-    return Headers({keyword: value for keyword, value in found.items() if value})
+    """The agreed values of several attributes, see `agreed`; disagreement is remarked."""
+    found: dict[str, tuple[Value, ...]] = {}
+    for keyword, column in zip(keywords, columns(instances, keywords), strict=True):
+        if value := most_common(column, partial(remarks.add, keyword, DIFFERS)):
+            found[keyword] = value
+    return Headers(found)
 
 
 def distinct(instances: Sequence[Headers], *keywords: str) -> list[Headers]:
@@ -137,8 +140,8 @@ def distinct(instances: Sequence[Headers], *keywords: str) -> list[Headers]:
 
     Most instances have what the one before them has: what is made from these few is made once for many.
     """
-    columns = [column(instances, keyword) for keyword in keywords]
-    differing = [found for found in columns if found and found.count(found[0]) < len(found)]
+    found = columns(instances, keywords)
+    differing = [column for column in found if column and column.count(column[0]) < len(column)]
     if not differing:
         return list(instances[:1])
     kept: list[Headers] = []
