@@ -83,11 +83,11 @@ def rows_of(name: str, folder: Path, study: CtStudy) -> Iterator[Measured]:
         RUNS,
     )
     ms = {way: found.cpu_ms for way, found in cost.items()}
-    for way, what, goal in (("files", "files", TIMES_PEER), ("json", "bytes of DICOM JSON", None)):
+    for way, what, times in (("files", "files", TIMES_PEER), ("json", "bytes of DICOM JSON", None)):
         ours, peers = 1000 / cost[way].wall_ms, 1000 / cost[f"peer, {way}"].wall_ms
         yield Measured(
             f"{name}: {what} to R4", ours, "instances/s", DICOM2FHIR, peers, ours / peers,
-            f"{goal} times the peer" if goal else "", ours / peers >= goal if goal else None,
+            f"{times} times the peer" if times else "", ours / peers >= times if times else None,
         )  # fmt: skip
     for way, what, peer, goal in (
         ("files", "files", "peer, files", FILE_MS),
