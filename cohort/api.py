@@ -37,6 +37,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     on: date | None = Field(default=None, alias="date")
+    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
     format: Literal["csv", "json", "parquet"] = "json"
 
 
@@ -45,6 +46,7 @@ class Sql(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     sql: str = Field(min_length=1, max_length=100_000)
+    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
     format: Literal["csv", "json", "parquet"] = "json"
 
 
@@ -91,11 +93,14 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
             lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
             asked.format,
             name,
+            asked.generation,
         )
 
     @routes.post("/api/sql")
     def ask_sql(asked: Sql) -> Response:
-        return service.answered(lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query")
+        return service.answered(
+            lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query", asked.generation
+        )
 
     @routes.get("/api/tables")
     def tables() -> list[dict[str, Any]]:
@@ -131,9 +136,10 @@ class _Service:
         self.limits, self._lake = limits, lake
         self._places = threading.BoundedSemaphore(MAXIMUM_AT_ONCE)
 
-    def answered(self, run: Callable[[Generation], Answer], kind: str, name: str) -> Response:
+    def answered(self, run: Callable[[Generation], Answer], kind: str, name: str, wanted: str = "") -> Response:
         """The answer in a format. 409 before there is data, 400 for a wrong query, 503 when all places are taken."""
-        generation = self._lake.current()
+        with _as_http():
+            generation = self._lake.generation(wanted) if wanted else self._lake.current()
         if generation is None:
             raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
         if not self._places.acquire(timeout=WAIT_S):
