@@ -38,6 +38,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     on: date | None = Field(default=None, alias="date")
+    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
     format: Literal["csv", "json", "parquet"] = "json"
 
 
@@ -46,6 +47,7 @@ class Sql(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     sql: str = Field(min_length=1, max_length=100_000)
+    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
     format: Literal["csv", "json", "parquet"] = "json"
 
 
@@ -92,11 +94,14 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
             lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
             asked.format,
             name,
+            asked.generation,
         )
 
     @routes.post("/api/sql")
     def ask_sql(asked: Sql) -> Response:
-        return service.answered(lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query")
+        return service.answered(
+            lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query", asked.generation
+        )
 
     @routes.get("/api/tables")
     def tables() -> list[dict[str, Any]]:
@@ -133,14 +138,15 @@ class _Service:
         self.limits, self._lake = limits, lake
         self._places = threading.BoundedSemaphore(MAXIMUM_AT_ONCE)
 
-    def answered(self, run: Callable[[Generation], Answer], kind: str, name: str) -> Response:
+    def answered(self, run: Callable[[Generation], Answer], kind: str, name: str, wanted: str = "") -> Response:
         """The answer in a format."""
-        return self.run(lambda generation: _rendered(run(generation), kind, name))
+        return self.run(lambda generation: _rendered(run(generation), kind, name), wanted)
 
-    def run(self, run: Callable[[Generation], Response]) -> Response:
-        """What `run` makes of the newest generation. 409 before there is data, 400 for a wrong query, 404 for an
-        unknown question, 503 when all places are taken."""
-        generation = self._lake.current()
+    def run(self, run: Callable[[Generation], Response], wanted: str = "") -> Response:
+        """What `run` makes of a generation, the newest if none is named. 409 before there is data, 400 for a wrong query,
+        404 for an unknown question, 503 when all places are taken."""
+        with _as_http():
+            generation = self._lake.generation(wanted) if wanted else self._lake.current()
         if generation is None:
             raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
         if not self._places.acquire(timeout=WAIT_S):

@@ -117,3 +117,19 @@ def test_before_there_is_data_it_says_so(tmp_path: Path) -> None:
     empty = client(Lake(tmp_path / "lake"))
     assert empty.get("/cohort/api/generation").json()["generation"] is None
     assert empty.post("/cohort/api/sql", json={"sql": "SELECT 1"}).status_code == 409
+
+
+def test_a_kept_generation_is_asked_again_over_http(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for n in range(2):
+        resource = {"resourceType": "Patient", "id": f"p{n}"}
+        kind = {"kind": "resource", "origin": "clinical", "type": "Patient", "id": f"p{n}", "revision": 1}
+        lake.append([kind | {"deleted": False, "resource": resource}])
+        lake.publish(datetime.now(UTC))
+        if n == 0:
+            lake.keep("paper", "g000001")
+    asked = client(lake)
+    found = asked.post("/cohort/api/sql", json={"sql": "SELECT count(*) n FROM patient", "generation": "paper"}).json()
+    assert (found["generation"], found["rows"][0]["n"]) == ("g000001", 1)
+    wrong = asked.post("/cohort/api/sql", json={"sql": "SELECT 1", "generation": "other"})
+    assert (wrong.status_code, "none is kept" in wrong.text) == (400, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import subprocess
@@ -16,7 +17,8 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort import compaction, fold
+from cohort import clinical, compaction, fold
+from cohort import lake as lake_module
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
 from cohort.keys import key, key_sql
@@ -373,3 +375,33 @@ def test_a_load_that_died_is_removed_after_a_day(tmp_path: Path) -> None:
     lake.append([line("Patient", "0")])
     lake.publish(NOW)
     assert [path.name for path in (tmp_path / "delta").iterdir()] == ["young.part"]
+
+
+def test_a_large_load_is_taken_in_bit_by_bit_and_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clinical, "BATCH_BYTES", 2_000)
+    monkeypatch.setattr(lake_module, "FOLD_BYTES", 10_000)
+    file = tmp_path / "x.ndjson.gz"
+    lines = [orjson.dumps({"resourceType": "Patient", "id": f"p{n % 300}", "gender": "other"}) for n in range(600)]
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    lake, told = Lake(tmp_path / "lake"), list[tuple[int, int]]()
+    report = clinical.load([file], lake, NOW, lambda done, of: told.append((done, of)))
+    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "delta").rglob("*.ndjson")]
+    assert len(sizes) > 10
+    assert max(sizes) < 10_000
+    assert told[-1][0] <= told[-1][1] == file.stat().st_size
+    found = lake.publish(NOW)
+    assert found is not None
+    assert (report.counts, found.id, found.tables["patient"].rows) == ({"Patient": 600}, "g000001", 300)
+    assert 1 < len(found.tables["patient"].layers) < 20
+
+
+def test_a_gzip_file_that_is_cut_off_is_parked_and_its_beginning_loads(tmp_path: Path) -> None:
+    lines = b"".join(orjson.dumps({"resourceType": "Patient", "id": os.urandom(16).hex()}) + b"\n" for _ in range(2000))
+    (tmp_path / "cut.ndjson.gz").write_bytes(gzip.compress(lines)[:-2000])
+    (tmp_path / "good.ndjson").write_bytes(b'{"resourceType":"Condition","id":"c"}')
+    lake = Lake(tmp_path / "lake")
+    report = clinical.load([tmp_path / "cut.ndjson.gz", tmp_path / "good.ndjson"], lake, NOW)
+    assert report.counts["Condition"] == 1
+    assert 100 < report.counts["Patient"] < 2000
+    assert "damaged or cut off" in report.parked[-1][2]
+    assert lake.parked(1000)[-1]["of"].startswith("load-")
