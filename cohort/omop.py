@@ -61,14 +61,21 @@ GROUP BY s.patient_id, s.study_instance_uid, r.series_instance_uid
 ORDER BY s.patient_id, day, s.study_instance_uid, r.series_instance_uid
 """
 _FINDINGS = """
-SELECT DISTINCT f.* EXCLUDE (patient_id, imaging_study_id, study_instance_uid, series_instance_uid, tracking_uid),
-       s.study_instance_uid, replace(f.series_instance_uid, 'urn:oid:', '') AS series_instance_uid,
-       replace(f.tracking_uid, 'urn:oid:', '') AS tracking_uid,
-       coalesce(f.effective_time, f.issued_time)::DATE AS day, f.issued_time::TIMESTAMP AS alg_datetime
+SELECT s.study_instance_uid, f.observation_id,
+       min(f.code_system) AS code_system, min(f.code) AS code, min(f.code_display) AS code_display,
+       min(f.value_number) AS value_number, min(f.value_unit) AS value_unit,
+       min(f.value_code_system) AS value_code_system, min(f.value_code) AS value_code,
+       min(f.value_display) AS value_display, min(f.value_text) AS value_text,
+       min(f.body_site_system) AS body_site_system, min(f.body_site_code) AS body_site_code,
+       min(f.device) AS device,
+       min(replace(f.series_instance_uid, 'urn:oid:', '')) AS series_instance_uid,
+       min(replace(f.tracking_uid, 'urn:oid:', '')) AS tracking_uid,
+       min(coalesce(f.effective_time, f.issued_time))::DATE AS day, min(f.issued_time)::TIMESTAMP AS alg_datetime
 FROM imaging_finding f JOIN imaging_study i
      ON i.study_instance_uid = f.study_instance_uid OR i.imaging_study_id = f.imaging_study_id
 JOIN selected_study s ON s.study_instance_uid = i.study_instance_uid
 WHERE f.asserted_by_ai AND f.status NOT IN ('entered-in-error', 'cancelled')
+GROUP BY s.study_instance_uid, f.observation_id
 ORDER BY s.study_instance_uid, f.observation_id
 """
 _PEOPLE = """
