@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cohort.answer import Answer
 from cohort.engine.parquet import parquet
-from cohort.manifest import ADDRESSES
+from cohort.manifest import ADDRESSES, series_addresses
 from cohort.omop_maps import CONCEPTS, PERSONS, ConceptMap, PersonMap
 from cohort.render import as_csv
 from cohort.selection import Selection
@@ -49,23 +49,33 @@ TABLES: Mapping[str, Sequence[tuple[str, str, bool]]] = {
 """table → columns (name, type, NOT NULL). The first and third have the columns of CDM 5.4 that are filled here."""
 
 _SERIES = f"""
-SELECT s.patient_id, s.study_instance_uid, r.series_instance_uid, r.modality, r.body_site_code, r.body_site_display,
-       coalesce(r.started_date, i.started_date) AS day, i.started_date AS study_day, i.description,
+SELECT s.patient_id, s.study_instance_uid, r.series_instance_uid, min(r.modality) AS modality,
+       min(r.body_site_code) AS body_site_code, min(r.body_site_display) AS body_site_display,
+       min(coalesce(r.started_date, i.started_date)) AS day, min(i.started_date) AS study_day,
+       min(i.description) AS description,
        {ADDRESSES} AS addresses
 FROM selected_series x JOIN selected_study s USING (study_instance_uid)
 JOIN imaging_study i USING (study_instance_uid)
 JOIN imaging_series r ON r.study_instance_uid = x.study_instance_uid AND r.series_instance_uid = x.series_instance_uid
+GROUP BY s.patient_id, s.study_instance_uid, r.series_instance_uid
 ORDER BY s.patient_id, day, s.study_instance_uid, r.series_instance_uid
 """
 _FINDINGS = """
-SELECT DISTINCT f.* EXCLUDE (patient_id, imaging_study_id, study_instance_uid, series_instance_uid, tracking_uid),
-       s.study_instance_uid, replace(f.series_instance_uid, 'urn:oid:', '') AS series_instance_uid,
-       replace(f.tracking_uid, 'urn:oid:', '') AS tracking_uid,
-       coalesce(f.effective_time, f.issued_time)::DATE AS day, f.issued_time::TIMESTAMP AS alg_datetime
+SELECT s.study_instance_uid, f.observation_id,
+       min(f.code_system) AS code_system, min(f.code) AS code, min(f.code_display) AS code_display,
+       min(f.value_number) AS value_number, min(f.value_unit) AS value_unit,
+       min(f.value_code_system) AS value_code_system, min(f.value_code) AS value_code,
+       min(f.value_display) AS value_display, min(f.value_text) AS value_text,
+       min(f.body_site_system) AS body_site_system, min(f.body_site_code) AS body_site_code,
+       min(f.device) AS device,
+       min(replace(f.series_instance_uid, 'urn:oid:', '')) AS series_instance_uid,
+       min(replace(f.tracking_uid, 'urn:oid:', '')) AS tracking_uid,
+       min(coalesce(f.effective_time, f.issued_time))::DATE AS day, min(f.issued_time)::TIMESTAMP AS alg_datetime
 FROM imaging_finding f JOIN imaging_study i
      ON i.study_instance_uid = f.study_instance_uid OR i.imaging_study_id = f.imaging_study_id
 JOIN selected_study s ON s.study_instance_uid = i.study_instance_uid
 WHERE f.asserted_by_ai AND f.status NOT IN ('entered-in-error', 'cancelled')
+GROUP BY s.study_instance_uid, f.observation_id
 ORDER BY s.study_instance_uid, f.observation_id
 """
 _PEOPLE = """
@@ -133,7 +143,7 @@ class _Tables:
             "person_id": self._persons.numbers[row["patient_id"]],
             "procedure_occurrence_id": self._procedure(row),
             "anatomic_site_concept_id": concept.concept_or_none("anatomic_site", "", site, row["body_site_display"]),
-            "wadors_uri": _address(row),
+            "wadors_uri": next(iter(series_addresses(row)), None),
             "image_occurrence_date": row["day"],
             "image_study_uid": row["study_instance_uid"],
             "image_series_uid": row["series_instance_uid"],
@@ -216,8 +226,3 @@ def _answer(table: str, rows: Sequence[Row]) -> Answer:
     columns = TABLES[table]
     values = tuple(tuple(row.get(name) for name, _, _ in columns) for row in rows)
     return Answer(tuple((name, kind) for name, kind, _ in columns), values, False, "", 0.0)
-
-
-def _address(row: Row) -> str | None:
-    path = f"studies/{row['study_instance_uid']}/series/{row['series_instance_uid']}"
-    return f"{row['addresses'][0]}/{path}" if row["addresses"] else None

@@ -21,11 +21,11 @@ KEYS = {"patient": "patient_id", "study": "study_instance_uid", "series": "serie
 EXPORT_LIMITS = Limits(rows=1_000_000, cpu_s=600, deadline_s=600.0, answer_bytes=1_073_741_824)
 
 _STUDIES_OF_PATIENTS = (
-    "SELECT s.study_instance_uid, s.patient_id FROM imaging_study s SEMI JOIN asked USING (patient_id) "
+    "SELECT DISTINCT s.study_instance_uid, s.patient_id FROM imaging_study s SEMI JOIN asked USING (patient_id) "
     "WHERE s.status = 'available'"
 )
 _SERIES_OF_STUDIES = (
-    "SELECT r.study_instance_uid, r.series_instance_uid FROM imaging_series r "
+    "SELECT DISTINCT r.study_instance_uid, r.series_instance_uid FROM imaging_series r "
     "SEMI JOIN selected_study USING (study_instance_uid)"
 )
 

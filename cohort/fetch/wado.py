@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import threading
 import time
@@ -28,6 +29,7 @@ ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 ACCEPT_PLAIN = 'multipart/related; type="application/dicom"'
 """For servers that know no `transfer-syntax=*`: they may send uncompressed what they hold compressed."""
 
+_UID = re.compile(r"^[0-9A-Za-z][0-9A-Za-z.]{0,63}$")
 _NOT_THERE = frozenset({204, 404, 410})
 _NEVER = frozenset({400, 401, 403, 405, 406, 415})
 
@@ -80,6 +82,8 @@ class WadoImages:
     ) -> None:
         if not can_be_asked(address):
             raise Refused("the address of its Endpoint is not http:// or https:// with a host")
+        if not all(_UID.match(u) for u in (series.study_instance_uid, series.series_instance_uid, *missing)):
+            raise Refused("one of its UIDs is none, and cannot be part of an address")
         base = f"{address}/studies/{series.study_instance_uid}/series/{series.series_instance_uid}"
         if 2 * len(missing) > len(series.instances):
             self._get(address, base, series, folder, progress)

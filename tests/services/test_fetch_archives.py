@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,7 +92,7 @@ def check(hospital: HospitalLake, to: Path) -> int:
     return len(lines)
 
 
-def test_by_wado_rs_killed_in_between_and_resumed(
+def test_by_wado_rs_killed_and_interrupted_in_between_and_resumed(
     hospital: HospitalLake, archive: OrthancServer, tmp_path: Path
 ) -> None:
     to, total = tmp_path / "images", len(images(hospital))
@@ -102,6 +103,13 @@ def test_by_wado_rs_killed_in_between_and_resumed(
         time.sleep(0.005)
     started.kill()
     started.wait(10)
+    started = subprocess.Popen(line, env=os.environ | {"SECRET": archive.password}, stderr=subprocess.PIPE, text=True)
+    count = len(list(to.rglob("*.dcm")))
+    while len(list(to.rglob("*.dcm"))) < count + 3 and time.monotonic() < until:
+        time.sleep(0.005)
+    started.send_signal(signal.SIGINT)
+    assert "the same command goes on from there" in started.communicate(timeout=60)[1]
+    assert started.returncode == 1
     before = {path: path.stat().st_mtime_ns for path in to.rglob("*.dcm")}
     assert 3 <= len(before) < total
     done = run(line)

@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
@@ -12,9 +13,11 @@ from pydicom import dcmread
 from bridge.errors import InvalidQuery
 from cohort.catalogue import question
 from cohort.manifest import manifest
+from cohort.omop import omop
+from cohort.omop_maps import ConceptMap, PersonMap
 from cohort.selection import Selection
 from hospital import founding_answer
-from tests.hospital_lake import TODAY, HospitalLake
+from tests.hospital_lake import TODAY, HospitalLake, resource_line
 
 BASE = "http://127.0.0.1:8042/dicom-web"
 
@@ -63,3 +66,17 @@ def test_more_than_the_limit_is_refused(hospital: HospitalLake) -> None:
     asked = selected(hospital, "osteosarcoma-ct")
     with pytest.raises(InvalidQuery, match="more than 3"):
         manifest(replace(asked, limits=replace(asked.limits, rows=3)))
+
+
+def test_a_study_that_the_clinical_side_knows_as_well_is_one_study(hospital: HospitalLake, tmp_path: Path) -> None:
+    once = manifest(selected(hospital, "osteosarcoma-ct"))
+    copy = hospital.copy(tmp_path)
+    first = once.series[0]
+    series = [{"uid": first["series_instance_uid"], "modality": {"code": "CT"}, "numberOfInstances": 12}]
+    uid = {"system": "urn:dicom:uid", "value": f"urn:oid:{first['study_instance_uid']}"}
+    subject = {"reference": f"Patient/{first['patient_id']}"}
+    known = {"resourceType": "ImagingStudy", "id": "ehr", "identifier": [uid], "subject": subject, "series": series}
+    copy.put(resource_line(known | {"status": "available", "modality": [{"code": "CT"}]}))
+    assert manifest(selected(copy, "osteosarcoma-ct")).series == once.series
+    made = omop(selected(copy, "osteosarcoma-ct"), PersonMap(), ConceptMap())
+    assert len(made.tables["image_occurrence"]) == len(once.series)

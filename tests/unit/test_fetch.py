@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import threading
@@ -288,10 +289,12 @@ def test_what_has_no_address_or_no_instances_is_told(rig: Rig) -> None:
             Series(one.study_instance_uid, one.series_instance_uid, one.instances, ()),
             Series("1.2", "1.2.3", {}, (BASE,)),
             Series("1.4", "1.4.1", {"1.4.1.1": ""}, ("ftp://x",)),
+            Series("1.5", "../../../patients?", {"1.5.1.1": ""}, (BASE,)),
         ]
     )
     assert ["no active Endpoint" in report.missing[0].reason, report.missing[1].reason] == [True, UNLISTED]
     assert "not http" in report.missing[2].reason
+    assert "UIDs" in report.missing[3].reason
     assert rig.archive.asked == []
 
 
@@ -311,6 +314,17 @@ def test_ended_in_the_middle_it_goes_on_from_there(rig: Rig) -> None:
     rig.told = Told()
     whole(rig, rig.fetch())
     assert rig.told.instances == rig.instances - 5
+
+
+def test_a_full_disk_ends_it_and_leaves_no_part(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int, _content: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cohort.fetch.wado.os.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        rig.fetch(parallel=3)
+    assert rig.stop.is_set()
+    assert list(rig.folder.root.rglob("*.part")) == []
 
 
 def test_two_fetches_do_not_share_a_folder(rig: Rig) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.fetch.multipart import Damaged, boundary, pieces
@@ -21,6 +21,7 @@ def parts(content: bytes, size: int = 7, name: bytes = b"b") -> list[bytes]:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=60).filter(lambda b: b"\r\n--b" not in b"\r\n" + b), max_size=5),
     st.integers(1, 50),
