@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort import fhirpath_syntax as syntax
@@ -24,10 +24,12 @@ from cohort.expression import (
     Scalar,
     Variable,
     call,
+    every,
     some,
 )
 from cohort.path_boundary import boundary
 from cohort.path_operators import binary, join, negative
+from cohort.path_types import Element, Elements
 from cohort.path_value import (
     EMPTY,
     NOTHING,
@@ -49,17 +51,7 @@ F = Function
 _REFERENCE = r"(?:^|/)({})/([A-Za-z0-9\-.]{{1,64}})(?:/_history/[A-Za-z0-9\-.]{{1,64}})?\z"
 _ANY_TYPE = "[A-Z][A-Za-z]+"
 MOST_LAMBDAS = 800
-
-
-class Element(Protocol):
-    """An element: its type, whether it repeats, the types of a choice (its own type is then "")."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def many(self) -> bool: ...
-    @property
-    def choice(self) -> tuple[str, ...]: ...
+LONGEST_ID = 64
 
 
 class UnknownElement(InvalidQuery):
@@ -70,7 +62,7 @@ class UnknownElement(InvalidQuery):
 class Types:
     """What has to be known of FHIR: the elements of a type (raises InvalidQuery for others), and what is primitive."""
 
-    elements: Callable[[str], Mapping[str, Element]]
+    elements: Elements
     primitives: frozenset[str]
 
     def value(self, of: Expression, shape: Shape, name: str, type_: str, many: bool) -> Value:
@@ -219,11 +211,9 @@ class PathCompiler:
             value = self._of_type(value, "Reference")
         if value.type != "Reference":
             raise InvalidQuery(f"getReferenceKey(): the element is a {value.choice or value.type}, not a Reference")
-        pattern = Literal(_REFERENCE.format(wanted or _ANY_TYPE))
 
         def key(item: Value) -> Value:
-            reference = self._field(item, "reference", "string", False)
-            return Value(call(F.EXTRACT, reference.expression, pattern, Literal(2)), "id")
+            return Value(_key(self._field(item, "reference", "string", False).expression, wanted), "id")
 
         return self.over(value, key)
 
@@ -290,6 +280,21 @@ class PathCompiler:
             return kept(value, "", holds(criterion(value)))
         name = self.variable()
         return kept(value, name, holds(criterion(replace(value, expression=Variable(name), many=False))))
+
+
+def _key(reference: Expression, wanted: str) -> Expression:
+    """The id in a reference to a resource of the type. The plain `Type/id` is looked at first: it is most of them, and
+    the whole pattern costs several times as much."""
+    whole = call(F.EXTRACT, reference, Literal(_REFERENCE.format(wanted or _ANY_TYPE)), Literal(2))
+    if not wanted:
+        return whole
+    rest = call(F.SUBSTRING, reference, Literal(len(wanted) + 2), Literal(LONGEST_ID + 1))
+    plain = every(
+        call(F.STARTS_WITH, reference, Literal(f"{wanted}/")),
+        call(F.AT_MOST, call(F.LENGTH, rest), Literal(LONGEST_ID)),
+        call(F.MATCHES, rest, Literal(r"^[A-Za-z0-9\-.]+\z")),
+    )
+    return Case(((plain, rest),), whole)
 
 
 def settled(value: Value) -> Value:
