@@ -143,8 +143,8 @@ class _Service:
         return self.run(lambda generation: _rendered(run(generation), kind, name), wanted)
 
     def run(self, run: Callable[[Generation], Response], wanted: str = "") -> Response:
-        """What `run` makes of a generation, the newest if none is named. 409 before there is data, 400 for a wrong query,
-        404 for an unknown question, 503 when all places are taken."""
+        """What `run` makes of a generation, the newest if none is named. 409 before there is data, 400 for a wrong
+        query, 404 for an unknown question, 503 when all places are taken."""
         with _as_http():
             generation = self._lake.generation(wanted) if wanted else self._lake.current()
         if generation is None:

@@ -41,7 +41,8 @@ COMMANDS = [
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
                              ["compact"], ["generations"], ["generations", "list"], ["generations", "keep"],
                              ["generations", "forget"], ["view"], ["view", "run"], ["view", "check"],
-                             ["view", "explain"], ["group"], ["omop"], ["manifest"], ["fetch"], ["timeline"])]  # fmt: skip
+                             ["view", "explain"], ["group"], ["omop"], ["manifest"], ["fetch"],
+                             ["timeline"])]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
