@@ -38,7 +38,8 @@ COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
                             ["demo"], ["import"], ["jwks"], ["map"])
-] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["group"], ["omop"], ["manifest"], ["fetch"], ["timeline"])]  # fmt: skip
+] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"],
+                            ["group"], ["omop"], ["manifest"], ["fetch"], ["timeline"])]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
