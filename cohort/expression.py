@@ -138,9 +138,9 @@ class Literal:
 
 @dataclass(frozen=True)
 class Null:
-    """NULL of a type."""
+    """NULL of a type; of none where its surroundings tell."""
 
-    type: Type
+    type: Type | None
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,10 @@ class OneOf:
 
 @dataclass(frozen=True)
 class MakeList:
-    """A list of these items."""
+    """A list of these items; an empty one needs a type unless its surroundings tell."""
 
     items: tuple[Expression, ...]
-    item_type: Type
+    item_type: Type | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""The FHIRPath subset of SQL-on-FHIR ViewDefinitions (shareable profile and the experimental functions), compiled to
-plain functions over JSON. Pure: no I/O, no clock."""
+"""The FHIRPath subset of SQL-on-FHIR ViewDefinitions, compiled to plain functions over JSON. Pure: no I/O,
+no clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 from bridge.errors import InvalidQuery
+from cohort import fhirpath_syntax as syntax
+from cohort.fhirpath_syntax import parse
 
 Items = list[Any]
 
@@ -36,157 +38,45 @@ class Typed:
     value: Any
 
 
-def compile_path(path: str, constants: Mapping[str, Any]) -> Expression:
+def compile_path(path: object, constants: Mapping[str, Any]) -> Expression:
     """The function of a FHIRPath expression. Raises InvalidQuery naming the path and what is wrong with it."""
-    if not isinstance(path, str) or not path.strip():
-        raise InvalidQuery(f"path {path!r}: a FHIRPath expression is needed")
-    parser = _Parser(path, constants)
-    expression = parser.expression(0)
-    parser.expect_end()
-    return expression
+    return _compiled(parse(path), str(path), constants)
 
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<string>'(?:[^'\\]|\\.)*')|(?P<date>@[\dT:.Z+-]+)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)|(?P<variable>[%$][A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<operator><=|>=|!=|[-+*/=<>().,\[\]|&])|(?P<end>$))"
-)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
-_BINDING = {"or": 1, "and": 2, "=": 3, "!=": 3, "<": 4, ">": 4, "<=": 4, ">=": 4, "+": 6, "-": 6, "*": 7, "/": 7}
+def _compiled(node: syntax.Node, path: str, constants: Mapping[str, Any]) -> Expression:
+    def inner(part: syntax.Node) -> Expression:
+        return _compiled(part, path, constants)
 
-
-class _Parser:
-    def __init__(self, path: str, constants: Mapping[str, Any]) -> None:
-        self._path, self._constants, self._at = path, constants, 0
-        self._tokens = self._split(path)
-
-    def _split(self, path: str) -> list[tuple[str, str]]:
-        tokens, position = [], 0
-        while position < len(path):
-            match = _TOKEN.match(path, position)
-            if match is None or (match.end() == position and match.lastgroup != "end"):
-                raise self._error(f"unexpected {path[position : position + 10]!r}")
-            kind = str(match.lastgroup)
-            if kind != "end":
-                tokens.append((kind, match.group(kind)))
-            position = max(match.end(), position + 1)
-        return [*tokens, ("end", "")]
-
-    def _error(self, problem: str) -> InvalidQuery:
-        return InvalidQuery(f"path {self._path!r}: {problem}")
-
-    def _next(self) -> tuple[str, str]:
-        token = self._tokens[self._at]
-        self._at += 1
-        return token
-
-    def _peek(self) -> str:
-        return self._tokens[self._at][1] if self._tokens[self._at][0] in ("operator", "name") else ""
-
-    def _expect(self, text: str) -> None:
-        if self._next()[1] != text:
-            raise self._error(f"{text!r} expected")
-
-    def expect_end(self) -> None:
-        if self._tokens[self._at][0] != "end":
-            raise self._error(f"unexpected {self._tokens[self._at][1]!r}")
-
-    def expression(self, binding: int) -> Expression:
-        left = self._unary()
-        while (symbol := self._peek()) in _BINDING and _BINDING[symbol] > binding:
-            self._next()
-            left = partial(_BINARY[symbol], left, self.expression(_BINDING[symbol]))
-        return left
-
-    def _unary(self) -> Expression:
-        if self._peek() == "-":
-            self._next()
-            return partial(_negative, self._unary())
-        found = self._term()
-        while True:
-            if self._peek() == ".":
-                self._next()
-                found = partial(_then, found, self._step())
-            elif self._peek() == "[":
-                self._next()
-                index = self.expression(0)
-                self._expect("]")
-                found = partial(_at_index, found, index)
-            else:
-                return found
-
-    def _term(self) -> Expression:
-        kind, text = self._tokens[self._at]
-        if kind == "name":
-            if text in ("true", "false"):
-                self._next()
-                return partial(_literal, text == "true")
-            return self._step()
-        self._next()
-        if text == "(":
-            inner = self.expression(0)
-            self._expect(")")
-            return inner
-        if kind == "number":
-            return partial(_literal, float(text) if "." in text else int(text))
-        if kind == "string":
-            return partial(_literal, re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), text[1:-1]))
-        if kind == "date" and len(text) > 4:
-            return partial(_literal, text[1:].removeprefix("T"))
-        if kind == "variable":
-            return self._variable(text)
-        raise self._error(f"unexpected {text!r}" if text else "unexpected end")
-
-    def _variable(self, text: str) -> Expression:
-        if text == "$this":
+    match node:
+        case syntax.Literal(value):
+            return partial(_literal, value)
+        case syntax.This():
             return lambda items, _context: items
-        if text == "%rowIndex":
-            return lambda _items, context: [context.row_index]
-        if text in ("%resource", "%context", "%rootResource"):
+        case syntax.Resource():
             return lambda _items, context: [context.resource]
-        if text[1:] not in self._constants:
-            raise self._error(f"{text} is not defined by a constant")
-        return partial(_literal, self._constants[text[1:]])
-
-    def _step(self) -> Expression:
-        kind, name = self._next()
-        if kind == "variable" and name == "$this":
-            return lambda items, _context: items
-        if kind != "name":
-            raise self._error(f"a name is expected, not {name!r}")
-        name = name.strip("`")
-        if self._peek() != "(":
+        case syntax.RowIndex():
+            return lambda _items, context: [context.row_index]
+        case syntax.Constant(name):
+            if name not in constants:
+                raise InvalidQuery(f"path {path!r}: %{name} is not defined by a constant")
+            return partial(_literal, constants[name])
+        case syntax.Member(name):
             return partial(_member, name)
-        self._next()
-        if name in ("ofType", "getReferenceKey"):
-            return self._with_type(name)
-        arguments: list[Expression] = []
-        while self._peek() != ")":
-            arguments.append(self.expression(0))
-            if self._peek() == ",":
-                self._next()
-        self._expect(")")
-        function = _FUNCTIONS.get(name)
-        if function is None:
-            raise self._error(f"{name}() is not supported; supported: {', '.join(sorted(_FUNCTIONS))}")
-        low, high, implementation = function
-        if not low <= len(arguments) <= high:
-            raise self._error(f"{name}() takes {low} to {high} arguments, not {len(arguments)}")
-        return partial(implementation, *arguments, *[None] * (high - len(arguments)))
-
-    def _with_type(self, name: str) -> Expression:
-        wanted = ""
-        if self._peek() != ")":
-            kind, wanted = self._next()
-            if kind != "name":
-                raise self._error(f"{name}() takes the name of a type")
-            while self._peek() == ".":
-                self._next()
-                wanted = self._next()[1]
-        self._expect(")")
-        if name == "ofType":
-            return partial(_of_type, wanted)
-        return partial(_reference_key, wanted)
+        case syntax.OfType(type_):
+            return partial(_of_type, type_)
+        case syntax.ReferenceKey(type_):
+            return partial(_reference_key, type_)
+        case syntax.Then(left, step):
+            return partial(_then, inner(left), inner(step))
+        case syntax.Index(of, index):
+            return partial(_at_index, inner(of), inner(index))
+        case syntax.Negative(of):
+            return partial(_negative, inner(of))
+        case syntax.Binary(symbol, left, right):
+            return partial(_BINARY[symbol], inner(left), inner(right))
+        case syntax.Call(name, arguments):
+            missing = syntax.ARGUMENTS[name][1] - len(arguments)
+            return partial(_FUNCTIONS[name], *map(inner, arguments), *[None] * missing)
 
 
 def _plain(items: Items) -> Items:
@@ -288,7 +178,7 @@ def _resource_key(_items: Items, context: Context) -> Items:
     return [] if id_ is None else [str(id_)]
 
 
-_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
+_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?\Z")
 
 
 def _reference_key(wanted: str, items: Items, _context: Context) -> Items:
@@ -348,6 +238,10 @@ def _ordered(
     return [compare(one[0], two[0])]
 
 
+_DIGITS = 8
+"""Places behind the point of a computed decimal (FHIRPath: the step size of Decimal)."""
+
+
 def _arithmetic(
     compute: Callable[[Any, Any], Any], left: Expression, right: Expression, items: Items, context: Context
 ) -> Items:
@@ -361,15 +255,13 @@ def _arithmetic(
         return []
     if compute is operator.truediv and b == 0:
         return []
-    return (
-        [float(compute(Decimal(str(a)), Decimal(str(b))))]
-        if isinstance(a, float) or isinstance(b, float)
-        else [compute(a, b)]
-    )
+    if compute is not operator.truediv and isinstance(a, int) and isinstance(b, int):
+        return [compute(a, b)]
+    return [round(float(compute(Decimal(str(a)), Decimal(str(b)))), _DIGITS)]
 
 
 def _negative(of: Expression, items: Items, context: Context) -> Items:
-    return [-v for v in _plain(of(items, context)) if isinstance(v, int | float)]
+    return [-v for v in _plain(of(items, context)) if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
 _BINARY: dict[str, Any] = {
@@ -413,7 +305,7 @@ def _time_boundary(value: str, low: bool) -> str:
 
 
 def _date_boundary(kind: str, value: str, low: bool) -> Items:
-    match = re.match(r"^(\d{4})(-\d\d)?(-\d\d)?(?:T([\d:.]+)(Z|[+-]\d\d:\d\d)?)?$", value)
+    match = re.match(r"^(\d{4})(-(?:0[1-9]|1[0-2]))?(-\d\d)?(?:T([\d:.]+)(Z|[+-]\d\d:\d\d)?)?\Z", value)
     if match is None:
         return []
     year, month, day, clock, zone = match.groups()
@@ -429,17 +321,17 @@ def _days(year: int, month: int) -> int:
     return (31, 29 if leap else 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]
 
 
-_FUNCTIONS: dict[str, tuple[int, int, Any]] = {
-    "where": (1, 1, _where),
-    "exists": (0, 1, _exists),
-    "empty": (0, 0, lambda items, _context: [not items]),
-    "first": (0, 0, lambda items, _context: items[:1]),
-    "last": (0, 0, lambda items, _context: items[-1:]),
-    "count": (0, 0, lambda items, _context: [len(items)]),
-    "not": (0, 0, _not),
-    "extension": (1, 1, _extension),
-    "join": (0, 1, _join),
-    "lowBoundary": (0, 0, partial(_boundary, True)),
-    "highBoundary": (0, 0, partial(_boundary, False)),
-    "getResourceKey": (0, 0, _resource_key),
+_FUNCTIONS: dict[str, Any] = {
+    "where": _where,
+    "exists": _exists,
+    "empty": lambda items, _context: [not items],
+    "first": lambda items, _context: items[:1],
+    "last": lambda items, _context: items[-1:],
+    "count": lambda items, _context: [len(items)],
+    "not": _not,
+    "extension": _extension,
+    "join": _join,
+    "lowBoundary": partial(_boundary, True),
+    "highBoundary": partial(_boundary, False),
+    "getResourceKey": _resource_key,
 }

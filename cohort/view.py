@@ -38,9 +38,9 @@ class View:
             raise InvalidQuery("resource: a view needs the resource type it is over")
         self.resource = resource
         self.name = str(definition.get("name", resource))
-        self._constants = _constants(definition.get("constant", []))
+        self.constants = _constants(definition.get("constant", []))
         self._where = [
-            compile_path(_text(w, "path", f"where[{i}]"), self._constants)
+            compile_path(_text(w, "path", f"where[{i}]"), self.constants)
             for i, w in enumerate(definition.get("where", []))
         ]
         selects = _list(definition.get("select"), "select")
@@ -59,7 +59,7 @@ class View:
         """
         if resource.get("resourceType") != self.resource:
             return []
-        context = Context(resource, self._constants)
+        context = Context(resource, self.constants)
         for condition in self._where:
             found = [i.value if isinstance(i, Typed) else i for i in condition([resource], context)]
             if any(not isinstance(v, bool) for v in found):
@@ -94,7 +94,7 @@ class View:
         name = _text(column, "name", at)
         if not _NAME.match(name):
             raise InvalidQuery(f"{at}.name: {name!r} is not a column name (letters, digits, _)")
-        expression = compile_path(_text(column, "path", at), self._constants)
+        expression = compile_path(_text(column, "path", at), self.constants)
         collection = column.get("collection", False) is True
         described = ViewColumn(name, str(column.get("type", "")), str(column.get("description", "")), collection)
 
@@ -129,9 +129,9 @@ class View:
             return body
         if ways[0] == "repeat":
             paths = _list(select["repeat"], f"{at}.repeat")
-            expressions = [compile_path(p, self._constants) for p in paths]
+            expressions = [compile_path(p, self.constants) for p in paths]
             return _each(lambda items, context: list(_repeated(expressions, items, context)), body, keep_empty=False)
-        expression = compile_path(select[ways[0]], self._constants)
+        expression = compile_path(select[ways[0]], self.constants)
         return _each(expression, body, keep_empty=ways[0] == "forEachOrNull")
 
 

@@ -237,7 +237,7 @@ class Writer(ABC):
             case Literal(value):
                 return self.literal(value)
             case Null(kind):
-                return f"CAST(NULL AS {self.type(kind)})"
+                return "NULL" if kind is None else f"CAST(NULL AS {self.type(kind)})"
             case Field(of, name):
                 return self.field(self.expression(of), name)
             case Call(function, arguments):
@@ -251,7 +251,7 @@ class Writer(ABC):
                 return f"({self.expression(of)} IN ({', '.join(map(self.expression, values))}))"
             case MakeList(items, item_type):
                 made = self.make_list([self.expression(i) for i in items])
-                return made if items else f"CAST({made} AS {self.list_type(self.type(item_type))})"
+                return made if items or item_type is None else f"CAST({made} AS {self.list_type(self.type(item_type))})"
             case MakeStruct(fields):
                 return self.make_struct([(name, self.expression(e)) for name, e in fields])
             case Transform(of, variable, body) | Filter(of, variable, body):
