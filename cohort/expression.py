@@ -246,6 +246,11 @@ class Window:
 
 
 @dataclass(frozen=True)
+class RowId:
+    """A number that no other row of the relation has, with no meaning; where columns are made only."""
+
+
+@dataclass(frozen=True)
 class Exists:
     """Has the relation, under this alias, a row that meets the condition? Where only rows are kept or dropped by it,
     a semi or anti Join says the same."""
@@ -257,7 +262,7 @@ class Exists:
 
 Expression = (
     Column | Variable | Literal | Null | Field | Call | Cast | Case | OneOf | MakeList | MakeStruct
-    | Transform | Filter | Aggregate | Window | Exists
+    | Transform | Filter | Aggregate | Window | RowId | Exists
 )  # fmt: skip
 Columns = Mapping[str, Expression]
 

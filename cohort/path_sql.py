@@ -48,6 +48,7 @@ from cohort.path_value import (
 F = Function
 _REFERENCE = r"(?:^|/)({})/([A-Za-z0-9\-.]{{1,64}})(?:/_history/[A-Za-z0-9\-.]{{1,64}})?\z"
 _ANY_TYPE = "[A-Z][A-Za-z]+"
+MOST_LAMBDAS = 800
 
 
 class Element(Protocol):
@@ -92,6 +93,7 @@ class PathCompiler:
     types: Types
     resource: Value
     constants: Mapping[str, Any]
+    used_indexes: set[Expression] = field(default_factory=set)
     _names: Iterator[int] = field(default_factory=count)
 
     def compile(self, path: object, focus: Value, row_index: Expression) -> Value:
@@ -105,8 +107,11 @@ class PathCompiler:
             raise InvalidQuery(f"path {path!r}: {error}") from None
 
     def variable(self) -> str:
-        """A name no other lambda has."""
-        return f"v{next(self._names)}"
+        """A name no other lambda has. Raises InvalidQuery when there are more than a statement can bear."""
+        number = next(self._names)
+        if number >= MOST_LAMBDAS:
+            raise InvalidQuery("the view is too large for SQL (nested repeats, or very many paths)")
+        return f"v{number}"
 
     def _value(self, node: syntax.Node, focus: Value, row_index: Expression) -> Value:
         match node:
@@ -121,6 +126,7 @@ class PathCompiler:
             case syntax.Resource():
                 return self.resource
             case syntax.RowIndex():
+                self.used_indexes.add(row_index)
                 return Value(row_index, "integer")
             case syntax.Member(name):
                 return self.member(focus, name)

@@ -47,12 +47,17 @@ class Shape:
         return self.objects.setdefault(name, (many, Shape()))[1]
 
     def struct(self) -> Struct:
-        """The type to read it with; an object of which only its presence matters is read by its id."""
+        """The type to read it with: the same for shapes with the same fields. An object of which only its presence
+        matters is read by its id."""
         if not self.scalars and not self.objects:
             return Struct((("id", Scalar.TEXT),))
         scalars = [(name, ListOf(kind) if many else kind) for name, (many, kind) in self.scalars.items()]
         objects = [(name, ListOf(s.struct()) if many else s.struct()) for name, (many, s) in self.objects.items()]
-        return Struct((*scalars, *objects))
+        return Struct(tuple(sorted([*scalars, *objects], key=lambda field: field[0])))
+
+    def depth(self) -> int:
+        """How many lists stand inside one another below."""
+        return max((shape.depth() + many for many, shape in self.objects.values()), default=0)
 
     def include(self, other: Shape) -> None:
         """Reads what the other one reads, too."""

@@ -59,6 +59,15 @@ class Project:
 
 
 @dataclass(frozen=True)
+class Extend:
+    """The source's columns but those in `without`, and these."""
+
+    source: Relation
+    columns: tuple[tuple[str, Expression], ...]
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Where:
     """The rows for which the condition is true. `alias` names the source for an Exists in the condition."""
 
@@ -134,4 +143,6 @@ class Shared:
     source: Relation
 
 
-Relation = Table | Ndjson | Rows | Project | Where | Join | Union | Unnest | Group | Ordered | Limit | Shared
+Relation = (
+    Table | Ndjson | Rows | Project | Extend | Where | Join | Union | Unnest | Group | Ordered | Limit | Shared
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`repeat` of a view: the items of all levels in one list, depth first. Pure.
+"""`repeat` of a view: level by level, each an unnest of "stop here" and the items below. Pure.
 
 SQL's types have no recursion, so a fixed number of levels is read; a resource that goes deeper makes the query fail
 rather than lose rows.
@@ -7,102 +7,151 @@ rather than lose rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort.expression import (
     Call,
     Case,
+    Column,
     Expression,
     Field,
     Function,
     Literal,
     MakeList,
     MakeStruct,
+    Null,
+    Order,
+    RowId,
+    Scalar,
     Transform,
     Variable,
+    Window,
+    WindowFunction,
     call,
-)
+)  # fmt: skip
 from cohort.path_sql import PathCompiler, UnknownElement
-from cohort.path_value import NOTHING, Shape, Value, exists, items
+from cohort.path_value import FALSE, NOTHING, Shape, Value, exists, items
+from cohort.relation import Extend, Relation, Unnest
 
 F = Function
-LEVELS = {1: 10, 2: 5}
-"""number of paths → levels read."""
-LEVELS_OF_MORE = 3
+LEVELS = {1: 12, 2: 4}
+"""number of paths → levels read; what is read grows with paths ** levels."""
+LEVELS_OF_MORE = 2
+DEEPEST_COLUMN = 4
+"""Lists inside one another that a column may reach below an item."""
 
 
 @dataclass
 class Repeated:
-    """All items: their type, the shape that the view's columns read of each, and after `close` the list of them."""
+    """One repeat. `item` is what the columns inside see; `shape` collects what they read of it."""
 
     paths: PathCompiler
     focus: Value
     steps: Sequence[Any]
     at: str
-    type: str
-    body: Shape | None
-    items: Expression = NOTHING
+    name: str
+    when: Expression | None
+    type: str = ""
+    shape: Shape | None = None
+    _levels: list[list[Shape]] = field(default_factory=list)
+    _lists: list[Expression] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Compiles the paths on every level."""
+        depth = LEVELS.get(len(self.steps), LEVELS_OF_MORE)
+        first = self._below(self.focus)
+        if first is None:
+            self._lists = [MakeList(())]
+            return
+        self._lists.append(first if self.when is None else Case(((self.when, first),), MakeList((NOTHING,))))
+        self.shape = Shape() if self._levels else None
+        while self._levels and len(self._levels) == len(self._lists):
+            below = self._below(self._level(len(self._lists)))
+            if below is None:
+                break
+            if len(self._lists) == depth:
+                deeper = call(F.FAIL, Literal(f"view: {self.at}: a resource goes deeper than SQL reads"))
+                some = call(F.GREATER, call(F.SIZE, below), Literal(0))
+                self._lists.append(Case(((call(F.COALESCE, some, FALSE), deeper),), MakeList((NOTHING,))))
+                break
+            self._lists.append(Call(F.LIST_CONCAT, (MakeList((NOTHING,)), below)))
+
+    @property
+    def item(self) -> Value:
+        """What the view's columns see."""
+        return Value(Column(self.name), self.type, shape=self.shape)
+
+    @property
+    def row_index(self) -> Column:
+        """The item's place, depth first."""
+        return Column(f"{self.name}_index")
 
     def close(self) -> None:
-        """Makes the list, now that what is read of an item is settled."""
-        self.items = self._all(self.focus, LEVELS.get(len(self.steps), LEVELS_OF_MORE))
+        """Reads what the columns need, on every level. Raises InvalidQuery when that is too deep for SQL."""
+        if self.shape is None:
+            return
+        if self.shape.depth() > DEEPEST_COLUMN:
+            raise InvalidQuery(f"{self.at}: what is read of each item is too deep for SQL")
+        for shapes in reversed(self._levels):  # the lists of several paths become one: their items need one type
+            for shape in shapes:
+                shapes[0].include(shape)
+            shapes[0].include(self.shape)
+            for shape in shapes:
+                shape.include(shapes[0])
 
-    def _all(self, focus: Value, levels: int) -> Expression:
-        lists = [self._below(found, levels) for found in self._children(focus)]
-        if not lists:
-            return MakeList(())
-        return lists[0] if len(lists) == 1 else Call(F.LIST_CONCAT, tuple(lists))
+    def rows(self, source: Relation) -> Relation:
+        """The source's rows, each once for every item of every level."""
+        numbered = self.row_index in self.paths.used_indexes
+        rows: Relation = Extend(source, ((f"{self.name}_row", RowId()),)) if numbered else source
+        for n, listed in enumerate(self._lists, 1):
+            rows = Unnest(rows, listed, self._column(n), index=f"{self._column(n)}_place" if numbered else "")
+            if n == 1:
+                rows = Extend(rows, ((self.name, self._item(1)),))
+            elif n <= len(self._levels):  # what stops above keeps its item
+                item = Case(((exists(self._level(n)), self._item(n)),), Column(self.name))
+                rows = Extend(rows, ((self.name, item),), (self.name, self._column(n - 1)))
+        if not numbered:
+            return rows
+        order = tuple(Order(Column(f"{self._column(n)}_place")) for n in range(1, len(self._lists) + 1))
+        place = Window(WindowFunction.ROW_NUMBER, None, (Column(f"{self.name}_row"),), order)
+        return Extend(rows, ((self.row_index.name, call(F.SUBTRACT, place, Literal(1))),))
 
-    def _children(self, focus: Value) -> list[Value]:
-        found = []
+    def _column(self, level: int) -> str:
+        return f"{self.name}_{level}"
+
+    def _level(self, level: int) -> Value:
+        return Value(Column(self._column(level)), self.type, shape=self._levels[level - 1][0])
+
+    def _below(self, focus: Value) -> Expression | None:
+        """The items one level below as one list: all of one shape, so that the lists of several paths have one type."""
+        found: list[Value] = []
         for step in self.steps:
             try:
                 found.append(self.paths.compile(step, focus, Literal(0)))
             except UnknownElement:  # an element of the upper level only
                 continue
-            if found[-1].type != self.type:
-                raise InvalidQuery(f"{self.at}: path {step!r}: the paths give items of different types")
-        return found
+        types = {value.type for value in found} | ({self.type} if self.type else set())
+        if len(types) > 1:
+            raise InvalidQuery(f"{self.at}: the paths give items of different types")
+        if not found:
+            return None
+        (self.type,) = types
+        if found[0].shape is not None and focus.shape is not None:
+            self._levels.append([value.shape for value in found if value.shape is not None])
+        lists = tuple(items(value) for value in found)
+        return lists[0] if len(lists) == 1 else Call(F.LIST_CONCAT, lists)
 
-    def _below(self, found: Value, levels: int) -> Expression:
-        name = self.paths.variable()
-        one = replace(found, expression=Variable(name), many=False)
-        if levels == 0:
-            deeper = call(F.FAIL, Literal(f"view: {self.at}: a resource goes deeper than SQL reads"))
-            return Case(((exists(found), deeper),), MakeList(()))
-        own = MakeList((self._narrowed(one),))
-        if one.shape is None:
-            return items(found)
-        below = self._all(one, levels - 1)
-        listed = own if below == MakeList(()) else Call(F.LIST_CONCAT, (own, below))
-        return Call(F.FLATTEN, (Transform(items(found), name, listed),))
-
-    def _narrowed(self, one: Value) -> Expression:
-        if self.body is None or one.shape is None:
-            return one.expression
-        one.shape.include(self.body)
-        return _reduced(one.expression, self.body, self.paths)
-
-
-def repeated(paths: PathCompiler, focus: Value, steps: Sequence[Any], at: str) -> Repeated:
-    """Prepares a repeat; of elements that the focus does not have it has no items. Raises InvalidQuery, naming the
-    path, when its items would be of different types."""
-    types: set[str] = set()
-    for step in steps:
-        try:
-            types.add(paths.compile(step, focus, Literal(0)).type)
-        except UnknownElement:
-            continue
-    if len(types) > 1:
-        raise InvalidQuery(f"{at}: the paths give items of different types")
-    type_ = types.pop() if types else ""
-    return Repeated(paths, focus, steps, at, type_, Shape() if type_ and type_ not in paths.types.primitives else None)
+    def _item(self, level: int) -> Expression:
+        """The item with the fields that are needed, so that all levels have one type."""
+        item = self._level(level) if self._levels else Value(Column(self._column(level)), self.type)
+        if self.shape is None:
+            return item.expression
+        return Case(((exists(item), _reduced(item.expression, self.shape, self.paths)),), NOTHING)
 
 
 def _reduced(of: Expression, shape: Shape, paths: PathCompiler) -> Expression:
-    """The object with the fields of the shape only, so that the items of all levels have one type."""
     fields: list[tuple[str, Expression]] = [(name, Field(of, name)) for name in shape.scalars]
     for name, (many, inner) in shape.objects.items():
         part = Field(of, name)
@@ -111,4 +160,4 @@ def _reduced(of: Expression, shape: Shape, paths: PathCompiler) -> Expression:
             fields.append((name, Transform(part, variable, _reduced(Variable(variable), inner, paths))))
         else:
             fields.append((name, Case(((call(F.IS_NULL, part), NOTHING),), _reduced(part, inner, paths))))
-    return MakeStruct(tuple(fields) if fields else (("id", Field(of, "id")),))
+    return MakeStruct(tuple(fields) or (("id", Null(Scalar.TEXT)),))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from bridge.errors import InvalidQuery
@@ -30,7 +29,7 @@ from cohort.path_sql import PathCompiler, Types
 from cohort.path_value import NOTHING, TRUE, Shape, Value, holds, items, kind_of, only
 from cohort.relation import Ndjson, Project, Relation, Unnest, Where
 from cohort.view import View
-from cohort.view_repeat import repeated
+from cohort.view_repeat import Repeated
 
 F = Function
 Step = Callable[[Relation], Relation]
@@ -104,8 +103,9 @@ class _ViewCompiler:
             conditions.append(self._condition(where["path"], scope, f"where[{index}].path"))
         self.steps.append(lambda rows: Where(rows, every(*conditions)))
         columns = self._selects(definition["select"], scope, "select")
-        for close in reversed(self._closings):  # a repeat inside another adds to what the outer one reads
-            close()
+        for _ in self._closings:  # what one repeat reads of an item can belong to what another one reads
+            for close in reversed(self._closings):
+                close()
         return columns
 
     def _path(self, path: Any, scope: _Scope, at: str) -> Value:
@@ -157,22 +157,25 @@ class _ViewCompiler:
                 if found.is_resource or found.choice:
                     raise InvalidQuery(f"{at}.{way}: path {select[way]!r}: needs an element of one type")
                 listed, keep = items(found), way == "forEachOrNull"
-                return self._unnest(partial(_itself, listed), found.type, found.shape, scope, keep_empty=keep)
+                return self._unnest(listed, found.type, found.shape, scope, keep_empty=keep)
         return scope
 
     def _repeat(self, paths: Sequence[Any], scope: _Scope, at: str) -> _Scope:
-        made = repeated(self.paths, scope.focus, paths, at)
+        self._unnested += 1
+        when = every(*scope.when) if scope.when else None
+        made = Repeated(self.paths, scope.focus, paths, at, f"_item{self._unnested}", when)
         self._closings.append(made.close)
-        return self._unnest(lambda: made.items, made.type, made.body, scope, keep_empty=False)
+        self.steps.append(made.rows)
+        return _Scope(made.item, made.row_index, scope.when)
 
-    def _unnest(
-        self, of: Callable[[], Expression], type_: str, shape: Shape | None, scope: _Scope, *, keep_empty: bool
-    ) -> _Scope:
+    def _unnest(self, of: Expression, type_: str, shape: Shape | None, scope: _Scope, *, keep_empty: bool) -> _Scope:
         self._unnested += 1
         item, index = f"_item{self._unnested}", f"_index{self._unnested}"
 
         def step(rows: Relation) -> Relation:
-            return Unnest(rows, _only_when(scope.when, of(), keep_empty), item, keep_empty and not scope.when, index)
+            listed = _only_when(scope.when, of, keep_empty)
+            numbered = index if Column(index) in self.paths.used_indexes else ""
+            return Unnest(rows, listed, item, keep_empty and not scope.when, numbered)
 
         self.steps.append(step)
         return _Scope(Value(Column(item), type_, shape=shape), Column(index), scope.when)
@@ -180,7 +183,7 @@ class _ViewCompiler:
     def _union(self, branches: Sequence[Any], scope: _Scope, at: str) -> list[SqlColumn]:
         """Each row once for each branch, numbered; a branch's unnests leave the rows of the others as they are."""
         numbers = MakeList(tuple(Literal(n) for n in range(len(branches))))
-        tagged = self._unnest(partial(_itself, numbers), "integer", None, scope, keep_empty=False)
+        tagged = self._unnest(numbers, "integer", None, scope, keep_empty=False)
         compiled = []
         for n, branch in enumerate(branches):
             here = call(F.EQUAL, tagged.focus.expression, Literal(n))
@@ -193,10 +196,6 @@ class _ViewCompiler:
                 SqlColumn(first.name, _one_type(same, at), Case(tuple((h, c.value) for h, c in same), NOTHING))
             )
         return columns
-
-
-def _itself(of: Expression) -> Expression:
-    return of
 
 
 def _only_when(when: tuple[Expression, ...], of: Expression, keep_empty: bool) -> Expression:

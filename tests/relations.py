@@ -25,6 +25,7 @@ from cohort.expression import (
     Null,
     OneOf,
     Order,
+    RowId,
     Scalar,
     Struct,
     Transform,
@@ -36,6 +37,7 @@ from cohort.expression import (
     some,
 )  # fmt: skip
 from cohort.relation import (
+    Extend,
     Group,
     Join,
     JoinKind,
@@ -256,6 +258,13 @@ RELATIONS: dict[str, tuple[Relation, list[tuple[Any, ...]]]] = {
     "the first in order": (Limit(Ordered(ids(PEOPLE), (Order(ID, descending=True),)), 2), [("d",), ("c",)]),
     "nulls last, descending too": (
         Limit(Ordered(Project(PEOPLE, (("sex", SEX),)), (Order(SEX, descending=True),)), 3), [("m",), ("f",), ("f",)],
+    ),
+    "more and fewer columns": (
+        Extend(PEOPLE, (("born", call(F.YEAR, BORN)), ("n", lit(1))), ("born", "sex", "weight")),
+        [("a", 1980, 1), ("b", 1990, 1), ("c", None, 1), ("d", 1980, 1)],
+    ),
+    "a number for each row": (
+        Group(Extend(PEOPLE, (("n", RowId()),)), (), (("n", Aggregate(A.COUNT_DISTINCT, Column("n"))),)), [(4,)],
     ),
     "no rows": (Rows(PEOPLE.row, ()), []),
     "a shared part": (

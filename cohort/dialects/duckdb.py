@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from cohort.dialects.writer import Writer, checked_text
 from cohort.expression import Aggregate, Filter, Function, Scalar, Transform
-from cohort.relation import JoinKind, Ndjson, Relation
+from cohort.relation import JoinKind, Ndjson, Relation, Unnest
 
 LARGEST_LINE = 1_073_741_824
 """Bytes of one resource; a longer line makes the query fail."""
@@ -19,6 +19,8 @@ def sql(relation: Relation) -> str:
 
 
 class _DuckDB(Writer):
+    leave_out: ClassVar = "EXCLUDE"
+    row_id: ClassVar = "row_number() OVER ()"
     types: ClassVar = {
         Scalar.TEXT: "VARCHAR", Scalar.INTEGER: "BIGINT", Scalar.DOUBLE: "DOUBLE", Scalar.BOOLEAN: "BOOLEAN",
         Scalar.DATE: "DATE", Scalar.MOMENT: "TIMESTAMP WITH TIME ZONE",
@@ -80,7 +82,9 @@ class _DuckDB(Writer):
             f"maximum_object_size={LARGEST_LINE})"
         )
 
-    def unnest(self, source: str, of: str, item: str, index: str) -> str:
+    def unnest(self, unnest: Unnest, source: str, of: str) -> str:
         # in the projection: lateral joins are several times slower; two unnests of one projection go in step
-        places = f", generate_subscripts({of}, 1) - 1 AS {self.name(index)}" if index else ""
-        return f"SELECT *, unnest({of}) AS {self.name(item)}{places} FROM {source}"
+        if unnest.keep_empty:
+            of = f"coalesce(nullif({of}, []), [NULL])"
+        places = f", generate_subscripts({of}, 1) - 1 AS {self.name(unnest.index)}" if unnest.index else ""
+        return f"SELECT *, unnest({of}) AS {self.name(unnest.item)}{places} FROM {source}"

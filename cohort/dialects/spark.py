@@ -8,7 +8,7 @@ from typing import ClassVar
 from bridge.errors import InvalidQuery
 from cohort.dialects.writer import Writer, checked_text
 from cohort.expression import Aggregate, Filter, Function, Scalar, Transform
-from cohort.relation import Ndjson, Relation
+from cohort.relation import Ndjson, Relation, Unnest
 
 
 def sql(relation: Relation) -> str:
@@ -17,6 +17,8 @@ def sql(relation: Relation) -> str:
 
 
 class _Spark(Writer):
+    leave_out: ClassVar = "EXCEPT"
+    row_id: ClassVar = "monotonically_increasing_id()"
     types: ClassVar = {
         Scalar.TEXT: "STRING", Scalar.INTEGER: "BIGINT", Scalar.DOUBLE: "DOUBLE", Scalar.BOOLEAN: "BOOLEAN",
         Scalar.DATE: "DATE", Scalar.MOMENT: "TIMESTAMP",
@@ -86,10 +88,14 @@ class _Spark(Writer):
         read = f"from_json(value, {self.text(fields)}, map('mode', 'FAILFAST'))"
         return f"SELECT line.* FROM (SELECT {read} AS line FROM text.`{path}` WHERE trim(value) <> '')"
 
-    def unnest(self, source: str, of: str, item: str, index: str) -> str:
-        if index:
-            return f"SELECT *, posexplode({of}) AS ({self.name(index)}, {self.name(item)}) FROM {source}"
-        return f"SELECT *, explode({of}) AS {self.name(item)} FROM {source}"
+    def unnest(self, unnest: Unnest, source: str, of: str) -> str:
+        outer, item = "_outer" if unnest.keep_empty else "", self.name(unnest.item)
+        if not unnest.index:
+            return f"SELECT *, explode{outer}({of}) AS {item} FROM {source}"
+        index = self.name(unnest.index)
+        exploded = f"SELECT *, posexplode{outer}({of}) AS ({index}, {item}) FROM {source}"
+        # the row of an empty list has no place
+        return f"SELECT * EXCEPT ({index}), coalesce({index}, 0) AS {index} FROM ({exploded})" if outer else exploded
 
 
 def _no_substitution(name: str) -> str:

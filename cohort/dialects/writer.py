@@ -28,6 +28,7 @@ from cohort.expression import (
     Null,
     OneOf,
     Order,
+    RowId,
     Scalar,
     Transform,
     Type,
@@ -37,6 +38,7 @@ from cohort.expression import (
     every,
 )  # fmt: skip
 from cohort.relation import (
+    Extend,
     Group,
     Join,
     JoinKind,
@@ -87,6 +89,8 @@ class Writer(ABC):
 
     functions: ClassVar[Mapping[Function, str]]
     types: ClassVar[Mapping[Scalar, str]]
+    row_id: ClassVar[str]
+    leave_out: ClassVar[str]
     joins: ClassVar[Mapping[JoinKind, str]] = _JOINS
 
     def __init__(self) -> None:
@@ -139,8 +143,8 @@ class Writer(ABC):
         """A SELECT over the file."""
 
     @abstractmethod
-    def unnest(self, source: str, of: str, item: str, index: str) -> str:
-        """One row for each item; `index` may be empty."""
+    def unnest(self, unnest: Unnest, source: str, of: str) -> str:
+        """One row for each item."""
 
     def relation(self, relation: Relation) -> str:
         """A SELECT."""
@@ -153,6 +157,9 @@ class Writer(ABC):
                 return self._rows(relation)
             case Project(source, columns, distinct):
                 return f"SELECT {'DISTINCT ' if distinct else ''}{self._columns(columns)} FROM {self._from(source)}"
+            case Extend(source, columns, without):
+                left_out = f" {self.leave_out} ({', '.join(map(self.name, without))})" if without else ""
+                return f"SELECT *{left_out}, {self._columns(columns)} FROM {self._from(source)}"
             case Where(source, condition, alias):
                 return f"SELECT * FROM {self._from(source, alias)} WHERE {self.expression(condition)}"
             case Join():
@@ -160,11 +167,7 @@ class Writer(ABC):
             case Union(sources):
                 return " UNION ALL ".join(f"SELECT * FROM {self._from(s)}" for s in sources)
             case Unnest():
-                of = self.expression(relation.of)
-                if relation.keep_empty:
-                    some = f"{self.function(Function.SIZE, [of])} > 0"
-                    of = f"CASE WHEN {some} THEN {of} ELSE {self.make_list(['NULL'])} END"
-                return self.unnest(self._from(relation.source), of, relation.item, relation.index)
+                return self.unnest(relation, self._from(relation.source), self.expression(relation.of))
             case Group():
                 return self._group(relation)
             case Ordered(source, by):
@@ -261,6 +264,8 @@ class Writer(ABC):
                 return self._aggregate(expression)
             case Window():
                 return self._window(expression)
+            case RowId():
+                return self.row_id
             case Exists(relation, alias, condition):
                 return f"EXISTS (SELECT 1 FROM {self._from(relation, alias)} WHERE {self.expression(condition)})"
 
