@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 DEV    := $(VENV)/.stamp-dev
+SPARK  := $(VENV)/.stamp-spark
 
 .PHONY: demo test services lint check fmt lock wheel clean help
 .DEFAULT_GOAL := help
@@ -24,13 +25,17 @@ $(DEV): requirements-dev.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(SPARK): requirements-spark.lock $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-spark.lock
+	@touch $@
+
 demo: $(STAMP) ## Make a small synthetic hospital in ./demo, run the bridge on it, answer the founding question
 	$(BIN)/bridge demo ./demo
 
 test: $(DEV) ## Every test that needs no external server
 	$(BIN)/python -m pytest -n 2 -m "not service"
 
-services: $(DEV) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium); installs them where it can
+services: $(DEV) $(SPARK) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium, Spark); installs them where it can
 	tests/services/install.sh
 	$(BIN)/python -m pytest -m service
 
@@ -46,6 +51,7 @@ fmt: $(DEV) ## Format and sort imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
+bench-flatten: $(SPARK)
 bench-%: $(DEV) ## Run bench/NAME.py and write bench/results/NAME.json
 	$(BIN)/python -m bench.$*
 

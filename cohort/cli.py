@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from bridge.errors import ConfigError, InvalidQuery, ProjectError
+from cohort import view_cli
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(view_cli.app, name="view")
 LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]

@@ -11,6 +11,7 @@ from tests.services.dcmtk import Dcmtk
 from tests.services.hapi import HapiPeer, running_hapi
 from tests.services.hapi_build import BUILD_S
 from tests.services.orthanc_server import OrthancServer, running_orthanc
+from tests.services.spark_session import Spark, running_spark
 
 HERE = Path(__file__).parent
 
@@ -57,3 +58,10 @@ def hapi_r5(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HapiPeer]:
     """A HAPI FHIR R5 server for all tests: nobody may rely on its being empty, or stop it."""
     with running_hapi(tmp_path_factory.mktemp("hapi_r5"), "R5") as peer:
         yield peer
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Spark]:
+    """Spark on two threads of this machine."""
+    with running_spark() as session:
+        yield session
