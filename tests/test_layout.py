@@ -64,7 +64,9 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.expression", "cohort.fhirpath_syntax", "cohort.path_boundary", "cohort.path_operators",
         "cohort.path_value",
     },
-    "cohort.view_repeat": {"bridge.errors", "cohort.expression", "cohort.path_sql", "cohort.path_value"},
+    "cohort.view_repeat": {
+        "bridge.errors", "cohort.expression", "cohort.relation", "cohort.path_sql", "cohort.path_value",
+    },
     "cohort.view_sql": {
         "bridge.errors", "cohort.expression", "cohort.relation", "cohort.view", "cohort.view_repeat", "cohort.path_sql",
         "cohort.path_value",
