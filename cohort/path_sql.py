@@ -24,6 +24,7 @@ from cohort.expression import (
     Scalar,
     Variable,
     call,
+    every,
     some,
 )
 from cohort.path_boundary import boundary
@@ -49,6 +50,7 @@ F = Function
 _REFERENCE = r"(?:^|/)({})/([A-Za-z0-9\-.]{{1,64}})(?:/_history/[A-Za-z0-9\-.]{{1,64}})?\z"
 _ANY_TYPE = "[A-Z][A-Za-z]+"
 MOST_LAMBDAS = 800
+LONGEST_ID = 64
 
 
 class Element(Protocol):
@@ -219,11 +221,9 @@ class PathCompiler:
             value = self._of_type(value, "Reference")
         if value.type != "Reference":
             raise InvalidQuery(f"getReferenceKey(): the element is a {value.choice or value.type}, not a Reference")
-        pattern = Literal(_REFERENCE.format(wanted or _ANY_TYPE))
 
         def key(item: Value) -> Value:
-            reference = self._field(item, "reference", "string", False)
-            return Value(call(F.EXTRACT, reference.expression, pattern, Literal(2)), "id")
+            return Value(_key(self._field(item, "reference", "string", False).expression, wanted), "id")
 
         return self.over(value, key)
 
@@ -290,6 +290,21 @@ class PathCompiler:
             return kept(value, "", holds(criterion(value)))
         name = self.variable()
         return kept(value, name, holds(criterion(replace(value, expression=Variable(name), many=False))))
+
+
+def _key(reference: Expression, wanted: str) -> Expression:
+    """The id in a reference to a resource of the type. The plain `Type/id` is looked at first: it is most of them, and
+    the whole pattern costs several times as much."""
+    whole = call(F.EXTRACT, reference, Literal(_REFERENCE.format(wanted or _ANY_TYPE)), Literal(2))
+    if not wanted:
+        return whole
+    rest = call(F.SUBSTRING, reference, Literal(len(wanted) + 2), Literal(LONGEST_ID + 1))
+    plain = every(
+        call(F.STARTS_WITH, reference, Literal(f"{wanted}/")),
+        call(F.AT_MOST, call(F.LENGTH, rest), Literal(LONGEST_ID)),
+        call(F.MATCHES, rest, Literal(r"^[A-Za-z0-9\-.]+\z")),
+    )
+    return Case(((plain, rest),), whole)
 
 
 def settled(value: Value) -> Value:

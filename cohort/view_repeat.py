@@ -36,7 +36,7 @@ from cohort.path_value import FALSE, NOTHING, Shape, Value, exists, items
 from cohort.relation import Extend, Relation, Unnest
 
 F = Function
-LEVELS = {1: 12, 2: 4}
+LEVELS = {1: 8, 2: 4}
 """number of paths → levels read; what is read grows with paths ** levels."""
 LEVELS_OF_MORE = 2
 DEEPEST_COLUMN = 4

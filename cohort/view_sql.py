@@ -156,7 +156,7 @@ class _ViewCompiler:
                 found = self._path(select[way], scope, f"{at}.{way}")
                 if found.is_resource or found.choice:
                     raise InvalidQuery(f"{at}.{way}: path {select[way]!r}: needs an element of one type")
-                listed, keep = items(found), way == "forEachOrNull"
+                listed, keep = found.expression if found.many else items(found), way == "forEachOrNull"
                 return self._unnest(listed, found.type, found.shape, scope, keep_empty=keep)
         return scope
 
