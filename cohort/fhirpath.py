@@ -14,6 +14,7 @@ from typing import Any
 from bridge.errors import InvalidQuery
 from cohort import fhirpath_syntax as syntax
 from cohort.fhirpath_syntax import parse
+from cohort.path_types import Elements, type_of
 
 Items = list[Any]
 
@@ -38,14 +39,20 @@ class Typed:
     value: Any
 
 
-def compile_path(path: object, constants: Mapping[str, Any]) -> Expression:
-    """The function of a FHIRPath expression. Raises InvalidQuery naming the path and what is wrong with it."""
-    return _compiled(parse(path), str(path), constants)
+def compile_path(
+    path: object, constants: Mapping[str, Any], focus: str = "", elements: Elements | None = None
+) -> Expression:
+    """The function of a FHIRPath expression. `focus` is the type of what it will be given, and `elements` what is known
+    of FHIR: with them the boundaries of dates and dateTimes are told apart. Raises InvalidQuery naming the path and
+    what is wrong with it."""
+    return _compiled(parse(path), str(path), constants, focus, elements)
 
 
-def _compiled(node: syntax.Node, path: str, constants: Mapping[str, Any]) -> Expression:
-    def inner(part: syntax.Node) -> Expression:
-        return _compiled(part, path, constants)
+def _compiled(
+    node: syntax.Node, path: str, constants: Mapping[str, Any], focus: str, elements: Elements | None
+) -> Expression:
+    def inner(part: syntax.Node, of: str = focus) -> Expression:
+        return _compiled(part, path, constants, of, elements)
 
     match node:
         case syntax.Literal(value):
@@ -67,13 +74,15 @@ def _compiled(node: syntax.Node, path: str, constants: Mapping[str, Any]) -> Exp
         case syntax.ReferenceKey(type_):
             return partial(_reference_key, type_)
         case syntax.Then(left, step):
-            return partial(_then, inner(left), inner(step))
+            return partial(_then, inner(left), inner(step, type_of(left, focus, elements)))
         case syntax.Index(of, index):
             return partial(_at_index, inner(of), inner(index))
         case syntax.Negative(of):
             return partial(_negative, inner(of))
         case syntax.Binary(symbol, left, right):
             return partial(_BINARY[symbol], inner(left), inner(right))
+        case syntax.Call("lowBoundary" | "highBoundary" as name, _):
+            return partial(_boundary, name == "lowBoundary", focus)
         case syntax.Call(name, arguments):
             missing = syntax.ARGUMENTS[name][1] - len(arguments)
             return partial(_FUNCTIONS[name], *map(inner, arguments), *[None] * missing)
@@ -280,10 +289,10 @@ _BINARY: dict[str, Any] = {
 }
 
 
-def _boundary(low: bool, items: Items, _context: Context) -> Items:
+def _boundary(low: bool, focus: str, items: Items, _context: Context) -> Items:
     if len(items) != 1:
         return []
-    kind, value = (items[0].type, items[0].value) if isinstance(items[0], Typed) else ("", items[0])
+    kind, value = (items[0].type, items[0].value) if isinstance(items[0], Typed) else (focus, items[0])
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [_decimal_boundary(value, low)]
     if not isinstance(value, str):
@@ -311,7 +320,7 @@ def _date_boundary(kind: str, value: str, low: bool) -> Items:
     year, month, day, clock, zone = match.groups()
     month = month or ("-01" if low else "-12")
     day = day or ("-01" if low else f"-{_days(int(year), int(month[1:]))}")
-    if clock is None and kind not in ("DateTime", "Instant"):
+    if clock is None and kind.lower() not in ("datetime", "instant"):
         return [f"{year}{month}{day}"]
     return [f"{year}{month}{day}T{_time_boundary(clock or '', low)}{zone or ('+14:00' if low else '-12:00')}"]
 
@@ -331,7 +340,5 @@ _FUNCTIONS: dict[str, Any] = {
     "not": _not,
     "extension": _extension,
     "join": _join,
-    "lowBoundary": partial(_boundary, True),
-    "highBoundary": partial(_boundary, False),
     "getResourceKey": _resource_key,
 }

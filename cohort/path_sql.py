@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort import fhirpath_syntax as syntax
@@ -29,6 +29,7 @@ from cohort.expression import (
 )
 from cohort.path_boundary import boundary
 from cohort.path_operators import binary, join, negative
+from cohort.path_types import Element, Elements
 from cohort.path_value import (
     EMPTY,
     NOTHING,
@@ -53,17 +54,6 @@ MOST_LAMBDAS = 800
 LONGEST_ID = 64
 
 
-class Element(Protocol):
-    """An element: its type, whether it repeats, the types of a choice (its own type is then "")."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def many(self) -> bool: ...
-    @property
-    def choice(self) -> tuple[str, ...]: ...
-
-
 class UnknownElement(InvalidQuery):
     """A type has no such element."""
 
@@ -72,7 +62,7 @@ class UnknownElement(InvalidQuery):
 class Types:
     """What has to be known of FHIR: the elements of a type (raises InvalidQuery for others), and what is primitive."""
 
-    elements: Callable[[str], Mapping[str, Element]]
+    elements: Elements
     primitives: frozenset[str]
 
     def value(self, of: Expression, shape: Shape, name: str, type_: str, many: bool) -> Value:

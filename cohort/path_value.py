@@ -59,6 +59,10 @@ class Shape:
         """How many lists stand inside one another below."""
         return max((shape.depth() + many for many, shape in self.objects.values()), default=0)
 
+    def size(self) -> int:
+        """How many fields are read, at all depths."""
+        return len(self.scalars) + sum(shape.size() or 1 for _, shape in self.objects.values())
+
     def include(self, other: Shape) -> None:
         """Reads what the other one reads, too."""
         for name, (many, kind) in other.scalars.items():

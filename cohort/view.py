@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort.fhirpath import Context, Expression, Items, Typed, compile_path
+from cohort.fhirpath_syntax import parse
+from cohort.path_types import Elements, type_of
 
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
 Row = dict[str, Any]
@@ -30,23 +33,23 @@ class ViewColumn:
 
 
 class View:
-    """A compiled ViewDefinition. Raises InvalidQuery, naming the place, when it is not valid."""
+    """A compiled ViewDefinition; `elements` is what is known of FHIR's types. Raises InvalidQuery, naming the place,
+    when it is not valid."""
 
-    def __init__(self, definition: Mapping[str, Any]) -> None:
+    def __init__(self, definition: Mapping[str, Any], elements: Elements | None = None) -> None:
         resource = definition.get("resource")
         if not isinstance(resource, str) or not resource:
             raise InvalidQuery("resource: a view needs the resource type it is over")
-        self.resource = resource
+        self.resource, self._elements = resource, elements
         self.name = str(definition.get("name", resource))
         self.constants = _constants(definition.get("constant", []))
         self._where = [
-            compile_path(_text(w, "path", f"where[{i}]"), self.constants)
-            for i, w in enumerate(definition.get("where", []))
+            self._path(_text(w, "path", f"where[{i}]"), resource) for i, w in enumerate(definition.get("where", []))
         ]
         selects = _list(definition.get("select"), "select")
         if not selects:
             raise InvalidQuery("select: a view needs at least one")
-        parts, self.columns = self._selects(selects, "select")
+        parts, self.columns = self._selects(selects, "select", resource)
         self._rows = _product(parts)
         names = [c.name for c in self.columns]
         if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -68,33 +71,37 @@ class View:
                 return []
         return self._rows([resource], context)
 
-    def _selects(self, selects: Sequence[Any], at: str) -> tuple[list[Part], tuple[ViewColumn, ...]]:
-        compiled = [self._select(s, f"{at}[{i}]") for i, s in enumerate(selects)]
+    def _path(self, path: Any, focus: str) -> Expression:
+        return compile_path(path, self.constants, focus, self._elements)
+
+    def _selects(self, selects: Sequence[Any], at: str, focus: str) -> tuple[list[Part], tuple[ViewColumn, ...]]:
+        compiled = [self._select(s, f"{at}[{i}]", focus) for i, s in enumerate(selects)]
         return [part for part, _ in compiled], tuple(c for _, columns in compiled for c in columns)
 
-    def _select(self, select: Any, at: str) -> tuple[Part, tuple[ViewColumn, ...]]:
+    def _select(self, select: Any, at: str, outer: str) -> tuple[Part, tuple[ViewColumn, ...]]:
         if not isinstance(select, dict):
             raise InvalidQuery(f"{at}: must be an object")
+        iteration, focus = self._iterated(select, at, outer)
         parts: list[Part] = []
         columns: tuple[ViewColumn, ...] = ()
         for index, column in enumerate(_list(select.get("column", []), f"{at}.column")):
-            part, described = self._column(column, f"{at}.column[{index}]")
+            part, described = self._column(column, f"{at}.column[{index}]", focus)
             parts.append(part)
             columns += (described,)
-        nested, nested_columns = self._selects(_list(select.get("select", []), f"{at}.select"), f"{at}.select")
+        nested, nested_columns = self._selects(_list(select.get("select", []), f"{at}.select"), f"{at}.select", focus)
         parts += nested
         columns += nested_columns
         if "unionAll" in select:
-            union, union_columns = self._union(_list(select["unionAll"], f"{at}.unionAll"), f"{at}.unionAll")
+            union, union_columns = self._union(_list(select["unionAll"], f"{at}.unionAll"), f"{at}.unionAll", focus)
             parts.append(union)
             columns += union_columns
-        return self._iterated(select, _product(parts), at), columns
+        return iteration(_product(parts)), columns
 
-    def _column(self, column: Any, at: str) -> tuple[Part, ViewColumn]:
+    def _column(self, column: Any, at: str, focus: str) -> tuple[Part, ViewColumn]:
         name = _text(column, "name", at)
         if not _NAME.match(name):
             raise InvalidQuery(f"{at}.name: {name!r} is not a column name (letters, digits, _)")
-        expression = compile_path(_text(column, "path", at), self.constants)
+        expression = self._path(_text(column, "path", at), focus)
         collection = column.get("collection", False) is True
         described = ViewColumn(name, str(column.get("type", "")), str(column.get("description", "")), collection)
 
@@ -108,8 +115,8 @@ class View:
 
         return part, described
 
-    def _union(self, branches: Sequence[Any], at: str) -> tuple[Part, tuple[ViewColumn, ...]]:
-        compiled = [self._select(b, f"{at}[{i}]") for i, b in enumerate(branches)]
+    def _union(self, branches: Sequence[Any], at: str, focus: str) -> tuple[Part, tuple[ViewColumn, ...]]:
+        compiled = [self._select(b, f"{at}[{i}]", focus) for i, b in enumerate(branches)]
         if not compiled:
             raise InvalidQuery(f"{at}: needs at least one select")
         shapes = [[(c.name, c.type) for c in columns] for _, columns in compiled]
@@ -121,18 +128,23 @@ class View:
 
         return union, compiled[0][1]
 
-    def _iterated(self, select: Mapping[str, Any], body: Part, at: str) -> Part:
+    def _iterated(self, select: Mapping[str, Any], at: str, focus: str) -> tuple[Callable[[Part], Part], str]:
+        """What makes a part run for each item, and the items' type ("" if it is open)."""
         ways = [way for way in ("forEach", "forEachOrNull", "repeat") if way in select]
         if len(ways) > 1:
             raise InvalidQuery(f"{at}: only one of forEach, forEachOrNull and repeat")
         if not ways:
-            return body
-        if ways[0] == "repeat":
-            paths = _list(select["repeat"], f"{at}.repeat")
-            expressions = [compile_path(p, self.constants) for p in paths]
-            return _each(lambda items, context: list(_repeated(expressions, items, context)), body, keep_empty=False)
-        expression = compile_path(select[ways[0]], self.constants)
-        return _each(expression, body, keep_empty=ways[0] == "forEachOrNull")
+            return lambda body: body, focus
+        way = ways[0]
+        paths = _list(select[way], f"{at}.repeat") if way == "repeat" else [select[way]]
+        types = {type_of(parse(path), focus, self._elements) for path in paths}
+        type_ = types.pop() if len(types) == 1 else ""
+        expressions = [self._path(path, type_ if way == "repeat" else focus) for path in paths]
+        if way == "repeat":
+            return partial(
+                _each, lambda items, context: list(_repeated(expressions, items, context)), keep_empty=False
+            ), type_
+        return partial(_each, expressions[0], keep_empty=way == "forEachOrNull"), type_
 
 
 def _each(expression: Expression, body: Part, *, keep_empty: bool) -> Part:

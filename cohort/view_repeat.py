@@ -88,6 +88,11 @@ class Repeated:
         """The item's place, depth first."""
         return Column(f"{self.name}_index")
 
+    @property
+    def levels(self) -> int:
+        """How many unnests it takes."""
+        return len(self._lists)
+
     def close(self) -> None:
         """Reads what the columns need, on every level. Raises InvalidQuery when that is too deep for SQL."""
         if self.shape is None:

@@ -33,6 +33,8 @@ from cohort.view_repeat import Repeated
 
 F = Function
 Step = Callable[[Relation], Relation]
+LARGEST = 4_000
+"""Fields read times unnests of a view with repeats: DuckDB holds some thousand values of each at every step."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class _ViewCompiler:
     steps: list[Step] = field(default_factory=list)
     _closings: list[Callable[[], None]] = field(default_factory=list)
     _unnested: int = 0
+    _unnests: int = 0
 
     def compile(self, definition: Mapping[str, Any]) -> list[SqlColumn]:
         resource = Value(TRUE, self.view.resource, shape=self.shape, is_resource=True)
@@ -106,6 +109,8 @@ class _ViewCompiler:
         for _ in self._closings:  # what one repeat reads of an item can belong to what another one reads
             for close in reversed(self._closings):
                 close()
+        if self._closings and self.shape.size() * self._unnests > LARGEST:
+            raise InvalidQuery("select: what the repeats read is too much for SQL")
         return columns
 
     def _path(self, path: Any, scope: _Scope, at: str) -> Value:
@@ -165,11 +170,13 @@ class _ViewCompiler:
         when = every(*scope.when) if scope.when else None
         made = Repeated(self.paths, scope.focus, paths, at, f"_item{self._unnested}", when)
         self._closings.append(made.close)
+        self._unnests += made.levels
         self.steps.append(made.rows)
         return _Scope(made.item, made.row_index, scope.when)
 
     def _unnest(self, of: Expression, type_: str, shape: Shape | None, scope: _Scope, *, keep_empty: bool) -> _Scope:
         self._unnested += 1
+        self._unnests += 1
         item, index = f"_item{self._unnested}", f"_index{self._unnested}"
 
         def step(rows: Relation) -> Relation:

@@ -9,8 +9,8 @@ from cohort.dialects.writer import Writer, checked_text
 from cohort.expression import Aggregate, Filter, Function, Scalar, Transform
 from cohort.relation import JoinKind, Ndjson, Relation, Unnest
 
-LARGEST_LINE = 1_073_741_824
-"""Bytes of one resource; a longer line makes the query fail."""
+LARGEST_LINE = 67_108_864
+"""Bytes of one resource; a longer line makes the query fail. Every thread holds twice as much."""
 
 
 def sql(relation: Relation) -> str:

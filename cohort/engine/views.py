@@ -17,13 +17,14 @@ from bridge.errors import InvalidQuery
 from cohort.answer import Answer
 from cohort.dialects import spark
 from cohort.dialects.duckdb import sql
-from cohort.elements import R4
+from cohort.elements import R4, elements
 from cohort.path_value import kind_of
 from cohort.relation import Limit, Relation, Union
 from cohort.view import View
 from cohort.view_sql import SqlView, compile_view
 
 _SQL_TYPES = {"BOOLEAN": "BOOLEAN", "INTEGER": "BIGINT", "DOUBLE": "DOUBLE", "TEXT": "VARCHAR"}
+MEMORY_LIMIT = "2GB"
 Parked = tuple[str, int, str]
 """File, line, why it was left out."""
 
@@ -46,7 +47,7 @@ def rows_sql(definition: Mapping[str, Any], path: Path) -> str:
 
 def explained(definition: Mapping[str, Any], path: Path, dialect: str = "duckdb") -> tuple[str, str]:
     """(the SQL, "") or ("", why there is none). Raises InvalidQuery for a view that is not valid."""
-    View(definition)
+    View(definition, elements)
     try:
         relation = compile_view(definition, R4).relation(str(path))
         return (spark.sql if dialect == "spark" else sql)(relation), ""
@@ -56,7 +57,7 @@ def explained(definition: Mapping[str, Any], path: Path, dialect: str = "duckdb"
 
 def run_view(definition: Mapping[str, Any], files: Sequence[Path], limit: int) -> ViewRun:
     """The view's rows, `limit` at most. Raises InvalidQuery when the view is not valid."""
-    view, started = View(definition), time.monotonic()
+    view, started = View(definition, elements), time.monotonic()
     try:
         compiled = compile_view(definition, R4)
         columns, rows = _on_duckdb(_over(compiled, files, limit + 1))
@@ -78,10 +79,10 @@ def run_view(definition: Mapping[str, Any], files: Sequence[Path], limit: int) -
 def write_parquet(definition: Mapping[str, Any], files: Sequence[Path], output: Path) -> str:
     """All rows into a Parquet file, without holding them; "" or, where SQL cannot, why: then no file is written.
     Raises InvalidQuery when the view is not valid."""
-    View(definition)
+    View(definition, elements)
     try:
         query = sql(_over(compile_view(definition, R4), files, None))
-        with duckdb.connect() as connection:
+        with duckdb.connect(config={"memory_limit": MEMORY_LIMIT}) as connection:
             quoted = str(output).replace("'", "''")
             connection.execute(f"COPY ({query}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
     except InvalidQuery as error:
@@ -99,7 +100,7 @@ def _over(view: SqlView, files: Sequence[Path], limit: int | None) -> Relation:
 
 
 def _on_duckdb(relation: Relation) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
-    with duckdb.connect() as connection:
+    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT}) as connection:
         cursor = connection.execute(sql(relation))
         return [(d[0], str(d[1])) for d in cursor.description or ()], cursor.fetchall()
 
