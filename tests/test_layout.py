@@ -72,6 +72,8 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.expression", "cohort.relation", "cohort.view", "cohort.view_repeat", "cohort.path_sql",
         "cohort.path_value",
     },
+    "cohort.view_request": {"bridge.errors"},
+    "cohort.view_export": {"bridge.errors"},
     "cohort.elements": {"bridge.errors", "cohort.path_sql", "fhir"},
     "cohort.expression": {"cohort.relation"},
     "cohort.relation": {"cohort.expression"},
@@ -82,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
 
 COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo", "bridge.import_files")
 DUCKDB = ("cohort.engine", "cohort.fold", "cohort.worker")
-FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.cli")
+FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.view_api", "cohort.cli")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
