@@ -13,7 +13,9 @@ from fastapi import APIRouter, Body, Request, Response
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
+from cohort.dialects.duckdb import sql
 from cohort.lake import Lake
+from cohort.relation import Table
 from cohort.render import rendered
 from cohort.sandbox import Limits, run_sql
 from cohort.schema import view_tables
@@ -130,7 +132,7 @@ def _rows(lake: Lake, wanted: Wanted, asked: ViewRequest, limits: Limits) -> Ans
     generation = lake.current()
     if generation is None:
         raise Unavailable("there is no data yet")
-    return run_sql(generation, f'SELECT * FROM "{wanted.name}"', limits)
+    return run_sql(generation, sql(Table(wanted.name)), limits)
 
 
 def _later(make: Callable[[Wanted], bytes], wanted: Wanted) -> Callable[[], bytes]:

@@ -33,7 +33,7 @@ class ViewRequest:
 
 
 def read_request(body: Any, query: Mapping[str, str]) -> ViewRequest:
-    """A Parameters resource, and the query's `_format`, `_limit`, `header`. Raises InvalidQuery naming the parameter."""
+    """A Parameters resource, and `_format`, `_limit`, `header` of the query. Raises InvalidQuery, naming one."""
     if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
         raise InvalidQuery("body: must be a Parameters resource")
     given = body.get("parameter", [])
