@@ -22,6 +22,7 @@ from cohort.question import Question
 from cohort.render import MEDIA_TYPES, rendered
 from cohort.sandbox import Limits, ask, run_sql
 from cohort.schema import catalogue
+from cohort.view_api import view_router
 
 MAXIMUM_AT_ONCE = 4
 WAIT_S = 20.0
@@ -130,6 +131,7 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
         return service.answered(lambda g: run_sql(g, CHARTS[name], service.limits), "json", name)
 
     add_routes(routes, service.run)
+    routes.include_router(view_router(lake, service.limits))
     return routes
 
 

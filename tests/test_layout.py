@@ -73,6 +73,8 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.expression", "cohort.relation", "cohort.view", "cohort.view_repeat", "cohort.path_sql",
         "cohort.path_value",
     },
+    "cohort.view_request": {"bridge.errors"},
+    "cohort.view_export": {"bridge.errors"},
     "cohort.elements": {"bridge.errors", "cohort.path_sql", "fhir"},
     "cohort.expression": {"cohort.relation"},
     "cohort.relation": {"cohort.expression"},
@@ -91,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
 
 COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo", "bridge.import_files")
 DUCKDB = ("cohort.engine", "cohort.fold", "cohort.tables", "cohort.compaction", "cohort.worker")
-FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.out_api", "cohort.cli")
+FASTAPI = ("bridge.api", "bridge.compose", "cohort.api", "cohort.out_api", "cohort.view_api", "cohort.cli")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

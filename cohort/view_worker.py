@@ -1,0 +1,38 @@
+"""The process one view from outside runs in: limits itself, answers JSON on standard output, ends."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import orjson
+
+
+def main() -> None:
+    """Reads one request, writes {"columns", "rows", "truncated", "engine", "left_out"} or {"error"}."""
+    from bridge.errors import InvalidQuery
+    from cohort.engine.views import run_view
+
+    request = orjson.loads(sys.stdin.buffer.read())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        made = run_view(request["view"], [Path(request["file"])], request["rows"])
+        told = {
+            "columns": made.answer.columns,
+            "rows": made.answer.rows,
+            "truncated": made.answer.truncated,
+            "engine": made.engine,
+            "left_out": [[number, reason] for _, number, reason in made.parked[:100]],
+        }
+        answer = orjson.dumps(told)
+    except InvalidQuery as error:
+        answer = orjson.dumps({"error": str(error)})
+    except MemoryError:
+        answer = orjson.dumps({"error": "the view used more memory than allowed and was ended"})
+    if len(answer) > request["answer_bytes"]:
+        answer = orjson.dumps({"error": "the rows are more than an answer holds: ask for fewer with _limit"})
+    sys.stdout.buffer.write(answer)
