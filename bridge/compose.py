@@ -106,6 +106,7 @@ class Bridge:
             stack.enter_context(_alone(self.settings))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
+            self._refill_lake()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
             followers = stack.enter_context(self._followers())
@@ -144,6 +145,15 @@ class Bridge:
             yield {"export": exporter.step, "subscriptions": notifier.step}
         finally:
             hook.close()
+
+    def _refill_lake(self) -> None:
+        """A lake that is new or was taken away gets all that is known. Raises ConfigError for one that is not ours."""
+        try:
+            empty = self.lake.current() is None and not self.lake.pending()
+        except InvalidQuery as error:
+            raise ConfigError(f"{self.settings.lake_dir}: {error}: move it away, a new one is filled") from None
+        if empty:
+            self.state.mark_known("lake", time.time())
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)

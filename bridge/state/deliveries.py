@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from bridge.model import Receipt
 from bridge.ports import Claim, LeaseLost, sink_queue
@@ -76,9 +76,17 @@ class Deliveries(Resources):
         if self.position(place) is not None:
             return
         with self._db.write() as connection:
-            known = connection.execute(select(study.c.study_instance_uid)).scalars().all()
-            self._mark(connection, sink_queue(sink), known, now, 0.0, 0.0)
+            self._mark_known(connection, sink, now)
             self._move(connection, place, "")
+
+    def mark_known(self, sink: str, now: float) -> None:
+        """Marks everything that is known for a sink: it has lost all."""
+        with self._db.write() as connection:
+            self._mark_known(connection, sink, now)
+
+    def _mark_known(self, connection: Connection, sink: str, now: float) -> None:
+        known = connection.execute(select(study.c.study_instance_uid)).scalars().all()
+        self._mark(connection, sink_queue(sink), known, now, 0.0, 0.0)
 
     def commit_recheck(self, sink: str, share: float, now: float) -> None:
         """Marks the next share (0 to 1) of the studies delivered to a sink; round again after the last."""
