@@ -195,6 +195,8 @@ def test_keys_are_the_same_in_python_and_sql_and_in_every_table(tmp_path: Path) 
 def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
     subject = {"reference": "Patient/p"}
     facts = [line(kind, "x", subject=subject) for kind in ("Condition", "Encounter", "Observation", "Procedure")]
+    of_the_study = [{"reference": "ImagingStudy/s", "identifier": {"system": "urn:dicom:uid", "value": "urn:oid:1.2"}}]
+    facts += [line("Observation", "f", subject=subject, derivedFrom=of_the_study)]
     facts += [line("MedicationRequest", "x", subject=subject), line("Endpoint", "e", 1, "bridge", status="active")]
     rows = [rows_line(name, "1.2", [{"study_instance_uid": "1.2"}]) for name in dicom_tables()]
     series = [{"uid": "1.2.3", "modality": {"code": "CT"}, "endpoint": [{"reference": "Endpoint/e"}]}]
