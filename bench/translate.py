@@ -8,6 +8,7 @@ instance grows with their number.
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from bench.peer_environment import DICOM2FHIR, by_dicom2fhir
 from bench.real_ct import LARGE, CtStudy, ct_study, small
 from bench.results_file import Measured, write
 from bench.turns import Cost, in_turns, timed
+from bridge.cli import COLLECT_AFTER
 from bridge.code_tables import code_tables, dicom_columns
 from bridge.model import StudyResult
 from bridge.ports import StudyHeaders
@@ -41,6 +43,7 @@ TRANSLATOR = Translator(Site(code_tables(), maximum_instances=GROWING[-1]), ("a"
 
 def main() -> None:
     warnings.simplefilter("ignore")
+    gc.set_threshold(COLLECT_AFTER)
     rows: list[Measured] = []
     for name, model in (("CT 530 KB", LARGE), ("CT 4 KB", small())):
         if not model.is_file():

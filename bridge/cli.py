@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import signal
@@ -327,8 +328,14 @@ def _state(config_file: Path | None, data_dir: Path) -> Iterator[State]:
         state.close()
 
 
+COLLECT_AFTER = 10_000
+"""Objects after which Python looks for cycles. Headers are many objects without any: at Python's own 700, looking for
+them takes a fifth of the time that a study of 20,000 instances takes."""
+
+
 def main() -> None:
     """Entry point: an error of the project is one clear message and exit code 2, never a traceback."""
+    gc.set_threshold(COLLECT_AFTER)
     try:
         app()
     except ProjectError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bridge.cli import COLLECT_AFTER, main
 from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
 from tests.authorization_server import key_file
@@ -229,3 +231,14 @@ def test_jwks_prints_public_keys_alone_and_check_finds_a_key_that_cannot_be_used
     config_file.write_text(text.format("ehr", "RS384") + text.replace("{0}-1", "ehr-1").format("registry", "ES384"))
     assert "smart.key_id: another server has it" in command("bridge", "jwks", "--config", config_file).stderr
     assert "none signs in with a key" in command("bridge", "jwks").stderr
+
+
+def test_the_bridge_looks_for_cycles_less_often_than_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bridge", "--version"])
+    before = gc.get_threshold()
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert gc.get_threshold()[0] == COLLECT_AFTER > before[0]
+    finally:
+        gc.set_threshold(*before)
