@@ -30,9 +30,10 @@ from cohort.expression import (
     Window,
     WindowFunction,
     call,
+    some,
 )  # fmt: skip
 from cohort.path_sql import PathCompiler, UnknownElement
-from cohort.path_value import FALSE, NOTHING, Shape, Value, exists, items
+from cohort.path_value import NOTHING, Shape, Value, exists, items
 from cohort.relation import Extend, Relation, Unnest
 
 F = Function
@@ -62,21 +63,22 @@ class Repeated:
         """Compiles the paths on every level."""
         depth = LEVELS.get(len(self.steps), LEVELS_OF_MORE)
         first = self._below(self.focus)
-        if first is None:
+        if not first:
             self._lists = [MakeList(())]
             return
-        self._lists.append(first if self.when is None else Case(((self.when, first),), MakeList((NOTHING,))))
+        listed = _joined(first)
+        self._lists.append(listed if self.when is None else Case(((self.when, listed),), MakeList((NOTHING,))))
         self.shape = Shape() if self._levels else None
         while self._levels and len(self._levels) == len(self._lists):
             below = self._below(self._level(len(self._lists)))
-            if below is None:
+            if not below:
                 break
             if len(self._lists) == depth:
+                self._levels.pop()  # of what is too deep only its being there counts
                 deeper = call(F.FAIL, Literal(f"view: {self.at}: a resource goes deeper than SQL reads"))
-                some = call(F.GREATER, call(F.SIZE, below), Literal(0))
-                self._lists.append(Case(((call(F.COALESCE, some, FALSE), deeper),), MakeList((NOTHING,))))
+                self._lists.append(Case(((some(*map(exists, below)), deeper),), MakeList((NOTHING,))))
                 break
-            self._lists.append(Call(F.LIST_CONCAT, (MakeList((NOTHING,)), below)))
+            self._lists.append(Call(F.LIST_CONCAT, (MakeList((NOTHING,)), _joined(below))))
 
     @property
     def item(self) -> Value:
@@ -129,8 +131,8 @@ class Repeated:
     def _level(self, level: int) -> Value:
         return Value(Column(self._column(level)), self.type, shape=self._levels[level - 1][0])
 
-    def _below(self, focus: Value) -> Expression | None:
-        """The items one level below as one list: all of one shape, so that the lists of several paths have one type."""
+    def _below(self, focus: Value) -> list[Value]:
+        """The items one level below, as each path gives them."""
         found: list[Value] = []
         for step in self.steps:
             try:
@@ -141,12 +143,11 @@ class Repeated:
         if len(types) > 1:
             raise InvalidQuery(f"{self.at}: the paths give items of different types")
         if not found:
-            return None
+            return []
         (self.type,) = types
         if found[0].shape is not None and focus.shape is not None:
             self._levels.append([value.shape for value in found if value.shape is not None])
-        lists = tuple(items(value) for value in found)
-        return lists[0] if len(lists) == 1 else Call(F.LIST_CONCAT, lists)
+        return found
 
     def _item(self, level: int) -> Expression:
         """The item with the fields that are needed, so that all levels have one type."""
@@ -154,6 +155,11 @@ class Repeated:
         if self.shape is None:
             return item.expression
         return Case(((exists(item), _reduced(item.expression, self.shape, self.paths)),), NOTHING)
+
+
+def _joined(found: Sequence[Value]) -> Expression:
+    lists = tuple(items(value) for value in found)
+    return lists[0] if len(lists) == 1 else Call(F.LIST_CONCAT, lists)
 
 
 def _reduced(of: Expression, shape: Shape, paths: PathCompiler) -> Expression:

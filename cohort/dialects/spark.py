@@ -1,4 +1,5 @@
-"""A relation as Spark SQL (4.0 or newer), for sessions in UTC. Pure."""
+"""A relation as Spark SQL (4.0 or newer), for sessions in UTC; views with a repeat need
+spark.sql.analyzer.maxIterations of 1000. Pure."""
 
 from __future__ import annotations
 

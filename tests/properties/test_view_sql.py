@@ -33,7 +33,8 @@ def evaluated(view: dict[str, Any], resources: list[dict[str, Any]]) -> list[str
         return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(300)
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=views())
 def test_duckdb_gives_the_evaluator_s_rows(folder: Path, case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     view, resources = case
