@@ -6,6 +6,7 @@ Never   follows redirects; shows credentials to another origin; asks over http b
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -219,6 +220,7 @@ class BulkExport:
             with part.open("wb") as out:
                 lines = self._copied(response, out)
                 out.flush()
+                os.fsync(out.fileno())
         part.rename(path)
         return lines
 

@@ -118,14 +118,15 @@ class _Reader:
 
 def _files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
-    for path in paths:
+    asked = list(paths)
+    for path in asked:
         if path.is_dir():
             found += sorted(p for p in path.rglob("*") if p.name.endswith((".ndjson", ".ndjson.gz")))
         elif path.is_file():
             found.append(path)
         else:
             raise ConfigError(f"{path}: no such file or folder")
-    if not found:
+    if asked and not found:
         raise ConfigError("no .ndjson or .ndjson.gz file there")
     return found
 

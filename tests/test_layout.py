@@ -87,6 +87,12 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
     "cohort.fetch.multipart": set(),
+    "cohort.stored": {"cohort.schema"},
+    "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
+    "cohort.report_links": {"cohort.stored", "cohort.tables"},
+    "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
+    "cohort.bulk_job": {"bridge.errors", "cohort.generation", "orjson"},
+    "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "orjson"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
 }  # fmt: skip
 """module or package → what it may import besides the standard library. Modules not named: see the tests below."""

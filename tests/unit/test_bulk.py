@@ -187,6 +187,13 @@ def test_what_changed_and_what_was_deleted_comes_into_the_lake(
     assert connect(generation).execute("SELECT patient_id FROM patient").fetchall() == [("a",)]
 
 
+def test_an_export_in_which_nothing_changed_is_loaded_too(client: Client, server: ExportServer, tmp_path: Path) -> None:
+    server.files = {}
+    found = client.run()
+    report = load(found.output, Lake(tmp_path / "lake"), found.transaction_time, deleted=found.deleted)
+    assert (report.counts, report.deleted, report.parked) == ({}, 0, ())
+
+
 def test_a_file_with_another_number_of_lines_than_told_is_fetched_again(client: Client, server: ExportServer) -> None:
     short = PATIENTS.splitlines()[0]
     server.spoil = lambda path, nth: Reply(200, short) if path == "/files/patients" and nth < 3 else None
