@@ -56,6 +56,9 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.fhirpath": {"bridge.errors"},
     "cohort.view": {"bridge.errors", "cohort.fhirpath"},
     "cohort.gate": {"bridge.errors"},
+    "cohort.expression": {"cohort.relation"},
+    "cohort.relation": {"cohort.expression"},
+    "cohort.dialects": {"bridge.errors", "cohort.expression", "cohort.relation", "cohort.dialects"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
 }  # fmt: skip
 """module or package → what it may import besides the standard library. Modules not named: see the tests below."""
