@@ -14,10 +14,12 @@ import orjson
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
-from cohort.catalogue import code_lists
+from cohort.catalogue import column_types, read_question
+from cohort.dialects import duckdb
 from cohort.lake import Generation
 from cohort.question import Question
-from cohort.question_sql import compile_question
+from cohort.question_answer import compile_question
+from cohort.relation import Relation
 
 MAXIMUM_SQL = 100_000
 
@@ -38,21 +40,25 @@ def ask(
     generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
 ) -> Answer:
     """The answer to a question. Raises InvalidQuery for parameters it does not take, Unavailable past a limit."""
-    sql, bound = compile_question(question, given, today, code_lists())
-    return _run(generation, sql, bound, gated=False, limits=limits or Limits())
+    asked = read_question(question.document, given)
+    return run(generation, compile_question(asked, today, column_types()), limits)
+
+
+def run(generation: Generation, relation: Relation, limits: Limits | None = None) -> Answer:
+    """The rows of a relation over the lake's tables. Raises InvalidQuery and Unavailable as `ask` does."""
+    return _run(generation, duckdb.sql(relation), gated=False, limits=limits or Limits())
 
 
 def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> Answer:
     """The answer to a person's SELECT. Raises InvalidQuery when it is not allowed or not right."""
     if len(sql) > MAXIMUM_SQL:
         raise InvalidQuery(f"sql: longer than {MAXIMUM_SQL} characters")
-    return _run(generation, sql, [], gated=True, limits=limits or Limits())
+    return _run(generation, sql, gated=True, limits=limits or Limits())
 
 
-def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, limits: Limits) -> Answer:
+def _run(generation: Generation, sql: str, *, gated: bool, limits: Limits) -> Answer:
     request = {
         "sql": sql,
-        "bound": bound,
         "gated": gated,
         "rows": limits.rows,
         "address_space": limits.address_space,

@@ -39,7 +39,7 @@ def _answer(request: Any) -> dict[str, Any]:
         connection = connect(Generation("", "", tables), memory_limit_mb=request["memory_mb"])
         if request["gated"]:
             _gate(connection, request["sql"], frozenset(tables))
-        cursor = connection.execute(request["sql"], request["bound"])
+        cursor = connection.execute(request["sql"])
         columns = [[d[0], str(d[1])] for d in cursor.description]
         rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
         return {"columns": columns, "rows": rows, "truncated": truncated}
