@@ -60,7 +60,7 @@ class EventRows:
         if unit:
             columns = (*columns, *self._carried(kind, beside))
         if any(e.take for e in events):
-            then = every(*(tested(t, kind) for e in events for t in e.then))
+            then = every(*(tested(t, kind) for e in events for t in e.then if not _modality(kind, t)))
             own = tuple((c, Column(c)) for c in self.columns[KINDS[kind].table])
             relation = Project(relation, (*own, ("_then", then)))
             columns = (*columns, ("_then", Column("_then", "l" if beside else "")))

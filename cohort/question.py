@@ -85,8 +85,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Age:
-    """The patient's true age in whole years: today, on the index event's day or on the unit's. Someone born on
-    29 February is a year older on 1 March of other years."""
+    """The patient's true age in whole years: today, on the index event's day or on the unit's. Older than n: the
+    n-th birthday lies before that day; at least n: on it or before; younger than n: after it. Of someone born on
+    29 February it is 1 March in other years. An unknown or partial birth date: see docs/questions.md."""
 
     at: str = "today"
     older_than_years: int | None = None

@@ -223,8 +223,10 @@ class _Criteria:
             found["then"].wrong("needs take: first or last")
         if "take" in found and ("times" in found or not KINDS[kind].day):
             found["take"].wrong("not possible with times" if "times" in found else f"a {kind} has no day")
-        if "times" in found and whose == "self":
-            found["times"].wrong(f"speaks of the {kind} itself; with of: patient, of the patient's")
+        if "times" in found and (whose == "self" or kind == "patient"):
+            found["times"].wrong(
+                f"speaks of the {kind} itself" + ("" if kind == "patient" else "; with of: patient, of the patient's")
+            )
         if "period" in found and not KINDS[kind].day:
             found["period"].wrong(f"a {kind} has no day")
 

@@ -118,11 +118,12 @@ class Compiler:
         born = Column("_birth") if direct else Column("birth_date", "r")
         days = {"index": "_index_day", "unit": "_day"}
         day = Column(days[age.at], "" if direct else "l") if age.at in days else Literal(self.rows.today)
-        signs = ((Function.LESS, age.older_than_years), (Function.AT_MOST, age.at_least_years),
-                 (Function.GREATER, age.younger_than_years))  # fmt: skip
+        yesterday = call(Function.DAYS_AFTER, day, Literal(-1))
+        bounds = ((Function.AT_MOST, yesterday, age.older_than_years), (Function.AT_MOST, day, age.at_least_years),
+                  (Function.GREATER, day, age.younger_than_years))  # fmt: skip
         conditions = [
-            call(sign, born, call(Function.YEARS_BEFORE, day, Literal(years)))
-            for sign, years in signs
+            call(sign, born, call(Function.YEARS_BEFORE, on, Literal(years)))
+            for sign, on, years in bounds
             if years is not None
         ]
         if not direct:
@@ -164,7 +165,10 @@ class Compiler:
         )
         pairs = Join(base.relation, found, JoinKind.INNER,
                      every(_linked(units, around), *related(event.relation)), columns=columns)  # fmt: skip
-        chosen = Where(_ranked(_dated(pairs), event.take, ("_unit", "_id", "_then"), "_part"), Column("_then"))
+        chosen: Relation = Where(
+            _ranked(_dated(pairs), event.take, ("_unit", "_id", "_then"), "_part"), Column("_then")
+        )
+        chosen = self.rows.of_modality(Units(chosen, event.kind, ()), [Event(event.kind, where=event.then)]).relation
         on = call(Function.EQUAL, Column("_id", "l"), Column("_unit", "r"))
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 
@@ -180,7 +184,7 @@ class Compiler:
 
     def _found(self, units: Units, event: Event, whose: str) -> Relation:
         """The events, with the column they are joined to the units by."""
-        found = self._rows(event.kind, [event], dated=_needs_day(event), of=whose)
+        found = self._rows(event.kind, [event], dated=_needs_day(event) or units.unit == "report", of=whose)
         if units.unit != "report" or whose != "study":
             return found.relation
         link = call(Function.EQUAL, Column("_study", "l"), Column("study_instance_uid", "r"))

@@ -111,7 +111,7 @@ def _event(kind: str) -> dict[str, Any]:
         "having": _ref("criterion"),
     }
     spec = KINDS[kind]
-    without = () if spec.day else ("period", "relation", "take", "then")
+    without = () if spec.day else ("period", "relation", "take", "then", "times")
     return {k: v for k, v in settings.items() if k not in without and (k != "codes" or spec.codes)}
 
 

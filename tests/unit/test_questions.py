@@ -271,8 +271,9 @@ def test_the_json_schema_refuses_what_cannot_but_what_only_the_reader_knows(
     changes: dict[str, Any], place: str
 ) -> None:
     only_the_reader = (
-        "no such", "closure table", "no index", "itself", "has no day", "within_days", "return.columns", "a list", "a day",
-        "older_than_years: ", "at_least.count", "relation.to:", "parameter n", "needs take", "take: not", "take:",
+        "no such", "closure table", "no index", "itself", "has no day", "within_days", "return.columns", "a list",
+        "a day",        "older_than_years: ", "at_least.count", "relation.to:",
+        "parameter n", "needs take", "take: not", "take:",
     )  # fmt: skip
     schema = jsonschema.Draft202012Validator(question_schema(column_types()))
     with pytest.raises(InvalidQuery) as caught:
