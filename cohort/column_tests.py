@@ -62,6 +62,10 @@ def in_period(period: Period, today: date) -> Expression:
         conditions.append(call(Function.AT_LEAST, day, Literal(period.start)))
     if period.until is not None:
         conditions.append(call(Function.AT_MOST, day, Literal(period.until)))
+    if period.at_least_days_ago is not None:
+        conditions.append(
+            call(Function.AT_MOST, day, call(Function.DAYS_AFTER, now, Literal(-period.at_least_days_ago)))
+        )
     return every(*conditions)
 
 
@@ -88,10 +92,9 @@ def related(relation: TimeRelation | None) -> list[Expression]:
 
 
 def age_in_years(born: Expression, day: Expression) -> Expression:
-    """The true age in whole years on a day; NULL where either is not known."""
+    """The true age in whole years on a day; NULL where either is not known, or the birth comes after it."""
     years = call(Function.SUBTRACT, call(Function.YEAR, day), call(Function.YEAR, born))
     reached = call(Function.AT_MOST, born, call(Function.YEARS_BEFORE, day, years))
-    return Case(
-        ((reached, years), (call(Function.NOT, reached), call(Function.SUBTRACT, years, Literal(1)))),
-        Null(Scalar.INTEGER),
-    )
+    before = call(Function.AT_MOST, born, day)
+    last = call(Function.SUBTRACT, years, Literal(1))
+    return Case(((every(before, reached), years), (before, last)), Null(Scalar.INTEGER))

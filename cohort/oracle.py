@@ -145,7 +145,7 @@ def _holds(criterion: Criterion, row: _Row, index: _Row | None, world: _World) -
 def _aged(age: Age, row: _Row, index: _Row | None, world: _World) -> bool:
     born = world.birth(row.patient)
     day = {"today": world.today, "index": index.day if index else None, "unit": row.day}[age.at]
-    if born is None or day is None:
+    if born is None or day is None or born > day:
         return False
     return (
         (age.older_than_years is None or _years(born, day - timedelta(days=1)) >= age.older_than_years)
@@ -235,6 +235,7 @@ def _within(period: Period, day: date | None, today: date) -> bool:
         starts.append(today - timedelta(days=period.within_days))
     ends = [period.until] if period.until else []
     ends += [today] if period.within_years is not None or period.within_days is not None else []
+    ends += [today - timedelta(days=period.at_least_days_ago)] if period.at_least_days_ago is not None else []
     return all(day >= start for start in starts) and all(day <= end for end in ends)
 
 
@@ -287,7 +288,7 @@ def _computed(world: _World, row: _Row, index: _Row | None, name: str) -> Any:
             "age_at_index_years": indexed}  # fmt: skip
     if name in days:
         day = days[name]
-        age = _years(born, day) if born and day else None
+        age = _years(born, day) if born and day and born <= day else None
         return age - age % 10 if name == "age_decade" and age is not None else age
     return {"index_date": indexed, "day": row.day, "started_month": started and started.replace(day=1),
             "started_year": started and started.year}[name]  # fmt: skip

@@ -44,6 +44,7 @@ class Period:
     within_days: int | None = None
     start: date | None = None
     until: date | None = None
+    at_least_days_ago: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Event:
 class Age:
     """The patient's true age in whole years: today, on the index event's day or on the unit's. Older than n: the
     n-th birthday lies before that day; at least n: on it or before; younger than n: after it. Of someone born on
-    29 February it is 1 March in other years. An unknown or partial birth date: see docs/questions.md."""
+    29 February it is 1 March in other years. Never true where the birth date is not known or comes
+    after that day."""
 
     at: str = "today"
     older_than_years: int | None = None

@@ -47,6 +47,13 @@ def compile_question(question: Question, today: date, columns: Columns) -> Relat
     return _Answer(question, today, columns, units.of(Shared("units", units.relation))).relation()
 
 
+def result_columns(question: Question) -> tuple[str, ...]:
+    """The names of the answer's columns, in order."""
+    if question.columns:
+        return question.columns
+    return (*question.group_by, counted(question.unit), *(("patients",) if question.unit != "patient" else ()))
+
+
 def needed(question: Question, kind: str, columns: Columns) -> list[str]:
     """The columns of a kind that the answer needs."""
     wanted = [returned(question.unit, n, columns) for n in question.columns or question.group_by]

@@ -31,7 +31,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
 
 AGES = ("at", "older_than_years", "at_least_years", "younger_than_years")
 RELATION = ("to", "within_days", "before_days", "after_days", "before", "after", "overlaps")
-PERIOD = ("within_years", "within_days", "from", "until")
+PERIOD = ("within_years", "within_days", "from", "until", "at_least_days_ago")
 MAXIMUM_CRITERIA, MAXIMUM_DEPTH, MAXIMUM_AGE, MAXIMUM_COLUMNS = 300, 12, 200, 60
 
 
@@ -317,6 +317,7 @@ def _period(place: Place) -> Period:
         found["within_days"].whole() if "within_days" in found else None,
         days["from"],
         days["until"],
+        found["at_least_days_ago"].whole() if "at_least_days_ago" in found else None,
     )
 
 

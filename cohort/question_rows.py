@@ -121,7 +121,8 @@ class Compiler:
         yesterday = call(Function.DAYS_AFTER, day, Literal(-1))
         bounds = ((Function.AT_MOST, yesterday, age.older_than_years), (Function.AT_MOST, day, age.at_least_years),
                   (Function.GREATER, day, age.younger_than_years))  # fmt: skip
-        conditions = [
+        conditions = [call(Function.AT_MOST, born, day)]
+        conditions += [
             call(sign, born, call(Function.YEARS_BEFORE, on, Literal(years)))
             for sign, on, years in bounds
             if years is not None

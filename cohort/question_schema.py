@@ -70,6 +70,7 @@ def _definitions(columns: Columns) -> dict[str, Any]:
         "code": _code(),
         "period": _object(
             {"within_years": _whole(0, MAXIMUM_AGE), "within_days": _whole(0, MAXIMUM_DAYS),
+             "at_least_days_ago": _whole(0, MAXIMUM_DAYS),
              "from": _or_parameter(_DAY), "until": _or_parameter(_DAY)}
         ) | {"minProperties": 1},
         "relation": _object(

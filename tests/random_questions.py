@@ -188,8 +188,10 @@ def event(r: Random, kind: str, unit: str, *, indexed: bool, depth: int) -> dict
         made["of"] = "patient"
     whose = scope(unit, kind, made.get("of", ""))
     if spec.day and r.random() < 0.3:
-        made["period"] = r.choice([{"within_years": r.choice([1, 2])}, {"within_days": 1}, {"from": date(2022, 3, 1)},
-                                   {"until": "2023-02-28", "from": "2020-02-29"}])  # fmt: skip
+        made["period"] = r.choice(
+            [{"within_years": r.choice([1, 2])}, {"within_days": 1}, {"at_least_days_ago": 1},
+             {"from": date(2022, 3, 1)}, {"until": "2023-02-28", "from": "2020-02-29"}]
+        )  # fmt: skip
     tos = [*(["index"] if indexed else []), *(["unit"] if KINDS[unit].day and whose != "self" else [])]
     if spec.day and tos and r.random() < 0.6:
         made["relation"] = {"to": r.choice(tos)} | r.choice(
