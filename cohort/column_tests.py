@@ -98,3 +98,9 @@ def age_in_years(born: Expression, day: Expression) -> Expression:
     before = call(Function.AT_MOST, born, day)
     last = call(Function.SUBTRACT, years, Literal(1))
     return Case(((every(before, reached), years), (before, last)), Null(Scalar.INTEGER))
+
+
+def age_decade(born: Expression, day: Expression) -> Expression:
+    """The true age on a day rounded down to tens."""
+    age = age_in_years(born, day)
+    return call(Function.SUBTRACT, age, call(Function.MODULO, age, Literal(10)))

@@ -12,11 +12,12 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import KINDS
+from cohort.kinds import KINDS, LINKED
 from cohort.question import Event, Test
-from cohort.relation import Join, JoinKind, Project, Relation, Table, Where
+from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
 
+_STUDIES = Table("imaging_study")
 NEVER = Literal(date(9999, 12, 31))
 """The end of what has not ended."""
 
@@ -65,8 +66,8 @@ class EventRows:
             relation = Project(relation, (*own, ("_then", then)))
             columns = (*columns, ("_then", Column("_then", "l" if beside else "")))
         if beside:
-            on = call(Function.EQUAL, Column(beside.key, "l"), Column(beside.key, "r"))
-            relation = Join(relation, Table(beside.table), beside.kind, on, columns=columns)
+            on = call(Function.EQUAL, Column(beside.left, "l"), Column(beside.right, "r"))
+            relation = Join(relation, beside.table, JoinKind.INNER, on, columns=columns)
         if not beside or (unit and KINDS[kind].codings):
             kept = tuple((n, Column(n)) for n, _ in columns) if beside else columns
             relation = Project(relation, kept, distinct=unit and KINDS[kind].codings)
@@ -86,8 +87,10 @@ class EventRows:
                 ("_study", Column("study_instance_uid", left)),
                 ("_series", Column("series_instance_uid", left)),
             ]
-        elif "study" in spec.levels and (kind != "report" or of == "study"):
-            columns.append(("_study", Column("study_instance_uid", "r" if beside else "")))
+        elif kind in LINKED and beside:
+            columns.append(("_study", Column("_study", "r")))
+        elif kind == "study":
+            columns.append(("_study", Column(spec.id)))
         if "series" not in spec.levels or beside:
             columns.append(("_patient", Column("patient_id", "r" if "series" in spec.levels else left)))
             columns += self._days(kind, left)
@@ -98,8 +101,7 @@ class EventRows:
     def _carried(self, kind: str, beside: _Beside | None) -> tuple[tuple[str, Expression], ...]:
         """The columns that shall be carried and are at hand."""
         left = () if KINDS[kind].codings else self.carried.get(kind, ())
-        studies = beside is not None and beside.table == KINDS["study"].table and kind != "finding"
-        right = self.carried.get("study", ()) if studies else ()
+        right = self.carried.get("study", ()) if beside and "series" in KINDS[kind].levels else ()
         return (
             *((f"{kind}.{c}", Column(c, "l" if beside else "")) for c in left),
             *((f"study.{c}", Column(c, "r")) for c in right),
@@ -109,7 +111,7 @@ class EventRows:
         spec = KINDS[kind]
         conditions = [coded(e.codes, spec.codes) for e in events if e.codes is not None and spec.codes]
         conditions += [tested(t, kind) for e in events for t in e.where if not _modality(kind, t)]
-        return Where(Table(spec.table), every(*conditions)) if conditions else Table(spec.table)
+        return Where(rows_of(kind), every(*conditions)) if conditions else rows_of(kind)
 
     def of_modality(self, units: Units, events: Sequence[Event]) -> Units:
         """Those studies of which a series has (or none has) the modality."""
@@ -147,18 +149,42 @@ def _as_day(column: str, kind: str | None, left: str) -> Expression:
 
 @dataclass(frozen=True)
 class _Beside:
-    """The table that knows what the kind's own does not, and the column both have."""
+    """What knows what the kind's own table does not, and the columns of both that are the same."""
 
-    table: str
-    key: str
-    kind: JoinKind
+    table: Relation
+    left: str
+    right: str
 
 
 def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
     if kind in ("series", "acquisition") and (dated or of == "patient"):
-        return _Beside("imaging_study", "study_instance_uid", JoinKind.INNER)
-    if kind == "finding":
-        return _Beside("imaging_study", "imaging_study_id", JoinKind.LEFT)
-    if kind == "report" and of == "study":
-        return _Beside("diagnostic_report_study", "diagnostic_report_id", JoinKind.INNER)
+        return _Beside(_STUDIES, "study_instance_uid", "study_instance_uid")
+    if kind in LINKED and of == "study":
+        return _Beside(links(kind), KINDS[kind].id, "_linked")
     return None
+
+
+def rows_of(kind: str) -> Relation:
+    """The kind's rows, as its table has them: a finding's where they name a study."""
+    table = Table(KINDS[kind].table)
+    if kind != "finding":
+        return table
+    absent = [call(Function.IS_NULL, Column(c)) for c in ("imaging_study_id", "study_instance_uid")]
+    return Where(table, call(Function.NOT, every(*absent)))
+
+
+def links(kind: str) -> Relation:
+    """`_linked` (the id of a row) and `_study`, for each study a report or a finding is about."""
+    key = KINDS[kind].id
+    if kind == "report":
+        return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_instance_uid"))
+    findings = Table(KINDS[kind].table)
+    same = call(Function.EQUAL, Column("imaging_study_id", "l"), Column("imaging_study_id", "r"))
+    pair = (("_linked", Column(key, "l")), ("_study", Column("study_instance_uid", "r")))
+    named = Where(findings, call(Function.NOT, call(Function.IS_NULL, Column("study_instance_uid"))))
+    by_reference = Join(findings, _STUDIES, JoinKind.INNER, same, columns=pair)
+    return Union((by_reference, _pairs(named, Column(key), Column("study_instance_uid"))))
+
+
+def _pairs(relation: Relation, linked: Column, study: Column) -> Relation:
+    return Project(relation, (("_linked", linked), ("_study", study)))

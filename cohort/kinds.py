@@ -38,7 +38,8 @@ _ALL = (
     Kind("observation", "observation", "observation_id", ("effective_date",), (), ("code_system", "code"), True),
     Kind("report", "diagnostic_report", "diagnostic_report_id", ("effective_date", "issued_time"), (),
          ("code_system", "code"), False, ("study",)),
-    Kind("finding", "finding", "finding_id", ("effective_date",), (), ("code_system", "code"), True, ("study",)),
+    Kind("finding", "imaging_finding", "observation_id", ("effective_time", "issued_time"), (),
+         ("code_system", "code"), True, ("study",)),
     Kind("study", "imaging_study", "study_instance_uid", ("started_date",), (), None, False, ("study",)),
     Kind("series", "dicom_series", "series_instance_uid", ("series_date", "started_date"), (), None, False,
          ("study", "series")),
@@ -64,6 +65,10 @@ DERIVED: Mapping[str, Mapping[str, str]] = {
     "report": {"text": "VARCHAR"},
 }
 """kind → columns it has besides its table's: modality, those of its series; text, report_text and conclusion."""
+
+
+LINKED = ("report", "finding")
+"""Kinds of which one row may be about several studies; the tables that say which are joined where it matters."""
 
 
 def above(unit: str) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class _World:
         spec = KINDS[kind]
         by_id: dict[Any, list[Mapping[str, Any]]] = {}
         for cells in self.tables.get(spec.table, ()):
+            if kind == "finding" and cells["imaging_study_id"] is None and cells["study_instance_uid"] is None:
+                continue
             by_id.setdefault(cells[spec.id], []).append(cells)
         for key, found in by_id.items():
             if (row := self._row(kind, key, found)) is not None:
@@ -62,15 +64,16 @@ class _World:
             studies = self._studies("study_instance_uid", first["study_instance_uid"])
             if not studies:
                 return None
-        if kind == "finding":
-            studies = self._studies("imaging_study_id", first["imaging_study_id"])
         uids = [s["study_instance_uid"] for s in studies]
+        if kind == "finding":
+            named = [s for c in cells for s in self._studies("imaging_study_id", c["imaging_study_id"])]
+            uids = [row["study_instance_uid"] for row in (*named, *cells)]
         if kind == "study":
             uids = [first["study_instance_uid"]]
         if kind == "report":
             links = self.tables.get("diagnostic_report_study", ())
             uids = [link["study_instance_uid"] for link in links if link["diagnostic_report_id"] == key]
-        with_study = {**(studies[0] if studies and kind != "finding" else {}), **first}
+        with_study = {**(studies[0] if studies else {}), **first}
         day = _first_day(with_study, spec.day)
         end = (_first_day(with_study, spec.end) or _NEVER) if spec.end else day
         series = first.get("series_instance_uid") if "series" in spec.levels else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from cohort.column_tests import age_in_years
-from cohort.event_rows import EventRows, Units
+from cohort.column_tests import age_decade, age_in_years
+from cohort.event_rows import EventRows, Units, rows_of
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
@@ -107,7 +107,7 @@ class _Answer:
             if all(f"{kind}.{c}" in names for c in wanted):
                 continue
             columns = [(n, Column(n, "l")) for n in names] + [(f"{kind}.{c}", Column(c, "r")) for c in wanted]
-            rows = Join(rows, Table(KINDS[kind].table), JoinKind.INNER, self._on(kind), columns=tuple(columns))
+            rows = Join(rows, rows_of(kind), JoinKind.INNER, self._on(kind), columns=tuple(columns))
             names = [name for name, _ in columns]
         return rows
 
@@ -126,11 +126,9 @@ class _Answer:
             return Column(f"{wanted.kind}.{wanted.column}")
         if wanted.form is not Form.COMPUTED:
             return Column(wanted.name)
-        age = age_in_years(born, Literal(self._today))
-        decade = call(Function.SUBTRACT, age, call(Function.MODULO, age, Literal(10)))
         return {
-            "age_years": age,
-            "age_decade": decade,
+            "age_years": age_in_years(born, Literal(self._today)),
+            "age_decade": age_decade(born, Literal(self._today)),
             "age_at_day_years": age_in_years(born, Column("_day")),
             "age_at_index_years": age_in_years(born, Column("_index_day")),
             "index_date": Column("_index_day"),

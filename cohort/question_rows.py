@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cohort.column_tests import related
-from cohort.event_rows import EventRows, Units
+from cohort.event_rows import EventRows, Units, links
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
@@ -24,12 +24,11 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import scope
+from cohort.kinds import LINKED, scope
 from cohort.question import Age, Combination, Criterion, Event, Question, steps
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 
 _KEYS = {"self": "_id", "study": "_study", "series": "_series", "patient": "_patient"}
-_REPORT_LINK = Table("diagnostic_report_study")
 
 
 @dataclass
@@ -155,9 +154,7 @@ class Compiler:
         around = "patient" if whose == "self" else whose
         found = self._found(base, event, around)
         to_unit = event.relation is not None and event.relation.to == "unit"
-        part = Column(
-            "_id" if to_unit else "_id" if around == "study" and units.unit == "report" else _KEYS[around], "l"
-        )
+        part = Column("_id" if to_unit else "_id" if around == "study" and units.unit in LINKED else _KEYS[around], "l")
         columns = (
             *_pair("_id", "_id"),
             ("_part", part),
@@ -185,12 +182,12 @@ class Compiler:
 
     def _found(self, units: Units, event: Event, whose: str) -> Relation:
         """The events, with the column they are joined to the units by."""
-        found = self._rows(event.kind, [event], dated=_needs_day(event) or units.unit == "report", of=whose)
-        if units.unit != "report" or whose != "study":
+        through = units.unit in LINKED and whose == "study"
+        found = self._rows(event.kind, [event], dated=_needs_day(event) or through, of=whose)
+        if not through:
             return found.relation
-        link = call(Function.EQUAL, Column("_study", "l"), Column("study_instance_uid", "r"))
-        columns = (*((c, Column(c, "l")) for c in found.columns), ("_report", Column("diagnostic_report_id", "r")))
-        return Join(found.relation, _REPORT_LINK, JoinKind.INNER, link, columns=columns)
+        columns = (*((c, Column(c, "l")) for c in found.columns), ("_linked", Column("_linked", "r")))
+        return Join(found.relation, links(units.unit), JoinKind.INNER, _same("_study"), columns=columns)
 
     def _rows(
         self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
@@ -244,8 +241,8 @@ def _same(column: str) -> Expression:
 
 
 def _linked(units: Units, whose: str) -> Expression:
-    if units.unit == "report" and whose == "study":
-        return call(Function.EQUAL, Column("_id", "l"), Column("_report", "r"))
+    if units.unit in LINKED and whose == "study":
+        return call(Function.EQUAL, Column("_id", "l"), Column("_linked", "r"))
     return _same(_KEYS[whose])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bridge.errors import InvalidQuery
-from cohort.kinds import KINDS, LEVELS, above
+from cohort.kinds import KINDS, LEVELS, LINKED, above
 
 Columns = Mapping[str, Mapping[str, str]]
 """table → column → DuckDB type: what the lake's tables have."""
@@ -59,7 +59,7 @@ def levels(unit: str) -> tuple[str, ...]:
     >>> levels("series"), levels("report")
     (('series', 'study', 'patient'), ('patient',))
     """
-    single = () if unit == "report" else KINDS[unit].levels
+    single = () if unit in LINKED else KINDS[unit].levels
     return (*reversed(single), "patient")
 
 

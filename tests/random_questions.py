@@ -84,11 +84,14 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         for n in range(r.randrange(10, 16)):
             own = {spec.id: f"{kind[0]}{n}", "patient_id": r.choice(PATIENTS)}
             if kind == "finding":
-                own["imaging_study_id"] = r.choice([f"i{u}" for u in STUDIES] + ["gone", None])
+                own |= {"imaging_study_id": None, "study_instance_uid": None}
             row = cells(r, spec.table, **own)
             for _ in range(r.choice([1, 1, 2]) if spec.codings else 1):
                 if spec.codes:
                     row = row | dict(zip(spec.codes, r.choice([*CODES, (None, None)]), strict=True))
+                if kind == "finding":
+                    uid = r.choice([*STUDIES, "gone"])
+                    row |= r.choice([{"imaging_study_id": f"i{uid}"}, {"study_instance_uid": uid}, {}])
                 if row not in made[spec.table]:
                     made[spec.table].append(row)
     for report in made["diagnostic_report"]:
@@ -137,7 +140,8 @@ def document(seed: int) -> dict[str, Any]:
 
 def returns(r: Random, unit: str, *, indexed: bool) -> dict[str, Any]:
     """Columns of the unit, of what it belongs to and of other tables, or counts."""
-    own = [c for c in column_types()[KINDS[unit].table] if not column_types()[KINDS[unit].table][c].startswith("TIME")]
+    types = column_types()[KINDS[unit].table]
+    own = [c for c in types if not types[c].startswith("TIME")]
     columns = [*r.sample(own, 2), "age_years", "age_decade", "patient.gender" if unit != "patient" else "gender"]
     if unit != "patient":
         columns += ["age_at_day_years", "day"]
@@ -146,7 +150,7 @@ def returns(r: Random, unit: str, *, indexed: bool) -> dict[str, Any]:
     if "study" in (unit, *above(unit)):
         columns += ["study.description" if unit != "study" else "description", "started_month", "started_year"]
     lists = ["identifiers", "medications", "reports", "report_ids", "condition.code"]
-    if "study" in (unit, *above(unit), "finding") and unit not in ("report", "patient", "medication"):
+    if "study" in (unit, *above(unit), "finding") and unit not in ("report", "patient", "medication", "finding"):
         lists += ["modalities", "endpoints"] if "study" in KINDS[unit].levels else []
     chosen = list(dict.fromkeys(r.sample(columns, r.randrange(1, 4))))
     if r.random() < 0.3:

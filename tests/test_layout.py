@@ -73,6 +73,14 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
         "cohort.question_rows", "cohort.relation", "cohort.returns",
     },
+    "cohort.attrition": {
+        "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows", "cohort.relation",
+        "cohort.returns",
+    },
+    "cohort.comparison": {
+        "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows",
+        "cohort.relation", "cohort.returns",
+    },
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
     "cohort.fhirpath": {"bridge.errors"},
     "cohort.view": {"bridge.errors", "cohort.fhirpath"},
