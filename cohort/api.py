@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
-from cohort.catalogue import question, questions
+from cohort.catalogue import question, questions, read_question
 from cohort.lake import Generation, Lake
 from cohort.question import Question
 from cohort.render import MEDIA_TYPES, rendered
-from cohort.sandbox import Limits, ask, run_sql
+from cohort.sandbox import Limits, ask, attrition, compare, run_sql
 from cohort.schema import catalogue
 
 MAXIMUM_AT_ONCE = 4
@@ -35,6 +35,30 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    on: date | None = Field(default=None, alias="date")
+    format: Literal["csv", "json", "parquet"] = "json"
+
+
+class Document(Asked):
+    """A question document asked, as docs/questions.md describes it."""
+
+    document: dict[str, Any]
+
+
+class Cohort(BaseModel):
+    """A ready question with values of its parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(max_length=100)
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+
+
+class Compared(BaseModel):
+    """Two cohorts to be put beside each other."""
+
+    model_config = ConfigDict(extra="forbid")
+    first: Cohort
+    second: Cohort
     on: date | None = Field(default=None, alias="date")
     format: Literal["csv", "json", "parquet"] = "json"
 
@@ -90,6 +114,38 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
             lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
             asked.format,
             name,
+        )
+
+    @routes.post("/api/questions/{name}/attrition")
+    def ask_attrition(name: str, asked: Asked) -> Response:
+        with _as_http():
+            wanted = question(name)
+        return service.answered(
+            lambda g: attrition(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            f"{name}-attrition",
+        )
+
+    @routes.post("/api/ask")
+    def ask_document(asked: Document) -> Response:
+        with _as_http():
+            wanted = read_question(asked.document, asked.parameters)
+        return service.answered(
+            lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            wanted.name,
+        )
+
+    @routes.post("/api/compare")
+    def ask_comparison(asked: Compared) -> Response:
+        with _as_http():
+            first, second = (
+                read_question(question(c.question).document, c.parameters) for c in (asked.first, asked.second)
+            )
+        return service.answered(
+            lambda g: compare(g, first, second, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            "comparison",
         )
 
     @routes.post("/api/sql")

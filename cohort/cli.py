@@ -18,15 +18,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from bridge.errors import ConfigError, InvalidQuery, ProjectError
+from cohort import sandbox
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
+from cohort.catalogue import question_file, read_question
 from cohort.catalogue import questions as ready_questions
 from cohort.clinical import load as load_clinical
+from cohort.engine import spark
 from cohort.lake import Generation, Lake
+from cohort.plots import Format as PlotFormat
+from cohort.plots import attrition_plot, comparison_plot, plot_format
+from cohort.question import Question
 from cohort.render import FORMATS, rendered, table
 from cohort.sandbox import Limits, run_sql
-from cohort.sandbox import ask as ask_question
+from cohort.sandbox import compare as compare_cohorts
 from cohort.schema import catalogue
 
 app = typer.Typer(
@@ -40,6 +46,12 @@ FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', 
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
+QuestionArgument = Annotated[
+    str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it, or a .yaml or .json document")
+]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it too, .svg or .png", show_default=False)]
+DOCUMENTS = (".yaml", ".yml", ".json")
+ENGINES = {"duckdb": (sandbox.ask, sandbox.attrition), "spark": (spark.ask, spark.attrition)}
 DEFAULT_LAKE = Path("bridge-data/lake")
 PLAIN_WIDTH = 200
 EXIT_PARTIAL, EXIT_USAGE = 1, 2
@@ -47,7 +59,7 @@ EXIT_PARTIAL, EXIT_USAGE = 1, 2
 
 @app.command()
 def ask(
-    name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
+    name: QuestionArgument,
     param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
     date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
     lake: LakeOption = DEFAULT_LAKE,
@@ -55,14 +67,51 @@ def ask(
     output: OutputOption = None,
     as_json: JsonOption = False,
     limit: LimitOption = 10_000,
+    attrition: Annotated[bool, typer.Option("--attrition", help="How many remain after each criterion")] = False,
+    plot: PlotOption = None,
+    engine: Annotated[str, typer.Option(help="duckdb or spark")] = "duckdb",
 ) -> None:
-    """Answer a ready question.
+    """Answer a question.
 
     Example: cohort ask osteosarcoma-ct --param older_than_years=40 --format csv --output answer.csv
     """
-    asked, day = ready_question(name), _day(date)
+    asked, day = _question(name), _day(date)
     given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake), asked, given, day, Limits(rows=limit))
+    if plot is not None and not attrition:
+        raise InvalidQuery("--plot: needs --attrition")
+    if engine not in ENGINES:
+        raise InvalidQuery(f"--engine: found {engine!r}; allowed: {', '.join(ENGINES)}")
+    run = ENGINES[engine][attrition]
+    answer = run(_generation(lake), asked, given, day, Limits(rows=limit))
+    if plot is not None:
+        _draw(plot, lambda kind: attrition_plot(answer, kind))
+    _show(answer, "json" if as_json else format, output)
+
+
+@app.command()
+def compare(
+    first: QuestionArgument,
+    second: QuestionArgument,
+    first_param: Annotated[list[str], typer.Option("--first", help="NAME=VALUE of the first, may be repeated")] = [],  # noqa: B006
+    second_param: Annotated[list[str], typer.Option("--second", help="NAME=VALUE of the second")] = [],  # noqa: B006
+    date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
+    lake: LakeOption = DEFAULT_LAKE,
+    format: FormatOption = "table",
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Show two cohorts beside each other: patients by age, gender, modality, scanner, condition.
+
+    Example: cohort compare osteosarcoma-ct osteosarcoma-ct --second modality=MR --plot comparison.svg
+    """
+    asked = [
+        read_question(_question(name).document, dict(_pair(p) for p in given))
+        for name, given in ((first, first_param), (second, second_param))
+    ]
+    answer = compare_cohorts(_generation(lake), asked[0], asked[1], _day(date))
+    if plot is not None:
+        _draw(plot, lambda kind: comparison_plot(answer, (asked[0].title, asked[1].title), kind))
     _show(answer, "json" if as_json else format, output)
 
 
@@ -183,6 +232,17 @@ def serve(
     web.include_router(router(Lake(lake)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _question(name: str) -> Question:
+    return question_file(Path(name)) if Path(name).suffix in DOCUMENTS else ready_question(name)
+
+
+def _draw(target: Path, draw: Callable[[PlotFormat], bytes]) -> None:
+    kind = plot_format(target.suffix)
+    if kind is None:
+        raise InvalidQuery("--plot: the file's name must end in .svg or .png")
+    target.write_bytes(draw(kind))
 
 
 def _generation(lake: Path) -> Generation:

@@ -14,7 +14,9 @@ import orjson
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
+from cohort.attrition import compile_attrition
 from cohort.catalogue import column_types, read_question
+from cohort.comparison import compile_comparison
 from cohort.dialects import duckdb
 from cohort.lake import Generation
 from cohort.question import Question
@@ -42,6 +44,20 @@ def ask(
     """The answer to a question. Raises InvalidQuery for parameters it does not take, Unavailable past a limit."""
     asked = read_question(question.document, given)
     return run(generation, compile_question(asked, today, column_types()), limits)
+
+
+def attrition(
+    generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
+) -> Answer:
+    """How many remain after each criterion. Raises as `ask` does."""
+    return run(generation, compile_attrition(read_question(question.document, given), today, column_types()), limits)
+
+
+def compare(
+    generation: Generation, first: Question, second: Question, today: date, limits: Limits | None = None
+) -> Answer:
+    """Two cohorts beside each other; the questions have their values. Raises as `ask` does."""
+    return run(generation, compile_comparison(first, second, today, column_types()), limits)
 
 
 def run(generation: Generation, relation: Relation, limits: Limits | None = None) -> Answer:

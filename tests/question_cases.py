@@ -148,7 +148,9 @@ _MADE = {
 
 
 def plain(value: Any) -> Any:
-    """A value as the cases write it: days as text, lists as lists."""
+    """A value as the cases write it: days and moments (in UTC) as text, lists as lists."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
         return value.isoformat()
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value

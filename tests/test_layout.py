@@ -73,9 +73,10 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
         "cohort.question_rows", "cohort.relation", "cohort.returns",
     },
+    "cohort.question_words": {"cohort.question"},
     "cohort.attrition": {
-        "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows", "cohort.relation",
-        "cohort.returns",
+        "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows", "cohort.question_words",
+        "cohort.relation", "cohort.returns",
     },
     "cohort.comparison": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows",
