@@ -10,12 +10,14 @@ from cohort.event_rows import EventRows, Units, rows_of
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
+    Case,
     Cast,
     Column,
     Expression,
     Function,
     Literal,
     MakeList,
+    Null,
     OneOf,
     Order,
     Scalar,
@@ -25,7 +27,7 @@ from cohort.expression import (
 from cohort.kinds import KINDS, LEVELS, above
 from cohort.question import Question
 from cohort.question_rows import Compiler
-from cohort.relation import Group, Join, JoinKind, Ordered, Project, Relation, Shared, Table, Where
+from cohort.relation import Group, Join, JoinKind, Ordered, Project, Relation, Shared, Table
 from cohort.returns import Columns, Form, Returned, returned
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
@@ -188,20 +190,21 @@ def _medications(of: Relation, key: str) -> Relation:
 
 
 def _reports(of: Relation, key: str, value: Expression) -> Relation:
-    standing = call(Function.NOT, OneOf(Column("status"), tuple(map(Literal, REPORT_NOT))))
-    reports = Where(Table("diagnostic_report"), standing)
+    standing = call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, REPORT_NOT))))
+    value = Case(((standing, value),), Null(Scalar.TEXT))  # no filter of the scan: it misleads DuckDB's join order
     on = call(Function.EQUAL, Column(key, "l"), Column("patient_id", "r"))
     left: Relation = of
     columns: tuple[tuple[str, Expression], ...] = (("_key", Column(key, "l")),)
     if key == "_study":
         linked = call(Function.EQUAL, Column(key, "l"), Column("study_instance_uid", "r"))
         pair = (("_key", Column(key, "l")), ("_report", Column("diagnostic_report_id", "r")))
-        left = Join(of, Table("diagnostic_report_study"), JoinKind.INNER, linked, columns=pair)
+        left = Shared("unit_reports", Join(of, Table("diagnostic_report_study"), JoinKind.INNER, linked, columns=pair))
         on = call(Function.EQUAL, Column("_report", "l"), Column("diagnostic_report_id", "r"))
         columns = (("_key", Column("_key", "l")),)
     columns = (*columns, ("_value", value), ("_at", Column("issued_time", "r")),
                ("_by", Column("diagnostic_report_id", "r")))  # fmt: skip
-    return _once(Join(left, reports, JoinKind.INNER, on, columns=columns), "_key", "_value", "_at", "_by")
+    found = Join(left, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+    return _once(found, "_key", "_value", "_at", "_by")
 
 
 def _endpoints(of: Relation, key: str) -> Relation:

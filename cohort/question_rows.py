@@ -166,7 +166,8 @@ class Compiler:
         chosen: Relation = Where(
             _ranked(_dated(pairs), event.take, ("_unit", "_id", "_then"), "_part"), Column("_then")
         )
-        chosen = self.rows.of_modality(Units(chosen, event.kind, ()), [Event(event.kind, where=event.then)]).relation
+        of_kind = Units(chosen, event.kind, ("_unit", "_id"))
+        chosen = self.rows.of_modality(of_kind, [Event(event.kind, where=event.then)]).relation
         on = call(Function.EQUAL, Column("_id", "l"), Column("_unit", "r"))
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 
