@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,19 +16,23 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bridge import config
 from bridge.errors import ConfigError, InvalidQuery, ProjectError
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
 from cohort.clinical import load as load_clinical
+from cohort.desk import Caller, desk_of
+from cohort.disclosure import meaning
 from cohort.lake import Generation, Lake
+from cohort.query_log import QueryLog
 from cohort.render import FORMATS, rendered, table
-from cohort.sandbox import Limits, run_sql
-from cohort.sandbox import ask as ask_question
+from cohort.sandbox import Limits
 from cohort.schema import catalogue
 
 app = typer.Typer(
@@ -35,12 +41,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
+LakeOption = Annotated[
+    Path | None,
+    typer.Option("--lake", help="The lake's folder; bridge-data/lake or the configuration's", show_default=False),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="The bridge's TOML file: its lake and what [cohort] allows", show_default=False
+    ),
+]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
-DEFAULT_LAKE = Path("bridge-data/lake")
 PLAIN_WIDTH = 200
 EXIT_PARTIAL, EXIT_USAGE = 1, 2
 
@@ -50,7 +64,8 @@ def ask(
     name: Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")],
     param: Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")] = [],  # noqa: B006
     date: Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")] = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
     as_json: JsonOption = False,
@@ -62,25 +77,30 @@ def ask(
     """
     asked, day = ready_question(name), _day(date)
     given = dict(_pair(p) for p in param)
-    answer = ask_question(_generation(lake), asked, given, day, Limits(rows=limit))
+    settings, folder = _opened(config_file, lake)
+    desk = desk_of(settings.cohort, folder, Limits(rows=limit))
+    answer = desk.ask(_generation(folder), asked, given, day, _caller())
     _show(answer, "json" if as_json else format, output)
 
 
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT; - reads it from standard input")],
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
     as_json: JsonOption = False,
     limit: LimitOption = 10_000,
 ) -> None:
-    """Run one read-only SELECT over the lake's tables.
+    """Run one read-only SELECT over the lake's tables: any, where line_level allows rows; else one that counts.
 
-    Example: cohort sql "SELECT modality, count(*) FROM imaging_series GROUP BY 1"
+    Example: cohort sql "SELECT gender, count(DISTINCT patient_id) FROM patient GROUP BY 1"
     """
     text = sys.stdin.read() if query == "-" else query
-    _show(run_sql(_generation(lake), text, Limits(rows=limit)), "json" if as_json else format, output)
+    settings, folder = _opened(config_file, lake)
+    desk = desk_of(settings.cohort, folder, Limits(rows=limit))
+    _show(desk.sql(_generation(folder), text, _caller()), "json" if as_json else format, output)
 
 
 @app.command()
@@ -110,29 +130,37 @@ def questions(as_json: JsonOption = False) -> None:
 @app.command()
 def tables(
     name: Annotated[str, typer.Argument(metavar="[TABLE]", help="One table with its columns")] = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the tables, or one table's columns with unit, description and source.
+    """Show the tables, or one table's columns with unit, description, source and what is withheld or replaced.
 
     Example: cohort tables dicom_series
     """
     known = catalogue()
     if name and name not in known:
         raise InvalidQuery(f"no table {name!r}; known: {', '.join(known)}")
-    current = Lake(lake).current() if lake.exists() else None
-    rows = {n: t.rows for n, t in current.tables.items()} if current else {}
+    settings, folder = _opened(config_file, lake)
+    policy = desk_of(settings.cohort, folder).policy
+    current = Lake(folder).current() if folder.exists() else None
+    rows = {n: policy.table_rows(t.rows) for n, t in current.tables.items()} if current else {}
     wanted = [known[name]] if name else list(known.values())
     if as_json:
         described = [
-            {"name": t.name, "title": t.title, "rows": rows.get(t.name, 0), "columns": [c.__dict__ for c in t.columns]}
+            {
+                "name": t.name,
+                "title": t.title,
+                "rows": rows.get(t.name, 0),
+                "columns": [c.__dict__ | {"shown": meaning(t.name, c.name, policy)} for c in t.columns],
+            }
             for t in wanted
         ]
         typer.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())
     elif name:
-        made = Table("column", "type", "unit", "what it holds", "source", title=wanted[0].title)
+        made = Table("column", "type", "unit", "what it holds", "source", "shown in rows", title=wanted[0].title)
         for c in wanted[0].columns:
-            made.add_row(c.name, c.type, c.unit, c.description, c.source)
+            made.add_row(c.name, c.type, c.unit, c.description, c.source, meaning(name, c.name, policy))
         Console().print(made)
     else:
         made = Table("table", "rows", "what it holds")
@@ -144,14 +172,15 @@ def tables(
 @app.command()
 def load(
     paths: Annotated[list[Path], typer.Argument(help="FHIR NDJSON files (.gz too) or folders of them")],
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Load clinical FHIR. Exit code 1 when a line could not be used; the rest is loaded.
 
     Example: cohort load export/ --lake bridge-data/lake
     """
-    opened = Lake(lake)
+    opened = Lake(_opened(config_file, lake)[1])
     now = datetime.now(UTC)
     with _bar("Loading", quiet=as_json) as progress:
         report = load_clinical(paths, opened, now, progress)
@@ -170,8 +199,33 @@ def load(
 
 
 @app.command()
+def log(
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
+    last: Annotated[int, typer.Option("--last", min=1, max=1_000_000, help="So many questions, the newest")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who asked what, of which generation, and how many rows came of it.
+
+    Example: cohort log --last 20
+    """
+    entries = QueryLog(_opened(config_file, lake)[1] / "log").questions()[-last:]
+    if as_json:
+        typer.echo(orjson.dumps(entries, option=orjson.OPT_INDENT_2).decode())
+        return
+    made = Table("time", "who", "door", "asked", "generation", "access", "outcome", "rows", "s")
+    for e in entries:
+        outcome = e.get("reason") or e["event"]
+        asked = " ".join([f"{e['kind']} {e['what']}", *(f"{n}={v}" for n, v in e["parameters"].items())])
+        cells = (e["time"][:19], e["who"], e["door"], asked[:200], e["generation"], e["access"], outcome)
+        made.add_row(*(escape(str(c)) for c in (*cells, e.get("rows", ""), e.get("seconds", ""))))
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(made)
+
+
+@app.command()
 def serve(
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback until you change it")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8081,
 ) -> None:
@@ -180,9 +234,20 @@ def serve(
     Example: cohort serve --port 8081
     """
     web = FastAPI(title="Cohort", docs_url=None, redoc_url=None)
-    web.include_router(router(Lake(lake)))
+    settings, folder = _opened(config_file, lake)
+    web.include_router(router(Lake(folder), desk_of(settings.cohort, folder)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _opened(config_file: Path | None, lake: Path | None) -> tuple[config.Settings, Path]:
+    """The settings and the lake's folder: as named, else the configuration's."""
+    settings = config.load(config_file) if config_file else config.embedded()
+    return settings, lake or settings.lake_dir
+
+
+def _caller() -> Caller:
+    return Caller(pwd.getpwuid(os.getuid()).pw_name, "cli")
 
 
 def _generation(lake: Path) -> Generation:
@@ -205,6 +270,8 @@ def _show(answer: Answer, kind: str, output: Path | None) -> None:
         raise InvalidQuery("--format parquet: needs --output FILE")
     else:
         sys.stdout.buffer.write(rendered(answer, kind) + (b"\n" if kind == "json" else b""))
+    for note in answer.notes:
+        typer.echo(f"Note: {note}", err=True)
     if answer.truncated:
         typer.echo("There are more rows: raise --limit to see them", err=True)
 

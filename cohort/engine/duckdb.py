@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
@@ -9,16 +10,30 @@ import duckdb
 from cohort.lake import Generation
 
 MEMORY_LIMIT_MB = 1024
+STORED = "stored"
+"""The schema of the tables as they are. The views of the same names in `main` are what a query sees."""
 
 
-def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, threads: int = 2) -> Any:
+def connect(
+    generation: Generation,
+    *,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    threads: int = 2,
+    views: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Any:
     """An in-memory connection with one view for each table. Read-only in effect: no other file, no network, no
-    extension, no Python variable and no setting can be reached from it any more."""
+    extension, no Python variable and no setting can be reached from it any more.
+
+    `views` (table → SELECT over the schema `stored`) stand in the place of tables; `variables` are what these and the
+    query need (name → hexadecimal digits of a BLOB).
+    """
     connection = duckdb.connect(
         ":memory:",
         config={
             "threads": threads,
             "memory_limit": f"{memory_limit_mb}MB",
+            "temp_directory": "",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
@@ -28,10 +43,17 @@ def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, t
     connection.execute("SET TimeZone = 'UTC'")
     names = [str(table.file) for table in generation.tables.values()]
     connection.execute("SET allowed_paths = ?", [names])
+    connection.execute(f"CREATE SCHEMA {STORED}")
     for table in generation.tables.values():
         columns = ", ".join(f'"{column.name}"' for column in table.columns)
         file = str(table.file).replace("'", "''")
-        connection.execute(f"CREATE VIEW \"{table.name}\" AS SELECT {columns} FROM read_parquet('{file}')")
+        stored = f'{STORED}."{table.name}"'
+        connection.execute(f"CREATE VIEW {stored} AS SELECT {columns} FROM read_parquet('{file}')")
+    for name, value in (variables or {}).items():
+        connection.execute(f"SET VARIABLE {name} = unhex('{value}')")
+    for name in generation.tables:
+        shown = (views or {}).get(name, f'FROM {STORED}."{name}"')
+        connection.execute(f'CREATE VIEW "{name}" AS {shown}')
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

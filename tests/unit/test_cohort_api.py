@@ -12,7 +12,10 @@ from fastapi import FastAPI
 from bridge.api.security import harden
 from cohort.api import CHARTS, router
 from cohort.catalogue import questions
+from cohort.desk import Desk
 from cohort.lake import Lake
+from cohort.privacy import Policy
+from tests.policies import EVERYTHING
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -21,9 +24,9 @@ with warnings.catch_warnings():
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def client(lake: Lake) -> TestClient:
+def client(lake: Lake, policy: Policy = EVERYTHING) -> TestClient:
     app = FastAPI()
-    app.include_router(router(lake))
+    app.include_router(router(lake, Desk(lake.root, policy)))
     harden(app, ["testserver"])
     return TestClient(app)
 

@@ -15,6 +15,7 @@ from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
 from tests.authorization_server import key_file
 from tests.builders import STUDY, write_file
+from tests.policies import EVERYTHING_TOML
 from tests.services.peers import free_port
 
 BIN = Path(sys.executable).parent
@@ -31,6 +32,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     loaded = command("cohort", "load", folder / "hospital" / "clinical", "--lake", folder / "lake")
     assert loaded.returncode == 0, loaded.stderr
     assert "24 Patient" in loaded.stdout
+    (folder / "bridge.toml").write_text(EVERYTHING_TOML)
     yield folder / "lake"
 
 
@@ -38,7 +40,9 @@ COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
                             ["demo"], ["import"], ["jwks"], ["map"])
-] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"])]  # fmt: skip
+] + [
+    ("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["log"], ["serve"])
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
@@ -51,12 +55,13 @@ def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> 
 
 def test_sql_prints_json_csv_and_tables(lake: Path, tmp_path: Path) -> None:
     sql = "SELECT gender, count(*) AS n FROM patient GROUP BY 1 ORDER BY 1"
-    plain = orjson.loads(command("cohort", "sql", sql, "--lake", lake, "--json").stdout)
+    seen = ("--lake", lake, "--config", lake.parent / "bridge.toml")
+    plain = orjson.loads(command("cohort", "sql", sql, *seen, "--json").stdout)
     assert sum(r["n"] for r in plain["rows"]) == 24
-    assert command("cohort", "sql", sql, "--lake", lake, "--format", "csv").stdout.startswith("gender,n")
-    assert "gender" in command("cohort", "sql", sql, "--lake", lake).stdout
+    assert command("cohort", "sql", sql, *seen, "--format", "csv").stdout.startswith("gender,n")
+    assert "gender" in command("cohort", "sql", sql, *seen).stdout
     out = tmp_path / "a.parquet"
-    assert command("cohort", "sql", sql, "--lake", lake, "--format", "parquet", "--output", out).returncode == 0
+    assert command("cohort", "sql", sql, *seen, "--format", "parquet", "--output", out).returncode == 0
     assert out.read_bytes().startswith(b"PAR1")
 
 
