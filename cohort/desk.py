@@ -28,7 +28,7 @@ from cohort.turns import Turns
 
 QUESTIONS_AT_ONCE, QUESTIONS_EACH = 4, 2
 SQL_AT_ONCE, SQL_EACH = 2, 1
-SQL_NICE = 15
+SQL_NICE = 10
 """People's SQL stands back for ready questions: beside it these take about the time they take alone."""
 
 _COUNTED = {"patient": (), "study": ("studies",), "series": ("series",)}

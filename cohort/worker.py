@@ -24,12 +24,15 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever asked is gone: nobody waits for the answer
     request = orjson.loads(sys.stdin.buffer.read())
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
     os.nice(request["nice"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    sys.stdout.buffer.write(orjson.dumps(_answer(request)))
+    answers.write(orjson.dumps(_answer(request)))
+    answers.close()
 
 
 def _answer(request: Any) -> dict[str, Any]:

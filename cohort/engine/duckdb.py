@@ -41,6 +41,7 @@ def connect(
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     names = [str(table.file) for table in generation.tables.values()]
     connection.execute("SET allowed_paths = ?", [names])
     connection.execute(f"CREATE SCHEMA {STORED}")

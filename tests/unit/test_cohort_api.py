@@ -15,7 +15,7 @@ from cohort.catalogue import questions
 from cohort.desk import Desk
 from cohort.lake import Lake
 from cohort.privacy import Policy
-from tests.policies import EVERYTHING
+from tests.policies import EVERYTHING, PATIENT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -26,7 +26,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 def client(lake: Lake, policy: Policy = EVERYTHING) -> TestClient:
     app = FastAPI()
-    app.include_router(router(lake, Desk(lake.root, policy)))
+    app.include_router(router(lake, Desk(lake.root, policy, PATIENT)))
     harden(app, ["testserver"])
     return TestClient(app)
 

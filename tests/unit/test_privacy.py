@@ -19,7 +19,7 @@ from cohort.desk import Caller, Desk
 from cohort.lake import Generation, Lake
 from cohort.privacy import Policy
 from cohort.question import parse_question
-from tests.policies import EVERYTHING
+from tests.policies import EVERYTHING, PATIENT
 
 TODAY = date(2026, 11, 24)
 ME = Caller("attacker", "cli")
@@ -70,7 +70,7 @@ def generation(lake: Lake) -> Generation:
 
 @pytest.fixture(scope="module")
 def desk(lake: Lake) -> Desk:
-    return Desk(lake.root)
+    return Desk(lake.root, limits=PATIENT)
 
 
 def counting(criteria: dict[str, Any], unit: str = "patient", group_by: tuple[str, ...] = ("gender",)) -> Any:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,6 +22,7 @@ from cohort.privacy import Policy
 from cohort.pseudonym import KEY_FILE, Pseudonyms, read_secret
 from cohort.question import COLUMNS, parse_question
 from cohort.schema import catalogue
+from tests.policies import PATIENT
 
 TODAY = date(2026, 11, 24)
 ME = Caller("me", "cli")
@@ -99,13 +98,13 @@ def generation(lake: Lake) -> Generation:
 
 @pytest.fixture(scope="module")
 def desk(lake: Lake) -> Desk:
-    return Desk(lake.root, ROWS)
+    return Desk(lake.root, ROWS, PATIENT)
 
 
-def everything(desk: Desk, generation: Generation) -> Iterator[str]:
+def everything(desk: Desk, generation: Generation) -> str:
     """All that people's SQL can see, as text."""
-    for table in catalogue():
-        yield repr(desk.sql(generation, f'SELECT * FROM "{table}"', ME).rows)
+    rows = " UNION ALL ".join(f'SELECT string_agg(t::VARCHAR) FROM "{table}" t' for table in catalogue())
+    return repr(desk.sql(generation, rows, ME).rows)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
@@ -153,10 +152,10 @@ def test_the_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_secret_that_others_can_read_or_that_is_cut_is_refused(tmp_path: Path) -> None:
     read_secret(tmp_path)
-    os.chmod(tmp_path / KEY_FILE, 0o640)
+    (tmp_path / KEY_FILE).chmod(0o640)
     with pytest.raises(ConfigError, match="readable by others"):
         read_secret(tmp_path)
-    os.chmod(tmp_path / KEY_FILE, 0o600)
+    (tmp_path / KEY_FILE).chmod(0o600)
     (tmp_path / KEY_FILE).write_bytes(b"short")
     with pytest.raises(ConfigError, match="damaged"):
         read_secret(tmp_path)
@@ -189,32 +188,33 @@ def test_a_table_with_dates_says_whose_they_are() -> None:
 
 
 def test_nothing_that_names_a_person_can_be_selected(desk: Desk, generation: Generation) -> None:
-    shown = "\n".join(everything(desk, generation))
+    shown = everything(desk, generation)
     assert [c for c in CANARIES if c in shown] == []
     assert "cisplatin" in shown
     assert "2.25." in shown
 
 
 def test_with_identifiers_everything_is_as_it_is_stored(lake: Lake, generation: Generation) -> None:
-    shown = "\n".join(everything(Desk(lake.root, replace(ROWS, identifiers="identifiers")), generation))
+    shown = everything(Desk(lake.root, replace(ROWS, identifiers="identifiers"), PATIENT), generation)
     assert [c for c in CANARIES if c not in shown] == []
 
 
 def test_free_text_and_dates_are_shown_where_the_settings_say_so(lake: Lake, generation: Generation) -> None:
     lenient = replace(ROWS, free_text="shown", dates="kept")
-    shown = "\n".join(everything(Desk(lake.root, lenient), generation))
+    shown = everything(Desk(lake.root, lenient, PATIENT), generation)
     assert [c for c in CANARIES if c in shown] == ["typed text", "2024-03-09"]
 
 
-def test_pseudonyms_join_and_intervals_stay(desk: Desk, generation: Generation) -> None:
+def test_pseudonyms_join_and_intervals_stay(lake: Lake, desk: Desk, generation: Generation) -> None:
     sql = (
         "SELECT r.effective_date - s.started_date, q.series_date - s.started_date, r.effective_date - m.authored_date, "
         "s.patient_id = p.patient_id, i.value, l.imaging_study_id = s.imaging_study_id "
         "FROM patient p JOIN imaging_study s USING (patient_id) JOIN diagnostic_report r USING (patient_id) "
         "JOIN diagnostic_report_study l USING (diagnostic_report_id) JOIN medication_request m USING (patient_id) "
-        "JOIN dicom_series q ON q.study_instance_uid = s.study_instance_uid JOIN patient_identifier i USING (patient_id)"
+        "JOIN dicom_series q ON q.study_instance_uid = s.study_instance_uid "
+        "JOIN patient_identifier i USING (patient_id)"
     )
-    made = Pseudonyms.of_project(read_secret(desk.log._folder.parent), "")
+    made = Pseudonyms.of_project(read_secret(lake.root), "")
     assert desk.sql(generation, sql, ME).rows == ((1, 0, 1, True, made.id("Identifier", "MRN777"), True),)
 
 
