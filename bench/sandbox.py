@@ -1,9 +1,9 @@
 """How long a ready question takes beside other people's bombs.
 
-make bench-sandbox    a hospital of 2,000 patients; the founding question alone, then while five bombs at once are asked,
-                      each by a person of its own, again and again
+make bench-sandbox    a hospital of 600 patients; who has osteosarcoma and what was prescribed, alone, then while five
+                      bombs at once are asked, each by a person of its own, again and again
 
-The answer is compared before it is timed. The goal: beside the bombs, at most twice the time.
+Every answer is compared with what SQL counts before its time is taken. The goal: beside the bombs, at most twice the time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,24 @@ from pathlib import Path
 
 from bench.results_file import Measured, write
 from bridge.errors import ProjectError
-from cohort.catalogue import question
+from cohort.catalogue import code_lists
 from cohort.clinical import load
 from cohort.desk import Caller, Desk
 from cohort.lake import Generation, Lake
 from cohort.privacy import Policy
-from cohort.question import Question
+from cohort.question import Question, parse_question
 from hospital import generate
 
-PATIENTS, SEED, RUNS, GOAL = 2_000, 20260101, 15, 2.0
+PATIENTS, SEED, RUNS, GOAL = 600, 20260101, 15, 2.0
 TODAY = date(2026, 11, 24)
+QUESTION = {
+    "name": "osteosarcoma-medications",
+    "title": "Medications of patients with osteosarcoma",
+    "description": "All medications prescribed for patients who have had a diagnosis of osteosarcoma.",
+    "criteria": {"condition": {"codes": "osteosarcoma"}},
+    "return": {"unit": "patient", "columns": ["patient_id", "identifiers", "age_years", "medications"]},
+}
+COUNT = "SELECT count(DISTINCT patient_id) FROM condition WHERE code IN ({codes})"
 BOMBS = (
     "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) = 1",
     "SELECT max(s) FROM (SELECT string_agg(i::VARCHAR, ',') AS s FROM range(1000000000) t(i))",
@@ -61,8 +69,10 @@ def main() -> None:
         generation = lake.publish(datetime.now(UTC))
         assert generation is not None
         desk = Desk(lake.root, Policy(small_cells=1, line_level=True, identifiers="identifiers"))
-        wanted = question("imaging-without-report")
-        expected = len(desk.ask(generation, wanted, {}, TODAY, Caller("clinician", "api")).rows)
+        wanted = parse_question(QUESTION)
+        codes = ", ".join(f"'{code}'" for _, code in code_lists()["osteosarcoma"])
+        ((expected,),) = desk.sql(generation, COUNT.format(codes=codes), Caller("clinician", "api")).rows
+        assert expected
         alone = [asked(desk, generation, wanted, expected) for _ in range(RUNS)]
         over = threading.Event()
         attackers = [

@@ -65,6 +65,22 @@ def test_sql_prints_json_csv_and_tables(lake: Path, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"PAR1")
 
 
+def test_without_settings_the_commands_count_and_the_log_tells_who_asked(lake: Path) -> None:
+    sql = "SELECT count(DISTINCT patient_id) AS n FROM patient"
+    counted = command("cohort", "sql", sql, "--lake", lake, "--json")
+    assert orjson.loads(counted.stdout)["rows"] == [{"n": 20}]
+    assert "Note: groups of fewer than 10 patients" in counted.stderr
+    refused = command("cohort", "sql", "SELECT * FROM patient", "--lake", lake)
+    assert refused.returncode == 2
+    assert "rows may not be seen" in refused.stderr
+    logged = orjson.loads(command("cohort", "log", "--lake", lake, "--json", "--last", "2").stdout)
+    assert [(e["what"], e["event"], e["door"]) for e in logged] == [
+        (sql, "answered", "cli"),
+        ("SELECT * FROM patient", "failed", "cli"),
+    ]
+    assert "NotAllowed" in command("cohort", "log", "--lake", lake).stdout
+
+
 def test_questions_and_tables_describe_themselves(lake: Path) -> None:
     listed = orjson.loads(command("cohort", "questions", "--json").stdout)
     assert "osteosarcoma-ct" in {q["name"] for q in listed}
