@@ -3,7 +3,7 @@
 make bench-sandbox    a hospital of 600 patients; who has osteosarcoma and what was prescribed, alone, then while five
                       bombs at once are asked, each by a person of its own, again and again
 
-Every answer is compared with what SQL counts before its time is taken. The goal: beside the bombs, at most twice the time.
+Every answer is compared with what SQL counts before its time is taken. The goal: at most twice the time.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ def ask(
     Example: cohort ask osteosarcoma-ct --param older_than_years=40 --format csv --output answer.csv
     """
     asked, day = ready_question(name), _day(date)
+    _check_format(format, output, as_json)
     given = dict(_pair(p) for p in param)
     settings, folder = _opened(config_file, lake)
     desk = desk_of(settings.cohort, folder, Limits(rows=limit))
@@ -97,6 +98,7 @@ def sql(
 
     Example: cohort sql "SELECT gender, count(DISTINCT patient_id) FROM patient GROUP BY 1"
     """
+    _check_format(format, output, as_json)
     text = sys.stdin.read() if query == "-" else query
     settings, folder = _opened(config_file, lake)
     desk = desk_of(settings.cohort, folder, Limits(rows=limit))
@@ -161,7 +163,7 @@ def tables(
         made = Table("column", "type", "unit", "what it holds", "source", "shown in rows", title=wanted[0].title)
         for c in wanted[0].columns:
             made.add_row(c.name, c.type, c.unit, c.description, c.source, meaning(name, c.name, policy))
-        Console().print(made)
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(made)
     else:
         made = Table("table", "rows", "what it holds")
         for t in wanted:
@@ -257,17 +259,21 @@ def _generation(lake: Path) -> Generation:
     return current
 
 
-def _show(answer: Answer, kind: str, output: Path | None) -> None:
+def _check_format(kind: str, output: Path | None, as_json: bool) -> None:
+    """Before anything is asked: what cannot be shown need not be found."""
     if kind not in FORMATS:
         raise InvalidQuery(f"--format: found {kind!r}; allowed: {', '.join(FORMATS)}")
+    if kind == "parquet" and output is None and not as_json:
+        raise InvalidQuery("--format parquet: needs --output FILE")
+
+
+def _show(answer: Answer, kind: str, output: Path | None) -> None:
     if kind == "table":
         with output.open("w", encoding="utf-8") if output else _standard_output() as target:
             console = Console(file=target, width=None if target.isatty() else PLAIN_WIDTH)
             console.print(table(answer, console.width))
     elif output is not None:
         output.write_bytes(rendered(answer, kind))
-    elif kind == "parquet":
-        raise InvalidQuery("--format parquet: needs --output FILE")
     else:
         sys.stdout.buffer.write(rendered(answer, kind) + (b"\n" if kind == "json" else b""))
     for note in answer.notes:
