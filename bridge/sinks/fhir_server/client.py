@@ -22,6 +22,7 @@ ANSWER_BYTES = 268_435_456
 """The largest answer read into memory."""
 
 MAXIMUM_PAGES = 50
+IDENTIFIERS_PER_SEARCH = 50
 TRIES = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
 """What is asked again at once: so often, after pauses that double; a server that asks for more patience gets it."""
@@ -120,6 +121,15 @@ class FhirClient:
                 raise SinkUnavailable(f"sink {self.name}: the next page lies on another server: refused; check url")
             bundle = self._bundle(self._ask("GET", following, headers=_FRESH))
         raise SinkUnavailable(f"sink {self.name}: a search has more than {MAXIMUM_PAGES} pages: given up")
+
+    def identified(self, kind: str, tokens: Sequence[str], elements: str) -> list[Resource]:
+        """Every resource with one of these identifiers, each as `system|value`; some of them at a time. Of each its
+        `elements`, or all of it where the server gives no parts."""
+        found: list[Resource] = []
+        for start in range(0, len(tokens), IDENTIFIERS_PER_SEARCH):
+            some = ",".join(tokens[start : start + IDENTIFIERS_PER_SEARCH])
+            found += self.search(kind, [("identifier", some), ("_count", "200"), ("_elements", elements)])
+        return found
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """Writes; `headers` such as If_Match, with underscores."""

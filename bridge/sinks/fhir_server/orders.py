@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bridge.model import Resource
 from bridge.sinks.fhir_server.capabilities import Capabilities
 from bridge.sinks.fhir_server.client import FhirClient
-from bridge.sinks.fhir_server.subjects import IDENTIFIERS_PER_SEARCH, escaped
+from bridge.sinks.fhir_server.subjects import escaped
 
 LINKED = ("ServiceRequest", "Encounter")
 _SEEN = "identifier,subject"
@@ -50,14 +50,12 @@ def linked(client: FhirClient, studies: Sequence[Resource], offered: Capabilitie
         if can is None or not can.search:
             continue
         mine = sorted(key for key in wanted if key[0] == kind)
-        for start in range(0, len(mine), IDENTIFIERS_PER_SEARCH):
-            some = mine[start : start + IDENTIFIERS_PER_SEARCH]
-            tokens = ",".join(f"{escaped(system)}|{escaped(value)}" for _, system, value in some)
-            for resource in client.search(kind, [("identifier", tokens), ("_count", "200"), ("_elements", _SEEN)]):
-                for identifier in resource.get("identifier", []):
-                    key = (kind, str(identifier.get("system")), str(identifier.get("value")))
-                    if key in wanted:
-                        found.setdefault(key, []).append(resource)
+        tokens = [f"{escaped(system)}|{escaped(value)}" for _, system, value in mine]
+        for resource in client.identified(kind, tokens, _SEEN):
+            for identifier in resource.get("identifier", []):
+                key = (kind, str(identifier.get("system")), str(identifier.get("value")))
+                if key in wanted:
+                    found.setdefault(key, []).append(resource)
     return Linked(found)
 
 

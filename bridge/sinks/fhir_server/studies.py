@@ -11,7 +11,6 @@ from bridge.sinks.fhir_server.content import others_wrote
 from bridge.sinks.fhir_server.races import age
 from bridge.translate.uids import STUDY_UID_SYSTEM
 
-STUDIES_PER_SEARCH = 50
 _PREFIX = "urn:oid:"
 
 
@@ -32,13 +31,10 @@ class Studies:
         Raises  SinkUnavailable
         """
         found: dict[str, list[Resource]] = {}
-        for start in range(0, len(study_instance_uids), STUDIES_PER_SEARCH):
-            some = study_instance_uids[start : start + STUDIES_PER_SEARCH]
-            tokens = ",".join(self.token(uid) for uid in some)
-            asked = [("identifier", tokens), ("_count", "200"), ("_elements", "identifier,status")]
-            for resource in self._client.search("ImagingStudy", asked):
-                for uid in _uids(resource):
-                    found.setdefault(uid, []).append(resource)
+        tokens = [self.token(uid) for uid in study_instance_uids]
+        for resource in self._client.identified("ImagingStudy", tokens, "identifier,status"):
+            for uid in _uids(resource):
+                found.setdefault(uid, []).append(resource)
         return found
 
     def chosen(self, found: Sequence[Resource], mine: Set[str]) -> Resource | None:

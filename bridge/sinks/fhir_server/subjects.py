@@ -14,7 +14,6 @@ from bridge.translate.same_patient import ELEMENTS, disagreements
 REPLACED_DEPTH = 5
 """How many merges are followed from a record that was replaced."""
 
-IDENTIFIERS_PER_SEARCH = 50
 BRIDGE_TAG: Resource = {"system": "urn:uuid:6d0a4a52-8f0f-5d2b-9d6e-3f6a2c1b7e90", "code": "made-from-dicom"}
 """Meta.tag of a Patient that the bridge made; no other Patient is ever written."""
 
@@ -64,12 +63,8 @@ class Subjects:
 
     def _by_identifier(self, identifiers: Sequence[Resource]) -> list[Resource]:
         tokens = sorted({f"{escaped(i['system'])}|{escaped(i['value'])}" for i in identifiers})
-        found: dict[str, Resource] = {}
-        for start in range(0, len(tokens), IDENTIFIERS_PER_SEARCH):
-            some = ",".join(tokens[start : start + IDENTIFIERS_PER_SEARCH])
-            asked = [("identifier", some), ("_count", "200"), ("_elements", _SEEN_OF_A_PATIENT)]
-            found |= {str(p["id"]): p for p in self._client.search("Patient", asked) if p.get("id")}
-        return list(found.values())
+        found = self._client.identified("Patient", tokens, _SEEN_OF_A_PATIENT)
+        return list({str(p["id"]): p for p in found}.values())
 
     def _judged(self, patient: Resource, hits: Sequence[Resource]) -> Found:
         wanted = {(i["system"], i["value"]) for i in _searched(patient)}
