@@ -49,6 +49,11 @@ def same(content: Resource, there: Resource) -> bool:
     return all(content.get(k) == there.get(k) for k in ours)
 
 
+def version_of(there: Resource | None) -> str:
+    """The versionId of what was read; "" when nothing was, or the server does not tell."""
+    return str(there.get("meta", {}).get("versionId", "")) if there else ""
+
+
 def digest(content: Resource) -> str:
     """SHA-256 of the content as it is sent; hexadecimal."""
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

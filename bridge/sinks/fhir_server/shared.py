@@ -8,7 +8,7 @@ from bridge.errors import Conflict, ProjectError
 from bridge.model import Resource
 from bridge.sinks.fhir_server.capabilities import Capabilities
 from bridge.sinks.fhir_server.client import FhirClient
-from bridge.sinks.fhir_server.content import digest, merged, same
+from bridge.sinks.fhir_server.content import digest, merged, same, version_of
 from bridge.sinks.fhir_server.races import one_of_several
 from bridge.sinks.fhir_server.subjects import BRIDGE_TAG, escaped
 from bridge.sinks.fhir_server.writer import Upsert, Writer, Written
@@ -48,9 +48,10 @@ class Endpoints:
         )
         if there is not None and same(endpoint, there):
             return str(there["id"])
-        version = str(there.get("meta", {}).get("versionId", "")) if there else ""
         content = merged(endpoint, there)
-        (written,) = self._writer.write([Upsert(content, token, str(there["id"]) if there else "", version)], offered)
+        (written,) = self._writer.write(
+            [Upsert(content, token, str(there["id"]) if there else "", version_of(there))], offered
+        )
         if isinstance(written, ProjectError):
             raise written
         return written.id
@@ -103,4 +104,4 @@ def _patient(ours: Resource, there: Resource | None) -> Upsert:
     token = f"{escaped(identifier.get('system', ''))}|{escaped(identifier['value'])}"
     if there is None:
         return Upsert(tagged, token)
-    return Upsert(merged(tagged, there), token, str(there["id"]), str(there.get("meta", {}).get("versionId", "")))
+    return Upsert(merged(tagged, there), token, str(there["id"]), version_of(there))

@@ -14,7 +14,7 @@ from bridge.errors import Conflict, ProjectError, RejectedInput, SinkUnavailable
 from bridge.model import Receipt, Resource, StudyState
 from bridge.sinks.fhir_server.capabilities import Capabilities, capabilities
 from bridge.sinks.fhir_server.client import Doubtful, FhirClient, TooLarge
-from bridge.sinks.fhir_server.content import digest, merged, referring, same, without_instances
+from bridge.sinks.fhir_server.content import digest, merged, referring, same, version_of, without_instances
 from bridge.sinks.fhir_server.duplicates import Duplicates
 from bridge.sinks.fhir_server.orders import LINKED, linked
 from bridge.sinks.fhir_server.shared import Endpoints, Patients
@@ -51,6 +51,7 @@ class _Job:
     error: ProjectError | None = None
     receipt: Receipt | None = None
     upsert: Upsert | None = None
+    digest: str = ""
     raced: bool = False
     """Made under an id that the server gave: another writer may have done the same."""
 
@@ -153,8 +154,8 @@ class FhirServerSink:
         known = receipt is not None and receipt.reference.startswith(prefix)
         return receipt.reference.removeprefix(prefix) if receipt is not None and known else ""
 
-    def _receipt(self, id_: str, version_id: str, content: Resource) -> Receipt:
-        return Receipt(f"{self._client.url}/ImagingStudy/{id_}", version_id, digest(content))
+    def _receipt(self, id_: str, version_id: str, job: _Job) -> Receipt:
+        return Receipt(f"{self._client.url}/ImagingStudy/{id_}", version_id, job.digest)
 
     def _missing(self, id_: str) -> Resource | None:
         """A study that was delivered and is not found: without its identifier now, or deleted by somebody."""
@@ -215,8 +216,9 @@ class FhirServerSink:
     def _compare(self, jobs: Sequence[_Job]) -> None:
         """Leaves out what is there already; else prepares what to write."""
         for job in jobs:
+            job.digest = digest(job.study)
             if job.there is not None:
-                unchanged = self._receipt(str(job.there["id"]), _version(job.there), job.study)
+                unchanged = self._receipt(str(job.there["id"]), version_of(job.there), job)
                 if unchanged.version_id and unchanged == job.state.receipt:
                     job.receipt = unchanged
                     continue
@@ -226,18 +228,18 @@ class FhirServerSink:
                     job.error = error
                     continue
                 if job.there is not None and same(job.study, job.there):
-                    job.receipt = self._receipt(str(job.there["id"]), _version(job.there), job.study)
+                    job.receipt = self._receipt(str(job.there["id"]), version_of(job.there), job)
                     continue
             there = str(job.there["id"]) if job.there else ""
             content = merged(job.study, job.there)
-            job.upsert = Upsert(content, self._studies.token(job.uid), there, _version(job.there))
+            job.upsert = Upsert(content, self._studies.token(job.uid), there, version_of(job.there))
 
     def _write(self, jobs: Sequence[_Job], offered: Capabilities) -> None:
         upserts = [j.upsert for j in jobs if j.upsert is not None]
         for job, upsert, outcome in zip(jobs, upserts, self._writer.write(upserts, offered), strict=True):
             written = self._smaller(upsert, offered) if isinstance(outcome, TooLarge) else outcome
             if isinstance(written, Written):
-                job.receipt, job.raced = self._receipt(written.id, written.version_id, job.study), written.created
+                job.receipt, job.raced = self._receipt(written.id, written.version_id, job), written.created
             else:
                 job.error = written
 
@@ -284,10 +286,6 @@ def _study(state: StudyState) -> Resource | None:
 def _patient(job: _Job) -> Resource | None:
     reference = job.study["subject"].get("reference", "").removeprefix("Patient/")
     return next((r.content for r in job.state.of_type("Patient") if r.id == reference and r.content is not None), None)
-
-
-def _version(there: Resource | None) -> str:
-    return str(there.get("meta", {}).get("versionId", "")) if there else ""
 
 
 def _as_it_is(resource: Resource) -> Resource:

@@ -10,11 +10,12 @@ from bridge.model import Resource
 from bridge.sinks.fhir_server.capabilities import Capabilities
 from bridge.sinks.fhir_server.client import Doubtful, FhirClient
 from bridge.translate.same_patient import ELEMENTS, disagreements
+from bridge.translate.uids import NAMESPACE
 
 REPLACED_DEPTH = 5
 """How many merges are followed from a record that was replaced."""
 
-BRIDGE_TAG: Resource = {"system": "urn:uuid:6d0a4a52-8f0f-5d2b-9d6e-3f6a2c1b7e90", "code": "made-from-dicom"}
+BRIDGE_TAG: Resource = {"system": f"urn:uuid:{NAMESPACE}", "code": "made-from-dicom"}
 """Meta.tag of a Patient that the bridge made; no other Patient is ever written."""
 
 _MATCH_GRADE = "http://hl7.org/fhir/StructureDefinition/match-grade"
