@@ -22,11 +22,12 @@ from typing import Any
 
 from bench.lake_seed import Sizes, changed_lines, seed
 from bench.results_file import Measured, write
-from cohort.catalogue import code_lists, question
+from cohort.catalogue import column_types, question, read_question
+from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation, Generations
 from cohort.lake import Lake
-from cohort.question_sql import compile_question
+from cohort.question_answer import compile_question
 
 SEED, RUNS, ROWS, CHANGED = 20260101, 5, 10_000_000, 100_000
 DAY = date(2026, 1, 1)
@@ -119,13 +120,14 @@ def _visible(lake: Lake, base: Generation, lines: list[dict[str, Any]]) -> Cost:
 
 def _questions(generations: list[Generation]) -> list[tuple[Cost, list[Any]]]:
     """The founding question of each, one after the other in every run; medians and answers."""
-    sql, bound = compile_question(question("osteosarcoma-ct"), {"within_years": 5}, DAY, code_lists())
+    asked = read_question(question("osteosarcoma-ct").document, {"within_years": 5})
+    sql = dialect.sql(compile_question(asked, DAY, column_types()))
     connections = [connect(generation) for generation in generations]
-    answers: list[list[Any]] = [connection.execute(sql, bound).fetchall() for connection in connections]
+    answers: list[list[Any]] = [connection.execute(sql).fetchall() for connection in connections]
     costs: list[list[Cost]] = [[] for _ in connections]
     for _ in range(RUNS):
         for found, connection in zip(costs, connections, strict=True):
-            found.append(_cost(lambda asked=connection: asked.execute(sql, bound).fetchall()))
+            found.append(_cost(lambda on=connection: on.execute(sql).fetchall()))
     return [(_median(found), answer) for found, answer in zip(costs, answers, strict=True)]
 
 

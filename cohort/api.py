@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.errors import ConfigError, InvalidQuery, Unavailable
 from cohort.answer import Answer
-from cohort.catalogue import question, questions
+from cohort.catalogue import question, questions, read_question
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.out_api import add_routes
 from cohort.question import Question
 from cohort.render import MEDIA_TYPES, rendered
-from cohort.sandbox import Limits, ask, run_sql
+from cohort.sandbox import Limits, ask, attrition, compare, run_sql
 from cohort.schema import catalogue
 from cohort.view_api import view_router
 
@@ -38,6 +38,31 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    on: date | None = Field(default=None, alias="date")
+    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
+    format: Literal["csv", "json", "parquet"] = "json"
+
+
+class Document(Asked):
+    """A question document asked, as docs/questions.md describes it."""
+
+    document: dict[str, Any]
+
+
+class Cohort(BaseModel):
+    """A ready question with values of its parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(max_length=100)
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+
+
+class Compared(BaseModel):
+    """Two cohorts to be put beside each other."""
+
+    model_config = ConfigDict(extra="forbid")
+    first: Cohort
+    second: Cohort
     on: date | None = Field(default=None, alias="date")
     generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
     format: Literal["csv", "json", "parquet"] = "json"
@@ -95,6 +120,41 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
             lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
             asked.format,
             name,
+            asked.generation,
+        )
+
+    @routes.post("/api/questions/{name}/attrition")
+    def ask_attrition(name: str, asked: Asked) -> Response:
+        with _as_http():
+            wanted = question(name)
+        return service.answered(
+            lambda g: attrition(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            f"{name}-attrition",
+            asked.generation,
+        )
+
+    @routes.post("/api/ask")
+    def ask_document(asked: Document) -> Response:
+        with _as_http():
+            wanted = read_question(asked.document, asked.parameters)
+        return service.answered(
+            lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            wanted.name,
+            asked.generation,
+        )
+
+    @routes.post("/api/compare")
+    def ask_comparison(asked: Compared) -> Response:
+        with _as_http():
+            first, second = (
+                read_question(question(c.question).document, c.parameters) for c in (asked.first, asked.second)
+            )
+        return service.answered(
+            lambda g: compare(g, first, second, asked.on or datetime.now(UTC).date(), service.limits),
+            asked.format,
+            "comparison",
             asked.generation,
         )
 

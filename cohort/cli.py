@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.errors import InvalidQuery, ProjectError
-from cohort import lake_cli, view_cli
+from cohort import lake_cli, sandbox, view_cli
 from cohort.answer import Answer
 from cohort.api import router
-from cohort.catalogue import question as ready_question
 from cohort.catalogue import questions as ready_questions
+from cohort.catalogue import read_question
+from cohort.engine import spark
 from cohort.fetch.command import fetch
 from cohort.lake import Lake
 from cohort.options import (
@@ -36,11 +37,14 @@ from cohort.options import (
     generation_of,
     on,
     pair,
+    question_of,
 )
 from cohort.out_commands import group, manifest, omop, timeline
+from cohort.plots import Format as PlotFormat
+from cohort.plots import attrition_plot, comparison_plot, plot_format
 from cohort.render import FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits, run_sql
-from cohort.sandbox import ask as ask_question
+from cohort.sandbox import compare as compare_cohorts
 from cohort.schema import catalogue
 
 app = typer.Typer(
@@ -52,6 +56,8 @@ app = typer.Typer(
 app.add_typer(view_cli.app, name="view")
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it too, .svg or .png", show_default=False)]
+ENGINES = {"duckdb": (sandbox.ask, sandbox.attrition), "spark": (spark.ask, spark.attrition)}
 for _command in (group, omop, manifest, fetch, timeline):
     app.command()(_command)
 
@@ -67,14 +73,51 @@ def ask(
     output: OutputOption = None,
     as_json: JsonOption = False,
     limit: LimitOption = 10_000,
+    attrition: Annotated[bool, typer.Option("--attrition", help="How many remain after each criterion")] = False,
+    plot: PlotOption = None,
+    engine: Annotated[str, typer.Option(help="duckdb or spark")] = "duckdb",
 ) -> None:
-    """Answer a ready question.
+    """Answer a question.
 
     Example: cohort ask osteosarcoma-ct --param older_than_years=40 --format csv --output answer.csv
     """
-    asked, day = ready_question(name), on(date)
+    if plot is not None and not attrition:
+        raise InvalidQuery("--plot: needs --attrition")
+    if engine not in ENGINES:
+        raise InvalidQuery(f"--engine: found {engine!r}; allowed: {', '.join(ENGINES)}")
+    run = ENGINES[engine][attrition]
     given = dict(map(pair, param))
-    answer = ask_question(generation_of(lake, generation), asked, given, day, Limits(rows=limit))
+    answer = run(generation_of(lake, generation), question_of(name), given, on(date), Limits(rows=limit))
+    if plot is not None:
+        _draw(plot, lambda kind: attrition_plot(answer, kind))
+    _show(answer, "json" if as_json else format, output)
+
+
+@app.command()
+def compare(
+    first: QuestionArgument,
+    second: QuestionArgument,
+    first_param: Annotated[list[str], typer.Option("--first", help="NAME=VALUE of the first, may be repeated")] = [],  # noqa: B006
+    second_param: Annotated[list[str], typer.Option("--second", help="NAME=VALUE of the second")] = [],  # noqa: B006
+    date: DateOption = "",
+    generation: GenerationOption = "",
+    lake: LakeOption = DEFAULT_LAKE,
+    format: FormatOption = "table",
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Show two cohorts beside each other: patients by age, gender, modality, scanner, condition.
+
+    Example: cohort compare osteosarcoma-ct osteosarcoma-ct --second modality=MR --plot comparison.svg
+    """
+    asked = [
+        read_question(question_of(name).document, dict(map(pair, given)))
+        for name, given in ((first, first_param), (second, second_param))
+    ]
+    answer = compare_cohorts(generation_of(lake, generation), asked[0], asked[1], on(date))
+    if plot is not None:
+        _draw(plot, lambda kind: comparison_plot(answer, (asked[0].title, asked[1].title), kind))
     _show(answer, "json" if as_json else format, output)
 
 
@@ -174,6 +217,13 @@ def serve(
     web.include_router(router(Lake(lake)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _draw(target: Path, draw: Callable[[PlotFormat], bytes]) -> None:
+    kind = plot_format(target.suffix)
+    if kind is None:
+        raise InvalidQuery("--plot: the file's name must end in .svg or .png")
+    target.write_bytes(draw(kind))
 
 
 def _show(answer: Answer, kind: str, output: Path | None) -> None:

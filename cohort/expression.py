@@ -63,6 +63,7 @@ class Function(Enum):
     SUBTRACT = auto()
     MULTIPLY = auto()
     DIVIDE = auto()  # a DOUBLE; NULL by zero
+    MODULO = auto()  # of whole numbers; its sign is the first one's
     NEGATE = auto()
     ROUND = auto()  # number, digits: a DOUBLE
     CONCAT = auto()  # texts

@@ -9,7 +9,8 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from cohort.question import Criterion
+from cohort.question import Age, Combination, Criterion
+from cohort.question_words import said
 from cohort.selection import Selection
 
 Resource = dict[str, Any]
@@ -62,7 +63,9 @@ def group(selection: Selection, version: Version = "r4") -> Resource:
     made |= {"actual": True} if version == "r4" else {"membership": "enumerated"}
     made |= {"name": question.title} | ({"description": described} if version == "r5" else {})
     made |= {"quantity": len(people)}
-    characteristics = list(_characteristics(question.criteria, values, False))
+    index = selection.asked.index
+    characteristics = [_characteristic("index event", said(index), False)] if index else []
+    characteristics += _characteristics(selection.asked.criteria, False)
     made |= {"characteristic": characteristics} if characteristics else {}
     return made | ({"member": [{"entity": _reference(row)} for row in people.values()]} if people else {})
 
@@ -75,30 +78,17 @@ def _reference(row: Mapping[str, Any]) -> Resource:
     return reference
 
 
-def _characteristics(criterion: Criterion, values: Mapping[str, Any], exclude: bool) -> Iterator[Resource]:
+def _characteristics(criterion: Criterion, exclude: bool) -> Iterator[Resource]:
     """One for each criterion that must hold; alternatives, and what is negated as a whole, are one together."""
-    if criterion.kind == "all" and not exclude:
+    kind = "age" if isinstance(criterion, Age) else criterion.kind
+    if isinstance(criterion, Combination) and kind == "all" and not exclude:
         for one in criterion.of:
-            yield from _characteristics(one, values, False)
-    elif criterion.kind == "not":
-        yield from _characteristics(criterion.of[0], values, not exclude)
+            yield from _characteristics(one, False)
+    elif isinstance(criterion, Combination) and kind == "not":
+        yield from _characteristics(criterion.of[0], not exclude)
     else:
-        name = {"all": "all of", "any": "any of"}.get(criterion.kind, criterion.kind)
-        text = _in_words(criterion, values).removeprefix(f"{name}: ")
-        yield {"code": {"text": name}, "valueCodeableConcept": {"text": text}, "exclude": exclude}
+        yield _characteristic(kind.replace("_", " "), said(criterion), exclude)
 
 
-def _in_words(criterion: Criterion, values: Mapping[str, Any]) -> str:
-    if criterion.kind == "not":
-        return f"not ({_in_words(criterion.of[0], values)})"
-    if criterion.kind in ("all", "any"):
-        return f"{criterion.kind} of: " + ", ".join(f"({_in_words(c, values)})" for c in criterion.of)
-    settings = [f"{name.replace('_', ' ')} {_shown(value, values)}" for name, value in criterion.settings.items()]
-    return f"{criterion.kind}: " + ("; ".join(settings) or "any")
-
-
-def _shown(value: Any, values: Mapping[str, Any]) -> str:
-    found = values[value[1:]] if isinstance(value, str) and value.startswith("$") else value
-    if isinstance(found, list):
-        return ", ".join(map(str, found))
-    return str(found).lower() if isinstance(found, bool) else str(found)
+def _characteristic(name: str, text: str, exclude: bool) -> Resource:
+    return {"code": {"text": name}, "valueCodeableConcept": {"text": text}, "exclude": exclude}

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.answer import Answer
 from cohort.catalogue import question as ready_question
+from cohort.catalogue import read_question
 from cohort.engine.columnar import Relation, relation
 from cohort.generation import Generation
 from cohort.lake import Lake
-from cohort.question import Question, parse_question
+from cohort.question import Question
 from cohort.render import SHOWN_ROWS, as_html, as_text
 from cohort.sandbox import Limits, ask, run_sql
 from cohort.schema import TableSchema, catalogue
@@ -107,7 +108,7 @@ class Cohort:
         date: date | str | None = None,
         limit: int = ROWS,
     ) -> Result:
-        """The answer to a ready question, by its name, or to a question document (docs/lake.md).
+        """The answer to a ready question, by its name, or to a question document (docs/questions.md).
 
         Units   `date` is the day ages and periods count from, today if not given
         Raises  InvalidQuery, naming the place in the document or the parameter; also when there are more rows
@@ -137,7 +138,7 @@ def opened(path: Path, generation: str) -> Cohort:
 
 
 def _question(asked: str | Mapping[str, Any]) -> Question:
-    return ready_question(asked) if isinstance(asked, str) else parse_question(asked)
+    return ready_question(asked) if isinstance(asked, str) else read_question(asked)
 
 
 def _day(given: date | str | None) -> date:

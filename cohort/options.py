@@ -11,15 +11,20 @@ import typer
 
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.catalogue import question as ready_question
+from cohort.catalogue import question_file
 from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.question import Question
 from cohort.selection import EXPORT_LIMITS, Selection
 
 DEFAULT_LAKE = Path("bridge-data/lake")
 EXIT_PARTIAL, EXIT_USAGE = 1, 2
+DOCUMENTS = (".yaml", ".yml", ".json")
 
 LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
-QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it")]
+QuestionArgument = Annotated[
+    str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it, or a .yaml or .json document")
+]
 ParameterOption = Annotated[list[str], typer.Option("--param", "-p", help="NAME=VALUE, may be repeated")]
 DateOption = Annotated[str, typer.Option("--date", help="The day asked, YYYY-MM-DD; today if not given")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file", show_default=False)]
@@ -50,9 +55,15 @@ def opened_lake(lake: Path) -> Lake:
 
 def selection(lake: Path, question: str, parameters: Sequence[str], day: str) -> Selection:
     """What a ready question selects in a lake. Raises ConfigError, InvalidQuery."""
-    made = Selection(generation_of(lake), ready_question(question), dict(map(pair, parameters)), on(day), EXPORT_LIMITS)
+    given = dict(map(pair, parameters))
+    made = Selection(generation_of(lake), question_of(question), given, on(day), EXPORT_LIMITS)
     _ = made.values
     return made
+
+
+def question_of(name: str) -> Question:
+    """A ready question by its name, or the document in a file. Raises InvalidQuery."""
+    return question_file(Path(name)) if Path(name).suffix in DOCUMENTS else ready_question(name)
 
 
 def on(text: str) -> date:

@@ -14,10 +14,14 @@ import orjson
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
-from cohort.catalogue import code_lists
+from cohort.attrition import compile_attrition
+from cohort.catalogue import column_types, read_question
+from cohort.comparison import compile_comparison
+from cohort.dialects import duckdb
 from cohort.generation import Generation
 from cohort.question import Question
-from cohort.question_sql import compile_question
+from cohort.question_answer import compile_question
+from cohort.relation import Relation
 
 MAXIMUM_SQL = 100_000
 
@@ -38,8 +42,27 @@ def ask(
     generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
 ) -> Answer:
     """The answer to a question. Raises InvalidQuery for parameters it does not take, Unavailable past a limit."""
-    sql, bound = compile_question(question, given, today, code_lists())
-    return _run(generation, sql, bound, gated=False, limits=limits or Limits())
+    asked = read_question(question.document, given)
+    return run(generation, compile_question(asked, today, column_types()), limits)
+
+
+def attrition(
+    generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
+) -> Answer:
+    """How many remain after each criterion. Raises as `ask` does."""
+    return run(generation, compile_attrition(read_question(question.document, given), today, column_types()), limits)
+
+
+def compare(
+    generation: Generation, first: Question, second: Question, today: date, limits: Limits | None = None
+) -> Answer:
+    """Two cohorts beside each other; the questions have their values. Raises as `ask` does."""
+    return run(generation, compile_comparison(first, second, today, column_types()), limits)
+
+
+def run(generation: Generation, relation: Relation, limits: Limits | None = None) -> Answer:
+    """The rows of a relation over the lake's tables. Raises InvalidQuery and Unavailable as `ask` does."""
+    return _run(generation, duckdb.sql(relation), [], gated=False, limits=limits or Limits())
 
 
 def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> Answer:

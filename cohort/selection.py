@@ -6,18 +6,19 @@ Every way out of the cohort (Group, OMOP, manifest, fetch) starts here, so all o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from bridge.errors import InvalidQuery
-from cohort.catalogue import code_lists
+from cohort.catalogue import column_types, read_question
+from cohort.dialects import duckdb
 from cohort.generation import Generation
-from cohort.question import UNITS, Question, with_values
-from cohort.question_sql import compile_question
+from cohort.question import Question
+from cohort.question_document import parameter_values
+from cohort.question_members import compile_members
 from cohort.sandbox import Limits, select
 
-KEYS = {"patient": "patient_id", "study": "study_instance_uid", "series": "series_instance_uid"}
 EXPORT_LIMITS = Limits(rows=1_000_000, cpu_s=600, deadline_s=600.0, answer_bytes=1_073_741_824)
 
 _STUDIES_OF_PATIENTS = (
@@ -34,7 +35,8 @@ _SERIES_OF_STUDIES = (
 class Selection:
     """A question with its parameters, the day ages and periods count from, and the generation it is asked of.
 
-    A question about patients selects their available studies; one about studies selects all series of these.
+    A question about patients, or what belongs to no study, selects the available studies of the patients; one about
+    studies, reports or findings selects all series of these studies.
     """
 
     generation: Generation
@@ -46,7 +48,12 @@ class Selection:
     @property
     def values(self) -> dict[str, Any]:
         """Every parameter's value. Raises InvalidQuery naming the parameter."""
-        return with_values(self.question, self.given)
+        return parameter_values(self.question.parameters, self.given)
+
+    @property
+    def asked(self) -> Question:
+        """The question with these values in place. Raises InvalidQuery naming the parameter."""
+        return read_question(self.question.document, self.given)
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """The rows of a SELECT over selected_patient (patient_id), selected_study (study_instance_uid, patient_id),
@@ -54,20 +61,19 @@ class Selection:
 
         Raises  InvalidQuery for parameters the question does not take, and when there are more rows than allowed
         """
-        sql, bound = self._asked()
-        unit = self.question.unit
+        members, keys = compile_members(self.asked, self.today, column_types())
         named = {
-            "asked": sql,
+            "asked": duckdb.sql(members),
             "selected_patient": "SELECT DISTINCT patient_id FROM asked",
-            "selected_study": _STUDIES_OF_PATIENTS
-            if unit == "patient"
-            else "SELECT DISTINCT study_instance_uid, patient_id FROM asked",
-            "selected_series": _SERIES_OF_STUDIES
-            if unit != "series"
-            else "SELECT DISTINCT study_instance_uid, series_instance_uid FROM asked",
+            "selected_study": "SELECT DISTINCT study_instance_uid, patient_id FROM asked"
+            if "study_instance_uid" in keys
+            else _STUDIES_OF_PATIENTS,
+            "selected_series": "SELECT DISTINCT study_instance_uid, series_instance_uid FROM asked"
+            if "series_instance_uid" in keys
+            else _SERIES_OF_STUDIES,
         }
         head = ", ".join(f"{name} AS ({text})" for name, text in named.items())
-        answer = select(self.generation, f"WITH {head} {query}", bound, self.limits)
+        answer = select(self.generation, f"WITH {head} {query}", [], self.limits)
         if answer.truncated:
             raise InvalidQuery(
                 f"the cohort has more than {self.limits.rows} of what was asked for, or they are too large for one "
@@ -75,9 +81,3 @@ class Selection:
             )
         names = [name for name, _ in answer.columns]
         return [dict(zip(names, row, strict=True)) for row in answer.rows]
-
-    def _asked(self) -> tuple[str, list[Any]]:
-        """The question, asked for the keys of its units alone."""
-        keys = tuple(KEYS[unit] for unit in UNITS[: UNITS.index(self.question.unit) + 1])
-        listing = replace(self.question, columns=keys, group_by=())
-        return compile_question(listing, self.given, self.today, code_lists())

@@ -16,7 +16,8 @@ from bridge.translate.headers import Headers
 from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from cohort.clinical import load
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from hospital import Hospital, plan, write
 
 TODAY = date(2026, 1, 1)

@@ -117,6 +117,7 @@ EXPRESSIONS: list[tuple[Expression, Any]] = [
     (call(F.COALESCE, null(), lit("a"), lit("b")), "a"),
     (call(F.ADD, lit(1), lit(2)), 3), (call(F.SUBTRACT, lit(1.5), lit(2)), -0.5),
     (call(F.MULTIPLY, lit(3), lit(4)), 12),
+    (call(F.MODULO, lit(47), lit(10)), 7), (call(F.MODULO, lit(-47), lit(10)), -7),
     (call(F.DIVIDE, lit(1), lit(2)), 0.5), (call(F.DIVIDE, lit(1), lit(0)), None),
     (call(F.DIVIDE, lit(1.0), lit(0.0)), None),
     (call(F.NEGATE, lit(3)), -3), (call(F.ROUND, call(F.ADD, lit(0.1), lit(0.2)), lit(8)), 0.3),

@@ -103,7 +103,21 @@ def test_a_wheel_holds_the_data_it_needs(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
         "bridge/bridge.toml", "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
-        "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "bridge/py.typed",
+        "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "mappings/value_sets/cancer.json",
+        "mappings/questions/schema.json", "bridge/py.typed",
     ):  # fmt: skip
         assert needed in names
     assert not [n for n in names if n.startswith("tests/")]
+
+
+def test_every_word_of_the_question_language_is_explained() -> None:
+    from cohort import question_document, returns
+    from cohort.kinds import DERIVED, KINDS
+
+    text = (ROOT / "docs" / "questions.md").read_text("utf-8")
+    words = {*KINDS, *question_document.EVENT, *question_document.COMBINATIONS, *question_document.RELATION}
+    words |= {*question_document.PERIOD, *question_document.AGES, *question_document.PARAMETER_TYPES}
+    words |= {test for tests in question_document.TESTS.values() for test in tests}
+    words |= {*returns.COMPUTED, *returns.NAMED, *returns.SHORT, *(c for d in DERIVED.values() for c in d)}
+    for word in words:
+        assert re.search(rf"\b{word}\b", text), word

@@ -58,7 +58,7 @@ from cohort.relation import (
 _INFIX = {
     Function.AND: " AND ", Function.OR: " OR ", Function.EQUAL: " = ", Function.UNEQUAL: " <> ", Function.LESS: " < ",
     Function.AT_MOST: " <= ", Function.GREATER: " > ", Function.AT_LEAST: " >= ", Function.ADD: " + ",
-    Function.SUBTRACT: " - ", Function.MULTIPLY: " * ", Function.CONCAT: " || ",
+    Function.SUBTRACT: " - ", Function.MULTIPLY: " * ", Function.MODULO: " % ", Function.CONCAT: " || ",
     Function.SAME: " IS NOT DISTINCT FROM ",
 }  # fmt: skip
 _ALIKE = {

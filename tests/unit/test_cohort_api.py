@@ -89,9 +89,36 @@ def test_a_question_is_answered(web: TestClient) -> None:
     assert found.headers["x-lake-generation"] == "g000001"
 
 
+def test_a_document_is_answered(web: TestClient) -> None:
+    asked = {
+        "name": "women", "title": "Women", "description": "All women",
+        "parameters": {"gender": {"type": "text", "default": "male", "description": "G"}},
+        "criteria": {"patient": {"where": {"gender": "$gender"}}},
+        "return": {"unit": "patient", "columns": ["patient_id"]},
+    }  # fmt: skip
+    answer = web.post("/cohort/api/ask", json={"document": asked, "parameters": {"gender": "female"}})
+    assert [row["patient_id"] for row in answer.json()["rows"]] == ["p0", "p1", "p2"]
+    wrong = web.post("/cohort/api/ask", json={"document": asked | {"criteria": {"patient": {"where": {"sex": "f"}}}}})
+    assert wrong.status_code == 400
+    assert wrong.json()["detail"].startswith("criteria.patient.where.sex:")
+
+
+def test_attrition_and_comparison_are_answered(web: TestClient) -> None:
+    told = web.post("/cohort/api/questions/osteosarcoma-ct/attrition", json={"date": "2026-01-01"}).json()["rows"]
+    assert [row["step"] for row in told] == [0, 1, 2, 3]
+    assert told[1]["criterion"] == "Older than the age given"
+    both = {"first": {"question": "patients-by-age"}, "second": {"question": "repeated-ct", "parameters": {"times": 2}}}
+    rows = web.post("/cohort/api/compare", json=both).json()["rows"]
+    assert rows == []
+    assert web.post("/cohort/api/compare", json=both | {"first": {"question": "none"}}).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
+        ("ask", {"document": {}}, 400),
+        ("ask", {"document": []}, 422),
+        ("compare", {"first": {"question": "repeated-ct"}}, 422),
         ("sql", {"sql": "DROP TABLE x"}, 400),
         ("sql", {"sql": ""}, 422),
         ("sql", {"sql": "SELECT 1", "format": "exe"}, 422),

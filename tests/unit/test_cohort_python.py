@@ -78,7 +78,7 @@ def test_an_answer_that_would_be_cut_is_refused(opened: Cohort) -> None:
     [
         ("none", {}, "no question"),
         ("osteosarcoma-ct", {"x": 1}, "parameter x"),
-        ({"name": "a"}, {}, "return"),
+        ({"name": "a"}, {}, "title: missing"),
     ],
 )
 def test_what_cannot_be_asked_is_told(opened: Cohort, question: Any, parameters: dict[str, Any], said: str) -> None:

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from cohort.catalogue import question, questions
+from cohort.catalogue import question, questions, read_question
 from cohort.group import MEMBERS_REFRESHED, group
-from cohort.question import parse_question
 from cohort.selection import Selection
 from hospital import founding_answer
 from tests.hospital_lake import NOW, TODAY, HospitalLake
@@ -60,23 +59,23 @@ def test_characteristics_say_the_criteria_with_their_values(hospital: HospitalLa
         c["code"]["text"]: c["valueCodeableConcept"]["text"]
         for c in group(selected(hospital, older_than_years=50))["characteristic"]
     }
-    assert told["age"] == "older than years 50"
-    assert told["study"] == "status available; modality CT"
+    assert told["age"] == "age today: older than 50 years"
+    assert told["study"] == "study: status available; modality CT"
 
 
 def test_negation_excludes_and_alternatives_stay_together(hospital: HospitalLake) -> None:
     document = {
         "name": "q", "title": "<Q>", "description": "d",
         "criteria": {"all": [
-            {"not": {"gender": {"is": ["male"]}}},
-            {"any": [{"age": {"older_than_years": 60}}, {"not": {"study": {"has_report": True}}}]},
+            {"not": {"patient": {"where": {"gender": "male"}}}},
+            {"any": [{"age": {"older_than_years": 60}}, {"not": {"report": {}}}]},
         ]},
         "return": {"unit": "patient", "group_by": ["gender"]},
     }  # fmt: skip
-    made = group(Selection(hospital.generation, parse_question(document), {}, TODAY))
+    made = group(Selection(hospital.generation, read_question(document), {}, TODAY))
     assert [(c["code"]["text"], c["valueCodeableConcept"]["text"], c["exclude"]) for c in made["characteristic"]] == [
-        ("gender", "is male", True),
-        ("any of", "(age: older than years 60), (not (study: has report true))", False),
+        ("patient", "patient: gender male", True),
+        ("any", "any of: (age today: older than 60 years), (not (report: any))", False),
     ]
     assert "&lt;Q&gt;" in made["text"]["div"]
     assert told_wrong(made, "r4") == []

@@ -1,0 +1,190 @@
+"""Rows of one kind, found by what a question says about them alone, with uniform columns. Pure.
+
+`_id`, `_patient`, `_day`, `_end` (NEVER where it has not ended), and what they belong to: `_study`, `_series`; of
+patients `_birth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from cohort.column_tests import coded, in_period, tested
+from cohort.expression import Column, Expression, Function, Literal, call, every
+from cohort.kinds import KINDS, LINKED
+from cohort.question import Event, Test
+from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
+from cohort.returns import Columns
+
+_STUDIES = Table("imaging_study")
+NEVER = Literal(date(9999, 12, 31))
+"""The end of what has not ended."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Rows of one kind, each once, with the names of their columns."""
+
+    relation: Relation
+    unit: str
+    columns: tuple[str, ...]
+
+    def of(self, relation: Relation) -> Units:
+        """Some of these rows."""
+        return replace(self, relation=relation)
+
+    @property
+    def ids(self) -> Relation:
+        """Their `_id` alone."""
+        return Project(self.relation, (("_id", Column("_id")),), distinct=True)
+
+
+@dataclass
+class EventRows:
+    """Makes them, over tables with these columns, for questions asked on a day. `carried`: kind → columns that units
+    shall have, named KIND.COLUMN, where their own rows and joins give them."""
+
+    today: date
+    columns: Columns
+    carried: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def rows(
+        self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
+    ) -> Units:
+        """Rows of a kind that pass everything the events say about them alone. Without `dated`, and about a study or
+        series, the patient and the day may be missing. For a `unit` each comes once, without the tests of modality;
+        else one with several codings comes several times."""
+        beside = _beside(kind, dated=dated, of=of)
+        relation = self._filtered(kind, events)
+        columns = self._columns(kind, beside, of=of)
+        if unit:
+            columns = (*columns, *self._carried(kind, beside))
+        if any(e.take for e in events):
+            then = every(*(tested(t, kind) for e in events for t in e.then if not _modality(kind, t)))
+            own = tuple((c, Column(c)) for c in self.columns[KINDS[kind].table])
+            relation = Project(relation, (*own, ("_then", then)))
+            columns = (*columns, ("_then", Column("_then", "l" if beside else "")))
+        if beside:
+            on = call(Function.EQUAL, Column(beside.left, "l"), Column(beside.right, "r"))
+            relation = Join(relation, beside.table, JoinKind.INNER, on, columns=columns)
+        if not beside or (unit and KINDS[kind].codings):
+            kept = tuple((n, Column(n)) for n, _ in columns) if beside else columns
+            relation = Project(relation, kept, distinct=unit and KINDS[kind].codings)
+        units = Units(relation, kind, tuple(name for name, _ in columns))
+        if not unit:
+            units = self.of_modality(units, events)
+        for event in events:
+            if event.period is not None:
+                units = units.of(Where(units.relation, in_period(event.period, self.today)))
+        return units
+
+    def _columns(self, kind: str, beside: _Beside | None, *, of: str) -> tuple[tuple[str, Expression], ...]:
+        spec, left = KINDS[kind], "l" if beside else ""
+        columns: list[tuple[str, Expression]] = [("_id", Column(spec.id, left))]
+        if "series" in spec.levels:
+            columns += [
+                ("_study", Column("study_instance_uid", left)),
+                ("_series", Column("series_instance_uid", left)),
+            ]
+        elif kind in LINKED and beside:
+            columns.append(("_study", Column("_study", "r")))
+        elif kind == "study":
+            columns.append(("_study", Column(spec.id)))
+        if "series" not in spec.levels or beside:
+            columns.append(("_patient", Column("patient_id", "r" if "series" in spec.levels else left)))
+            columns += self._days(kind, left)
+        if kind == "patient":
+            columns.append(("_birth", Column("birth_date")))
+        return tuple(columns)
+
+    def _carried(self, kind: str, beside: _Beside | None) -> tuple[tuple[str, Expression], ...]:
+        """The columns that shall be carried and are at hand."""
+        left = () if KINDS[kind].codings else self.carried.get(kind, ())
+        right = self.carried.get("study", ()) if beside and "series" in KINDS[kind].levels else ()
+        return (
+            *((f"{kind}.{c}", Column(c, "l" if beside else "")) for c in left),
+            *((f"study.{c}", Column(c, "r")) for c in right),
+        )
+
+    def _filtered(self, kind: str, events: Sequence[Event]) -> Relation:
+        spec = KINDS[kind]
+        conditions = [coded(e.codes, spec.codes) for e in events if e.codes is not None and spec.codes]
+        conditions += [tested(t, kind) for e in events for t in e.where if not _modality(kind, t)]
+        return Where(rows_of(kind), every(*conditions)) if conditions else rows_of(kind)
+
+    def of_modality(self, units: Units, events: Sequence[Event]) -> Units:
+        """Those studies of which a series has (or none has) the modality."""
+        for test in (t for e in events for t in e.where if _modality(units.unit, t)):
+            these = Where(Table("imaging_study_modality"), tested(replace(test, test="is"), units.unit))
+            on = call(Function.EQUAL, Column("_id", "l"), Column("study_instance_uid", "r"))
+            kind = JoinKind.SEMI if test.test == "is" else JoinKind.ANTI
+            units = units.of(Join(units.relation, these, kind, on))
+        return units
+
+    def _days(self, kind: str, left: str) -> list[tuple[str, Expression]]:
+        """`_day` and `_end`: NULL where nothing says a day."""
+        spec = KINDS[kind]
+        if not spec.day:
+            return []
+        types = self.columns[spec.table]
+
+        def first(names: Sequence[str]) -> Expression:
+            return call(Function.COALESCE, *(_as_day(n, types.get(n), left) for n in names))
+
+        day = first(spec.day)
+        return [("_day", day), ("_end", call(Function.COALESCE, first(spec.end), NEVER) if spec.end else day)]
+
+
+def _modality(kind: str, test: Test) -> bool:
+    return kind == "study" and test.column == "modality"
+
+
+def _as_day(column: str, kind: str | None, left: str) -> Expression:
+    """A column as a day; one that the table does not have is the study's beside it."""
+    if kind is None:
+        return Column(column, "r")
+    return call(Function.DAY, Column(column, left)) if kind.startswith("TIMESTAMP") else Column(column, left)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What knows what the kind's own table does not, and the columns of both that are the same."""
+
+    table: Relation
+    left: str
+    right: str
+
+
+def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
+    if kind in ("series", "acquisition") and (dated or of == "patient"):
+        return _Beside(_STUDIES, "study_instance_uid", "study_instance_uid")
+    if kind in LINKED and of == "study":
+        return _Beside(links(kind), KINDS[kind].id, "_linked")
+    return None
+
+
+def rows_of(kind: str) -> Relation:
+    """The kind's rows, as its table has them: a finding's where they name a study."""
+    table = Table(KINDS[kind].table)
+    if kind != "finding":
+        return table
+    absent = [call(Function.IS_NULL, Column(c)) for c in ("imaging_study_id", "study_instance_uid")]
+    return Where(table, call(Function.NOT, every(*absent)))
+
+
+def links(kind: str) -> Relation:
+    """`_linked` (the id of a row) and `_study`, for each study a report or a finding is about."""
+    key = KINDS[kind].id
+    if kind == "report":
+        return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_instance_uid"))
+    findings = Table(KINDS[kind].table)
+    same = call(Function.EQUAL, Column("imaging_study_id", "l"), Column("imaging_study_id", "r"))
+    pair = (("_linked", Column(key, "l")), ("_study", Column("study_instance_uid", "r")))
+    named = Where(findings, call(Function.NOT, call(Function.IS_NULL, Column("study_instance_uid"))))
+    by_reference = Join(findings, _STUDIES, JoinKind.INNER, same, columns=pair)
+    return Union((by_reference, _pairs(named, Column(key), Column("study_instance_uid"))))
+
+
+def _pairs(relation: Relation, linked: Column, study: Column) -> Relation:
+    return Project(relation, (("_linked", linked), ("_study", study)))

@@ -1,0 +1,227 @@
+"""A question → the relation of its answer: the columns asked for, in order, or counts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from cohort.column_tests import age_decade, age_in_years
+from cohort.event_rows import EventRows, Units, rows_of
+from cohort.expression import (
+    Aggregate,
+    AggregateFunction,
+    Case,
+    Cast,
+    Column,
+    Expression,
+    Function,
+    Literal,
+    MakeList,
+    Null,
+    OneOf,
+    Order,
+    Scalar,
+    call,
+    every,
+)
+from cohort.kinds import KINDS, LEVELS, above
+from cohort.question import Question
+from cohort.question_rows import Compiler
+from cohort.relation import Group, Join, JoinKind, Ordered, Project, Relation, Shared, Table
+from cohort.returns import Columns, Form, Returned, returned
+
+PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
+PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
+REPORT_NOT = ("entered-in-error", "cancelled")
+COUNTED = {"study": "studies", "series": "series"}
+_LEVEL = {"id": "_id", "study": "_study", "series": "_series", "patient": "_patient"}
+_SCALARS: Mapping[str, Scalar] = {
+    "VARCHAR": Scalar.TEXT, "DATE": Scalar.DATE, "DOUBLE": Scalar.DOUBLE, "INTEGER": Scalar.INTEGER,
+    "BIGINT": Scalar.INTEGER, "BOOLEAN": Scalar.BOOLEAN,
+}  # fmt: skip
+
+
+def compile_question(question: Question, today: date, columns: Columns) -> Relation:
+    """The answer to a question asked on a day: one row for each unit (for each coding of it, where codes are among
+    the columns) with the columns asked for, by patient and day; or the counts of each group."""
+    carried = {kind: needed(question, kind, columns) for kind in (question.unit, *above(question.unit))}
+    units = Compiler(EventRows(today, columns, carried)).units(question)
+    return _Answer(question, today, columns, units.of(Shared("units", units.relation))).relation()
+
+
+def result_columns(question: Question) -> tuple[str, ...]:
+    """The names of the answer's columns, in order."""
+    if question.columns:
+        return question.columns
+    return (*question.group_by, counted(question.unit), *(("patients",) if question.unit != "patient" else ()))
+
+
+def needed(question: Question, kind: str, columns: Columns) -> list[str]:
+    """The columns of a kind that the answer needs."""
+    wanted = [returned(question.unit, n, columns) for n in question.columns or question.group_by]
+    found = [w.column for w in wanted if w.form is Form.PLAIN and w.kind == kind]
+    names = {w.name for w in wanted}
+    if kind == "patient" and any(n.startswith("age_") for n in names):
+        found.append("birth_date")
+    if kind == "study" and names & {"started_month", "started_year"}:
+        found.append("started_date")
+    return list(dict.fromkeys(found))
+
+
+def counted(unit: str) -> str:
+    """The name of the column that counts a unit.
+
+    >>> counted("study"), counted("report")
+    ('studies', 'reports')
+    """
+    return COUNTED.get(unit, f"{unit}s")
+
+
+class _Answer:
+    def __init__(self, question: Question, today: date, columns: Columns, units: Units) -> None:
+        self._question, self._today, self._columns, self._units = question, today, columns, units
+        self._wanted = [returned(question.unit, n, columns) for n in question.columns or question.group_by]
+
+    def relation(self) -> Relation:
+        rows = self._beside()
+        lists = [w for w in self._wanted if w.form in (Form.LIST, Form.NAMED)]
+        values = [(w.name, self._value(w)) for w in self._wanted]
+        if self._question.group_by:
+            return self._counts(rows, values)
+        kept = ("_id", "_patient", *(("_day",) if "_day" in self._units.columns else ()))
+        carried = {_LEVEL[w.level] for w in lists} | set(kept)
+        plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
+        rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
+        names = [*sorted(carried), *(name for name, _ in plain)]
+        for wanted in lists:
+            rows = self._with_list(rows, names, wanted)
+            names.append(wanted.name)
+        by = [Column("_patient"), *([Column("_day")] if "_day" in kept else []), Column("_id")]
+        by += [Column(name) for name, _ in plain] if KINDS[self._question.unit].codings else []
+        ordered = Ordered(rows, tuple(map(Order, by)))
+        return Project(ordered, tuple((w.name, Column(w.name)) for w in self._wanted))
+
+    def _beside(self) -> Relation:
+        """The units with the columns that are wanted of them and of what they belong to, named KIND.COLUMN."""
+        rows, names = self._units.relation, list(self._units.columns)
+        for kind in (self._question.unit, *above(self._question.unit)):
+            wanted = needed(self._question, kind, self._columns)
+            if all(f"{kind}.{c}" in names for c in wanted):
+                continue
+            columns = [(n, Column(n, "l")) for n in names] + [(f"{kind}.{c}", Column(c, "r")) for c in wanted]
+            rows = Join(rows, rows_of(kind), JoinKind.INNER, self._on(kind), columns=tuple(columns))
+            names = [name for name, _ in columns]
+        return rows
+
+    def _on(self, kind: str) -> Expression:
+        own = kind == self._question.unit
+        on = [call(Function.EQUAL, Column("_id" if own else _LEVEL[kind], "l"), Column(KINDS[kind].id, "r"))]
+        known = self._columns[KINDS[kind].table]
+        for level, key in LEVELS.items():  # said again, since files are in order of patients and studies
+            if key in known and key != KINDS[kind].id and _LEVEL[level] in self._units.columns:
+                on.append(call(Function.EQUAL, Column(_LEVEL[level], "l"), Column(key, "r")))
+        return every(*on)
+
+    def _value(self, wanted: Returned) -> Expression:
+        born, started = Column("patient.birth_date"), Column("study.started_date")
+        if wanted.form is Form.PLAIN:
+            return Column(f"{wanted.kind}.{wanted.column}")
+        if wanted.form is not Form.COMPUTED:
+            return Column(wanted.name)
+        return {
+            "age_years": age_in_years(born, Literal(self._today)),
+            "age_decade": age_decade(born, Literal(self._today)),
+            "age_at_day_years": age_in_years(born, Column("_day")),
+            "age_at_index_years": age_in_years(born, Column("_index_day")),
+            "index_date": Column("_index_day"),
+            "day": Column("_day"),
+            "started_month": call(Function.MONTH_START, started),
+            "started_year": call(Function.YEAR, started),
+        }[wanted.name]
+
+    def _counts(self, rows: Relation, values: Sequence[tuple[str, Expression]]) -> Relation:
+        unit = self._question.unit
+        grouped = Project(rows, (("_id", Column("_id")), ("_patient", Column("_patient")), *values), distinct=True)
+        by = tuple((name, Column(name)) for name, _ in values)
+        counts = [(counted(unit), Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")))]
+        if unit != "patient":
+            counts.append(("patients", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_patient"))))
+        return Ordered(Group(grouped, by, tuple(counts)), tuple(Order(e) for _, e in by))
+
+    def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned) -> Relation:
+        key = _LEVEL[wanted.level]
+        of = Project(self._units.relation, ((key, Column(key)),), distinct=True)
+        facts, kind = self._facts(of, key, wanted)
+        order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in ("reports", "report_ids") else (
+            Order(Column("_value")),)  # fmt: skip
+        listed = Group(
+            facts, (("_key", Column("_key")),), (("_list", Aggregate(AggregateFunction.LIST, Column("_value"), order)),)
+        )
+        columns = [(n, Column(n, "l")) for n in names]
+        found = call(Function.COALESCE, Column("_list", "r"), MakeList((), kind))
+        on = call(Function.EQUAL, Column(key, "l"), Column("_key", "r"))
+        return Join(rows, listed, JoinKind.LEFT, on, columns=(*columns, (wanted.name, found)))
+
+    def _facts(self, of: Relation, key: str, wanted: Returned) -> tuple[Relation, Scalar]:
+        """`_key`, `_value` (and the order `_at`, `_by`) of what is listed, each once."""
+        if wanted.form is Form.NAMED:
+            return _NAMED[wanted.name](of, key), Scalar.TEXT
+        on = call(Function.EQUAL, Column(key, "l"), Column(wanted.key, "r"))
+        columns = (("_key", Column(key, "l")), ("_value", Column(wanted.column, "r")))
+        facts = Join(of, Table(wanted.table), JoinKind.INNER, on, columns=columns)
+        return _once(facts, "_key", "_value"), _SCALARS[self._columns[wanted.table][wanted.column]]
+
+
+def _once(facts: Relation, *columns: str) -> Relation:
+    return Project(facts, tuple((c, Column(c)) for c in columns), distinct=True)
+
+
+def _medications(of: Relation, key: str) -> Relation:
+    shown = call(Function.COALESCE, *(Column(f"medication_{c}", "r") for c in ("display", "text", "code")))
+    day = call(Function.CONCAT, Literal(" ("), Cast(Column("authored_date", "r"), Scalar.TEXT), Literal(")"))
+    value = call(Function.CONCAT, shown, call(Function.COALESCE, day, Literal("")))
+    on = every(
+        call(Function.EQUAL, Column(key, "l"), Column("patient_id", "r")),
+        call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, PRESCRIBED_NOT)))),
+        OneOf(Column("intent", "r"), tuple(map(Literal, PRESCRIBED_INTENT))),
+    )
+    columns = (("_key", Column(key, "l")), ("_value", value))
+    return _once(Join(of, Table("medication_request"), JoinKind.INNER, on, columns=columns), "_key", "_value")
+
+
+def _reports(of: Relation, key: str, value: Expression) -> Relation:
+    standing = call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, REPORT_NOT))))
+    value = Case(((standing, value),), Null(Scalar.TEXT))  # no filter of the scan: it misleads DuckDB's join order
+    on = call(Function.EQUAL, Column(key, "l"), Column("patient_id", "r"))
+    left: Relation = of
+    columns: tuple[tuple[str, Expression], ...] = (("_key", Column(key, "l")),)
+    if key == "_study":
+        linked = call(Function.EQUAL, Column(key, "l"), Column("study_instance_uid", "r"))
+        pair = (("_key", Column(key, "l")), ("_report", Column("diagnostic_report_id", "r")))
+        left = Shared("unit_reports", Join(of, Table("diagnostic_report_study"), JoinKind.INNER, linked, columns=pair))
+        on = call(Function.EQUAL, Column("_report", "l"), Column("diagnostic_report_id", "r"))
+        columns = (("_key", Column("_key", "l")),)
+    columns = (*columns, ("_value", value), ("_at", Column("issued_time", "r")),
+               ("_by", Column("diagnostic_report_id", "r")))  # fmt: skip
+    found = Join(left, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+    return _once(found, "_key", "_value", "_at", "_by")
+
+
+def _endpoints(of: Relation, key: str) -> Relation:
+    on = call(Function.EQUAL, Column(key, "l"), Column("study_instance_uid", "r"))
+    columns = (("_key", Column(key, "l")), ("_endpoint", Column("endpoint_id", "r")))
+    held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, on, columns=columns)
+    place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_key", "l"))
+    on = call(Function.EQUAL, Column("_endpoint", "l"), Column("endpoint_id", "r"))
+    found = (("_key", Column("_key", "l")), ("_value", place))
+    return _once(Join(held, Table("endpoint"), JoinKind.INNER, on, columns=found), "_key", "_value")
+
+
+_NAMED = {
+    "medications": _medications,
+    "reports": lambda of, key: _reports(
+        of, key, call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r"))
+    ),
+    "report_ids": lambda of, key: _reports(of, key, Column("diagnostic_report_id", "r")),
+    "endpoints": _endpoints,
+}
