@@ -24,7 +24,7 @@ def compile_attrition(question: Question, today: date, columns: Columns) -> Rela
 
 def _counted(step: int, label: str, units: Units) -> Relation:
     totals = Group(units.relation, (), (
-        ("units", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id"))),
+        ("units", Aggregate(AggregateFunction.COUNT_DISTINCT, Column(units.key))),
         ("patients", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_patient"))),
     ))  # fmt: skip
     said = (("step", Literal(step)), ("criterion", Literal(label)))

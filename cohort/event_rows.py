@@ -1,7 +1,7 @@
 """Rows of one kind, found by what a question says about them alone, with uniform columns. Pure.
 
 `_id`, `_patient`, `_day`, `_end` (NEVER where it has not ended), and what they belong to: `_study`, `_series`; of
-patients `_birth`.
+patients `_birth`; of units `_person`, the patient's id. All that is belonged to is an integer key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import KINDS, LINKED
+from cohort.kinds import KEYS, KINDS, LINKED
 from cohort.question import Event, Test
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
@@ -35,9 +35,14 @@ class Units:
         return replace(self, relation=relation)
 
     @property
-    def ids(self) -> Relation:
-        """Their `_id` alone."""
-        return Project(self.relation, (("_id", Column("_id")),), distinct=True)
+    def key(self) -> str:
+        """The column that tells them apart: an integer key where there is one."""
+        return f"_{self.unit}" if self.unit in KEYS else "_id"
+
+    @property
+    def keys(self) -> Relation:
+        """Their `key` alone."""
+        return Project(self.relation, ((self.key, Column(self.key)),), distinct=True)
 
 
 @dataclass
@@ -59,7 +64,8 @@ class EventRows:
         relation = self._filtered(kind, events)
         columns = self._columns(kind, beside, of=of)
         if unit:
-            columns = (*columns, *self._carried(kind, beside))
+            person = ("_person", Column("patient_id", "r" if "series" in KINDS[kind].levels else "l" if beside else ""))
+            columns = (*columns, person, *self._carried(kind, beside))
         if any(e.take for e in events):
             then = every(*(tested(t, kind) for e in events for t in e.then if not _modality(kind, t)))
             own = tuple((c, Column(c)) for c in self.columns[KINDS[kind].table])
@@ -84,15 +90,15 @@ class EventRows:
         columns: list[tuple[str, Expression]] = [("_id", Column(spec.id, left))]
         if "series" in spec.levels:
             columns += [
-                ("_study", Column("study_instance_uid", left)),
-                ("_series", Column("series_instance_uid", left)),
+                ("_study", Column("study_key", left)),
+                ("_series", Column("series_key", left)),
             ]
         elif kind in LINKED and beside:
             columns.append(("_study", Column("_study", "r")))
         elif kind == "study":
-            columns.append(("_study", Column(spec.id)))
+            columns.append(("_study", Column("study_key")))
         if "series" not in spec.levels or beside:
-            columns.append(("_patient", Column("patient_id", "r" if "series" in spec.levels else left)))
+            columns.append(("_patient", Column("patient_key", "r" if "series" in spec.levels else left)))
             columns += self._days(kind, left)
         if kind == "patient":
             columns.append(("_birth", Column("birth_date")))
@@ -117,7 +123,8 @@ class EventRows:
         """Those studies of which a series has (or none has) the modality."""
         for test in (t for e in events for t in e.where if _modality(units.unit, t)):
             these = Where(Table("imaging_study_modality"), tested(replace(test, test="is"), units.unit))
-            on = call(Function.EQUAL, Column("_id", "l"), Column("study_instance_uid", "r"))
+            same = ("_study", "study_key") if "_study" in units.columns else ("_id", "study_instance_uid")
+            on = call(Function.EQUAL, Column(same[0], "l"), Column(same[1], "r"))
             kind = JoinKind.SEMI if test.test == "is" else JoinKind.ANTI
             units = units.of(Join(units.relation, these, kind, on))
         return units
@@ -158,7 +165,7 @@ class _Beside:
 
 def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
     if kind in ("series", "acquisition") and (dated or of == "patient"):
-        return _Beside(_STUDIES, "study_instance_uid", "study_instance_uid")
+        return _Beside(_STUDIES, "study_key", "study_key")
     if kind in LINKED and of == "study":
         return _Beside(links(kind), KINDS[kind].id, "_linked")
     return None
@@ -177,13 +184,13 @@ def links(kind: str) -> Relation:
     """`_linked` (the id of a row) and `_study`, for each study a report or a finding is about."""
     key = KINDS[kind].id
     if kind == "report":
-        return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_instance_uid"))
+        return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_key"))
     findings = Table(KINDS[kind].table)
     same = call(Function.EQUAL, Column("imaging_study_id", "l"), Column("imaging_study_id", "r"))
-    pair = (("_linked", Column(key, "l")), ("_study", Column("study_instance_uid", "r")))
-    named = Where(findings, call(Function.NOT, call(Function.IS_NULL, Column("study_instance_uid"))))
+    pair = (("_linked", Column(key, "l")), ("_study", Column("study_key", "r")))
+    named = Where(findings, call(Function.NOT, call(Function.IS_NULL, Column("study_key"))))
     by_reference = Join(findings, _STUDIES, JoinKind.INNER, same, columns=pair)
-    return Union((by_reference, _pairs(named, Column(key), Column("study_instance_uid"))))
+    return Union((by_reference, _pairs(named, Column(key), Column("study_key"))))
 
 
 def _pairs(relation: Relation, linked: Column, study: Column) -> Relation:

@@ -53,6 +53,9 @@ KINDS: Mapping[str, Kind] = {k.name: k for k in _ALL}
 LEVELS: Mapping[str, str] = {"patient": "patient_id", "study": "study_instance_uid", "series": "series_instance_uid"}
 """what rows belong to → the column that says so."""
 
+KEYS: Mapping[str, str] = {"patient": "patient_key", "study": "study_key", "series": "series_key"}
+"""what rows belong to → the column with the integer key of that id, which joins use."""
+
 ABOVE: Mapping[str, tuple[str, ...]] = {
     "series": ("study", "patient"),
     "acquisition": ("series", "study", "patient"),

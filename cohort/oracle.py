@@ -273,7 +273,8 @@ def _value(world: _World, row: _Row, index: _Row | None, cells: Mapping[str, Any
     key = {"id": row.id, "series": row.series, "study": next(iter(row.studies), None), "patient": row.patient}
     if wanted.form is Form.NAMED:
         return _named(world, wanted, key[wanted.level])
-    found = [r[wanted.column] for r in world.tables.get(wanted.table, ()) if r[wanted.key] == key[wanted.level]]
+    by = LEVELS.get(wanted.level, wanted.key)  # by the id itself, where the others go by its integer key
+    found = [r[wanted.column] for r in world.tables.get(wanted.table, ()) if r[by] == key[wanted.level]]
     return sorted({v for v in found if v is not None})
 
 

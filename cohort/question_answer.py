@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import KINDS, LEVELS, above
+from cohort.kinds import KEYS, KINDS, above
 from cohort.question import Question
 from cohort.question_rows import Compiler
 from cohort.relation import Group, Join, JoinKind, Ordered, Project, Relation, Shared, Table
@@ -88,7 +88,7 @@ class _Answer:
         values = [(w.name, self._value(w)) for w in self._wanted]
         if self._question.group_by:
             return self._counts(rows, values)
-        kept = ("_id", "_patient", *(("_day",) if "_day" in self._units.columns else ()))
+        kept = ("_id", "_person", *(("_day",) if "_day" in self._units.columns else ()))
         carried = {_LEVEL[w.level] for w in lists} | set(kept)
         plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
         rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
@@ -96,7 +96,7 @@ class _Answer:
         for wanted in lists:
             rows = self._with_list(rows, names, wanted)
             names.append(wanted.name)
-        by = [Column("_patient"), *([Column("_day")] if "_day" in kept else []), Column("_id")]
+        by = [Column("_person"), *([Column("_day")] if "_day" in kept else []), Column("_id")]
         by += [Column(name) for name, _ in plain] if KINDS[self._question.unit].codings else []
         ordered = Ordered(rows, tuple(map(Order, by)))
         return Project(ordered, tuple((w.name, Column(w.name)) for w in self._wanted))
@@ -115,10 +115,11 @@ class _Answer:
 
     def _on(self, kind: str) -> Expression:
         own = kind == self._question.unit
-        on = [call(Function.EQUAL, Column("_id" if own else _LEVEL[kind], "l"), Column(KINDS[kind].id, "r"))]
+        pair = ("_id", KINDS[kind].id) if own and kind not in KEYS else (_LEVEL[kind], KEYS[kind])
+        on = [call(Function.EQUAL, Column(pair[0], "l"), Column(pair[1], "r"))]
         known = self._columns[KINDS[kind].table]
-        for level, key in LEVELS.items():  # said again, since files are in order of patients and studies
-            if key in known and key != KINDS[kind].id and _LEVEL[level] in self._units.columns:
+        for level, key in KEYS.items():  # said again, since files are in order of patients and studies
+            if key in known and key != pair[1] and _LEVEL[level] in self._units.columns:
                 on.append(call(Function.EQUAL, Column(_LEVEL[level], "l"), Column(key, "r")))
         return every(*on)
 
@@ -141,9 +142,10 @@ class _Answer:
 
     def _counts(self, rows: Relation, values: Sequence[tuple[str, Expression]]) -> Relation:
         unit = self._question.unit
-        grouped = Project(rows, (("_id", Column("_id")), ("_patient", Column("_patient")), *values), distinct=True)
+        of = tuple((c, Column(c)) for c in dict.fromkeys((self._units.key, "_patient")))
+        grouped = Project(rows, (*of, *values), distinct=True)
         by = tuple((name, Column(name)) for name, _ in values)
-        counts = [(counted(unit), Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")))]
+        counts = [(counted(unit), Aggregate(AggregateFunction.COUNT_DISTINCT, Column(self._units.key)))]
         if unit != "patient":
             counts.append(("patients", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_patient"))))
         return Ordered(Group(grouped, by, tuple(counts)), tuple(Order(e) for _, e in by))
@@ -181,7 +183,7 @@ def _medications(of: Relation, key: str) -> Relation:
     day = call(Function.CONCAT, Literal(" ("), Cast(Column("authored_date", "r"), Scalar.TEXT), Literal(")"))
     value = call(Function.CONCAT, shown, call(Function.COALESCE, day, Literal("")))
     on = every(
-        call(Function.EQUAL, Column(key, "l"), Column("patient_id", "r")),
+        call(Function.EQUAL, Column(key, "l"), Column("patient_key", "r")),
         call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, PRESCRIBED_NOT)))),
         OneOf(Column("intent", "r"), tuple(map(Literal, PRESCRIBED_INTENT))),
     )
@@ -192,14 +194,14 @@ def _medications(of: Relation, key: str) -> Relation:
 def _reports(of: Relation, key: str, value: Expression) -> Relation:
     standing = call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, REPORT_NOT))))
     value = Case(((standing, value),), Null(Scalar.TEXT))  # no filter of the scan: it misleads DuckDB's join order
-    on = call(Function.EQUAL, Column(key, "l"), Column("patient_id", "r"))
+    on = call(Function.EQUAL, Column(key, "l"), Column("patient_key", "r"))
     left: Relation = of
     columns: tuple[tuple[str, Expression], ...] = (("_key", Column(key, "l")),)
     if key == "_study":
-        linked = call(Function.EQUAL, Column(key, "l"), Column("study_instance_uid", "r"))
-        pair = (("_key", Column(key, "l")), ("_report", Column("diagnostic_report_id", "r")))
+        linked = call(Function.EQUAL, Column(key, "l"), Column("study_key", "r"))
+        pair = (("_key", Column(key, "l")), ("_report", Column("report_key", "r")))
         left = Shared("unit_reports", Join(of, Table("diagnostic_report_study"), JoinKind.INNER, linked, columns=pair))
-        on = call(Function.EQUAL, Column("_report", "l"), Column("diagnostic_report_id", "r"))
+        on = call(Function.EQUAL, Column("_report", "l"), Column("report_key", "r"))
         columns = (("_key", Column("_key", "l")),)
     columns = (*columns, ("_value", value), ("_at", Column("issued_time", "r")),
                ("_by", Column("diagnostic_report_id", "r")))  # fmt: skip
@@ -208,10 +210,13 @@ def _reports(of: Relation, key: str, value: Expression) -> Relation:
 
 
 def _endpoints(of: Relation, key: str) -> Relation:
-    on = call(Function.EQUAL, Column(key, "l"), Column("study_instance_uid", "r"))
-    columns = (("_key", Column(key, "l")), ("_endpoint", Column("endpoint_id", "r")))
+    on = call(Function.EQUAL, Column(key, "l"), Column("study_key", "r"))
+    columns = (
+        ("_key", Column(key, "l")), ("_uid", Column("study_instance_uid", "r")),
+        ("_endpoint", Column("endpoint_id", "r")),
+    )  # fmt: skip
     held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, on, columns=columns)
-    place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_key", "l"))
+    place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_uid", "l"))
     on = call(Function.EQUAL, Column("_endpoint", "l"), Column("endpoint_id", "r"))
     found = (("_key", Column("_key", "l")), ("_value", place))
     return _once(Join(held, Table("endpoint"), JoinKind.INNER, on, columns=found), "_key", "_value")

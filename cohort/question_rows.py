@@ -101,16 +101,16 @@ class Compiler:
         if criterion.kind == "all" and kind is JoinKind.SEMI:
             return self.all(units, criterion.of)
         base = self._shared(units)
-        return self._joined(base, self._combined(base, criterion), kind, _same("_id"))
+        return self._joined(base, self._combined(base, criterion), kind, _same(base.key))
 
     def _combined(self, base: Units, criterion: Combination) -> Relation:
         if criterion.kind == "all":
-            return self.all(base, criterion.of).ids
-        together = Union(tuple(self.keep(base, c).ids for c in criterion.of))
+            return self.all(base, criterion.of).keys
+        together = Union(tuple(self.keep(base, c).keys for c in criterion.of))
         if criterion.kind == "any":
             return together
         enough = call(Function.AT_LEAST, Aggregate(AggregateFunction.COUNT_ROWS), Literal(criterion.count))
-        return Group(together, (("_id", Column("_id")),), (), enough)
+        return Group(together, ((base.key, Column(base.key)),), (), enough)
 
     def _aged(self, units: Units, age: Age, kind: JoinKind) -> Units:
         direct = "_birth" in units.columns
@@ -127,7 +127,7 @@ class Compiler:
             if years is not None
         ]
         if not direct:
-            of = call(Function.EQUAL, Column("_patient", "l"), Column("patient_id", "r"))
+            of = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
             return self._joined(units, Table("patient"), kind, every(of, *conditions))
         met = call(Function.COALESCE, every(*conditions), Literal(False))
         return units.of(Where(units.relation, met if kind is JoinKind.SEMI else call(Function.NOT, met)))
@@ -141,12 +141,12 @@ class Compiler:
         if event.times == 1:
             return self._joined(units, found, kind, on)
         base = self._shared(units)
-        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair("_id", "_id"))
+        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair(base.key, "_id"))
         enough = call(
             Function.AT_LEAST, Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")), Literal(event.times)
         )
-        many = Project(Group(pairs, (("_unit", Column("_unit")),), (), enough), (("_id", Column("_unit")),))
-        return self._joined(base, many, kind, _same("_id"))
+        many = Project(Group(pairs, (("_unit", Column("_unit")),), (), enough), ((base.key, Column("_unit")),))
+        return self._joined(base, many, kind, _same(base.key))
 
     def _taken(self, units: Units, event: Event, whose: str, kind: JoinKind) -> Units:
         """Those whose first or last event it is, or passes `then`."""
@@ -156,7 +156,7 @@ class Compiler:
         to_unit = event.relation is not None and event.relation.to == "unit"
         part = Column("_id" if to_unit else "_id" if around == "study" and units.unit in LINKED else _KEYS[around], "l")
         columns = (
-            *_pair("_id", "_id"),
+            *_pair(base.key, "_id"),
             ("_part", part),
             ("_day", Column("_day", "r")),
             ("_then", Column("_then", "r")),
@@ -168,7 +168,7 @@ class Compiler:
         )
         of_kind = Units(chosen, event.kind, ("_unit", "_id"))
         chosen = self.rows.of_modality(of_kind, [Event(event.kind, where=event.then)]).relation
-        on = call(Function.EQUAL, Column("_id", "l"), Column("_unit", "r"))
+        on = call(Function.EQUAL, Column(base.key, "l"), Column("_unit", "r"))
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 
     def _indexed(self, people: Units, event: Event) -> Units:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bridge.errors import InvalidQuery
-from cohort.kinds import KINDS, LEVELS, LINKED, above
+from cohort.kinds import KEYS, KINDS, LINKED, above
 
 Columns = Mapping[str, Mapping[str, str]]
 """table → column → DuckDB type: what the lake's tables have."""
@@ -86,7 +86,8 @@ def returned(unit: str, name: str, columns: Columns) -> Returned:
 
 
 def _listed(unit: str, name: str, table: str, column: str, columns: Columns) -> Returned:
-    ids = {"id": KINDS[unit].id} | {level: LEVELS[level] for level in levels(unit)}
+    ids = {} if unit in KEYS else {"id": KINDS[unit].id}
+    ids |= {level: KEYS[level] for level in levels(unit)}
     for level, key in ids.items():
         if key in columns[table] and columns[table][column] in _TESTED:
             return Returned(name, Form.LIST, table=table, column=column, level=level, key=key)

@@ -21,14 +21,11 @@ from cohort.sandbox import Limits, select
 
 EXPORT_LIMITS = Limits(rows=1_000_000, cpu_s=600, deadline_s=600.0, answer_bytes=1_073_741_824)
 
-_STUDIES_OF_PATIENTS = (
-    "SELECT DISTINCT s.study_instance_uid, s.patient_id FROM imaging_study s SEMI JOIN asked USING (patient_id) "
-    "WHERE s.status = 'available'"
-)
-_SERIES_OF_STUDIES = (
-    "SELECT DISTINCT r.study_instance_uid, r.series_instance_uid FROM imaging_series r "
-    "SEMI JOIN selected_study USING (study_instance_uid)"
-)
+_PATIENTS = "SELECT DISTINCT p.patient_id, p.patient_key FROM patient p SEMI JOIN asked USING (patient_key)"
+_STUDIES = "SELECT DISTINCT s.study_instance_uid, s.patient_id, s.study_key FROM imaging_study s SEMI JOIN asked USING"
+_STUDIES_OF_PATIENTS = f"{_STUDIES} (patient_key) WHERE s.status = 'available'"
+_SERIES = "SELECT DISTINCT r.study_instance_uid, r.series_instance_uid, r.series_key FROM"
+_SERIES_OF_STUDIES = f"{_SERIES} imaging_series r SEMI JOIN selected_study USING (study_key)"
 
 
 @dataclass(frozen=True)
@@ -57,19 +54,17 @@ class Selection:
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """The rows of a SELECT over selected_patient (patient_id), selected_study (study_instance_uid, patient_id),
-        selected_series (study_instance_uid, series_instance_uid) and the lake's tables.
+        selected_series (study_instance_uid, series_instance_uid), each with its integer key, and the lake's tables.
 
         Raises  InvalidQuery for parameters the question does not take, and when there are more rows than allowed
         """
         members, keys = compile_members(self.asked, self.today, column_types())
         named = {
             "asked": duckdb.sql(members),
-            "selected_patient": "SELECT DISTINCT patient_id FROM asked",
-            "selected_study": "SELECT DISTINCT study_instance_uid, patient_id FROM asked"
-            if "study_instance_uid" in keys
-            else _STUDIES_OF_PATIENTS,
-            "selected_series": "SELECT DISTINCT study_instance_uid, series_instance_uid FROM asked"
-            if "series_instance_uid" in keys
+            "selected_patient": _PATIENTS,
+            "selected_study": f"{_STUDIES} (study_key, patient_key)" if "study_key" in keys else _STUDIES_OF_PATIENTS,
+            "selected_series": f"{_SERIES} dicom_series r SEMI JOIN asked USING (series_key)"
+            if "series_key" in keys
             else _SERIES_OF_STUDIES,
         }
         head = ", ".join(f"{name} AS ({text})" for name, text in named.items())

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from cohort.catalogue import column_types
+from cohort.keys import KEYS, key
 from cohort.kinds import KINDS, above, scope
 
 TODAY = date(2024, 2, 29)
@@ -98,6 +99,9 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         for uid in r.sample([*STUDIES, "1.9"], r.randrange(3)):
             link = cells(r, "diagnostic_report_study", study_instance_uid=uid)
             made["diagnostic_report_study"].append(link | {"diagnostic_report_id": report["diagnostic_report_id"]})
+    for rows in made.values():
+        for row in rows:
+            row |= {name: row.get(of) and key(row[of]) for of, name in KEYS.items() if of in row}
     return made
 
 
