@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from cohort.comparison import compile_comparison
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
 from cohort.engine.spark import rows_of, session, show_tables
+from cohort.expression import Column
+from cohort.lake import Lake
 from cohort.question_answer import compile_question, result_columns
-from cohort.relation import Relation
-from tests.question_cases import cases, generation, plain
+from cohort.relation import Project, Relation, Table
+from tests.question_cases import cases, generation, lines, plain
 from tests.random_questions import TODAY, document, tables
 from tests.services.peers import missing, program
 from tests.unit.test_oracle import connected
@@ -58,6 +60,23 @@ def test_every_ready_question_has_the_rows_expected(spark: Any, name: str, tmp_p
         assert [plain(row) for row in found] == rows_on_duckdb(connection, relation)
     relation = compile_attrition(asked, ask["date"], column_types())
     assert [plain(row) for row in rows_of(spark, relation, EVERYTHING)[1]] == rows_on_duckdb(connection, relation)
+
+
+def test_a_changed_lake_shows_the_rows_that_count(spark: Any, tmp_path: Path) -> None:
+    case = CASES["osteosarcoma-ct"]
+    generation(case, tmp_path)
+    lake = Lake(tmp_path / "lake")
+    lake.append([{**line, "revision": 2, "deleted": n % 2 == 0} for n, line in enumerate(lines(case)) if n % 3 == 0
+                 and line["kind"] == "resource"])  # fmt: skip
+    made = lake.publish(datetime(2026, 1, 1, tzinfo=UTC))
+    assert made is not None
+    assert [one for table in made.tables.values() for one in table.layers if one.gone]
+    show_tables(spark, made)
+    connection = connect(made)
+    for name, table in made.tables.items():
+        relation = Project(Table(name), tuple((c.name, Column(c.name)) for c in table.columns))
+        _, found = rows_of(spark, relation, EVERYTHING)
+        assert sorted(map(repr, map(plain, found))) == sorted(map(repr, rows_on_duckdb(connection, relation))), name
 
 
 def test_a_comparison_has_the_same_rows(spark: Any, tmp_path: Path) -> None:
