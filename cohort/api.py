@@ -40,7 +40,7 @@ class Asked(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     on: date | None = Field(default=None, alias="date")
     generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "parquet"] = "json"
+    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
 
 
 class Document(Asked):
@@ -65,7 +65,7 @@ class Compared(BaseModel):
     second: Cohort
     on: date | None = Field(default=None, alias="date")
     generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "parquet"] = "json"
+    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
 
 
 class Sql(BaseModel):
@@ -74,7 +74,7 @@ class Sql(BaseModel):
     model_config = ConfigDict(extra="forbid")
     sql: str = Field(min_length=1, max_length=100_000)
     generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "parquet"] = "json"
+    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
 
 
 CHARTS = {

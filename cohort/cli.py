@@ -42,7 +42,7 @@ from cohort.options import (
 from cohort.out_commands import group, manifest, omop, timeline
 from cohort.plots import Format as PlotFormat
 from cohort.plots import attrition_plot, comparison_plot, plot_format
-from cohort.render import FORMATS, PLAIN_WIDTH, rendered, table
+from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import compare as compare_cohorts
 from cohort.schema import catalogue
@@ -235,8 +235,8 @@ def _show(answer: Answer, kind: str, output: Path | None) -> None:
             console.print(table(answer, console.width))
     elif output is not None:
         output.write_bytes(rendered(answer, kind))
-    elif kind == "parquet":
-        raise InvalidQuery("--format parquet: needs --output FILE")
+    elif kind in BINARY:
+        raise InvalidQuery(f"--format {kind}: needs --output FILE")
     else:
         sys.stdout.buffer.write(rendered(answer, kind) + (b"\n" if kind == "json" else b""))
     if answer.truncated:

@@ -1,4 +1,4 @@
-"""An answer as people and programs want it: a table, CSV, JSON, Parquet."""
+"""An answer as people and programs want it: a table, CSV, JSON, NDJSON, Parquet, Arrow."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from cohort.answer import Answer
+from cohort.engine.arrow_ipc import arrow_ipc
 from cohort.engine.parquet import parquet
 from cohort.timeline import Timeline
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = ("table", "csv", "json", "ndjson", "parquet", "arrow")
+BINARY = ("parquet", "arrow")
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json",
+    "ndjson": "application/x-ndjson",
     "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
 }
 SHOWN_ROWS = 40
 SHOWN_CHARACTERS = 60
@@ -106,8 +110,9 @@ def timeline_table(timeline: Timeline) -> Table:
 
 
 def rendered(answer: Answer, kind: str) -> bytes:
-    """The answer as csv, json or parquet."""
-    return {"csv": as_csv, "json": as_json, "parquet": parquet}[kind](answer)
+    """The answer in one of FORMATS but `table`. Raises ConfigError where the format's library is not installed."""
+    made = {"csv": as_csv, "json": as_json, "ndjson": as_ndjson, "parquet": parquet, "arrow": arrow_ipc}
+    return made[kind](answer)
 
 
 def as_csv(answer: Answer) -> bytes:
@@ -131,6 +136,12 @@ def as_json(answer: Answer) -> bytes:
         },
         option=orjson.OPT_INDENT_2,
     )
+
+
+def as_ndjson(answer: Answer) -> bytes:
+    """One JSON object a row."""
+    names = [name for name, _ in answer.columns]
+    return b"".join(orjson.dumps(dict(zip(names, row, strict=True))) + b"\n" for row in answer.rows)
 
 
 def _cell(value: Any) -> Any:

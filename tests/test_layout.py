@@ -192,7 +192,7 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["jwt", "cryptography"])]
     if name not in ("cohort.timeline_plot", "cohort.plots"):
         assert not [i for i in found if within(i, ["matplotlib"])]
-    if name != "cohort.opened":
+    if name not in ("cohort.opened", "cohort.engine.arrow_ipc"):
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]

@@ -25,6 +25,9 @@ _TYPES = {
     "VARCHAR": "STRING", "INTEGER": "INT", "BIGINT": "BIGINT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "DATE": "DATE",
     "TIMESTAMP WITH TIME ZONE": "TIMESTAMP", "VARCHAR[]": "ARRAY<STRING>",
 }  # fmt: skip
+LOCAL = "local[2]"
+"""Spark's master: two threads of this machine."""
+
 SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -100,14 +103,14 @@ def rows_of(
 
 
 @contextmanager
-def session() -> Iterator[Any]:
-    """A Spark session on two threads of this machine, in UTC. Raises ConfigError where PySpark is not installed."""
+def session(master: str = LOCAL) -> Iterator[Any]:
+    """A Spark session, in UTC. Raises ConfigError where PySpark is not installed or the master cannot be had."""
     try:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
         raise ConfigError("PySpark is not installed: pip install 'imaging-bridge[spark]'; Java is needed too") from None
-    builder = SparkSession.builder.master("local[2]")
+    builder = SparkSession.builder.master(master)
     for name, value in SETTINGS.items():
         builder = builder.config(name, value)
     try:

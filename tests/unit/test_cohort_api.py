@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+import pyarrow.ipc
 import pytest
 from fastapi import FastAPI
 
@@ -75,6 +77,11 @@ def test_sql_is_answered_in_every_format(web: TestClient) -> None:
     download = web.post("/cohort/api/sql", json=asked | {"format": "csv"})
     assert download.headers["content-disposition"] == 'attachment; filename="query.csv"'
     assert web.post("/cohort/api/sql", json=asked | {"format": "parquet"}).content.startswith(b"PAR1")
+    lines = web.post("/cohort/api/sql", json=asked | {"format": "ndjson"}).text.splitlines()
+    stream = web.post("/cohort/api/sql", json=asked | {"format": "arrow"})
+    assert stream.headers["content-type"] == "application/vnd.apache.arrow.stream"
+    rows = pyarrow.ipc.open_stream(stream.content).read_all().to_pylist()
+    assert rows == [orjson.loads(line) for line in lines] == web.post("/cohort/api/sql", json=asked).json()["rows"]
 
 
 @pytest.mark.parametrize("name", sorted(CHARTS))
