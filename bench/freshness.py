@@ -25,7 +25,7 @@ from bench.results_file import Measured, write
 from cohort.catalogue import column_types, question, read_question
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
-from cohort.generation import Generation, Generations
+from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question_answer import compile_question
 
@@ -142,7 +142,10 @@ def _median(costs: list[Cost]) -> Cost:
 
 
 def _restored(lake: Lake, base: Generation) -> None:
-    Generations(lake.root).make_current(base.id)
+    """As if nothing had been published after it."""
+    store = lake.place.store
+    store.put("CURRENT", base.id.encode())
+    store.delete([e.key for e in store.list("generations") if not e.key.endswith(f"{base.id}.json")])
 
 
 def _current(lake: Lake) -> Generation:

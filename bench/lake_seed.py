@@ -12,6 +12,7 @@ from cohort.engine.duckdb import connect
 from cohort.generation import Generations
 from cohort.keys import key_sql
 from cohort.schema import view_tables
+from cohort.store.place import in_folder
 from cohort.stored import OWN_IDENTIFIER, OWN_REPORT_STUDY, columns_of
 from cohort.tables import Tables
 
@@ -105,8 +106,10 @@ def rows_sql(sizes: Sizes) -> dict[str, str]:
 
 def seed(root: Path, sizes: Sizes) -> None:
     """A lake with one generation. Raises AssertionError when a view makes other rows of its resources."""
-    generations = Generations(root)
-    with Tables(root / "files", generations.next_id(), {}) as tables:
+    place = in_folder(root)
+    generations = Generations(place.store, place.files)
+    head = generations.head()
+    with place.scratch() as scratch, Tables(place.files, scratch, head.next_id, {}) as tables:
         made = rows_sql(sizes)
         for view, rows in made.items():
             raw = f"SELECT *, 1 AS _revision, false AS deleted FROM ({rows})"
@@ -120,10 +123,9 @@ def seed(root: Path, sizes: Sizes) -> None:
         linked = "SELECT r.*, s.imaging_study_id FROM ({}) r JOIN ({}) s USING (n)"
         _fill(tables, "diagnostic_report_study", linked.format(made["diagnostic_report"], made["imaging_study"]))
         manifest = tables.manifest()
-    id_ = generations.next_id()
-    generations.write_manifest(id_, NOW, manifest)
-    generations.make_current(id_)
-    _check(root, made)
+    place.files.keep(tables.made)
+    generations.publish(head, NOW, manifest, lambda _stage: None)
+    _check(generations, made)
 
 
 def _fill(tables: Tables, table: str, rows: str) -> None:
@@ -152,9 +154,9 @@ def _fill(tables: Tables, table: str, rows: str) -> None:
     )  # fmt: skip
 
 
-def _check(root: Path, made: dict[str, str]) -> None:
+def _check(generations: Generations, made: dict[str, str]) -> None:
     """A hundred resources of each type, through the views: their rows must be those of the table."""
-    generation = Generations(root).current()
+    generation = generations.current()
     assert generation is not None
     connection = connect(generation)
     for view, rows in made.items():

@@ -44,6 +44,7 @@ from bridge.translate.study import Translator
 from bridge.translate.validate import validate
 from cohort.api import router as cohort_router
 from cohort.lake import Lake
+from cohort.store.place import Access, Place, in_bucket, in_folder
 
 log = logging.getLogger("bridge")
 
@@ -66,14 +67,14 @@ class Bridge:
         self.failed = threading.Event()
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
-        self.lake = Lake(settings.lake_dir, at)
-        self.lake.check()
+        self.lake = Lake(lake_place(settings), at)
+        self._lake_is_open = False
         self._publish = threading.Event()
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
-        self.sinks["lake"] = LakeSink(settings.lake_dir, self._publish.set)
+        self.sinks["lake"] = LakeSink(self.lake.append, self._publish.set)
         self.pipeline = Pipeline(
             state=self.state,
             sources=self.sources,
@@ -106,7 +107,7 @@ class Bridge:
             stack.enter_context(_alone(self.settings))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
-            self._refill_lake()
+            self._open_lake()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
             followers = stack.enter_context(self._followers())
@@ -146,14 +147,20 @@ class Bridge:
         finally:
             hook.close()
 
-    def _refill_lake(self) -> None:
-        """A lake that is new or was taken away gets all that is known. Raises ConfigError for one that is not ours."""
+    def _open_lake(self) -> None:
+        """Checks the lake; one that is new or was taken away gets all that is known. A store that does not answer is
+        asked again by the publisher. Raises ConfigError for a lake that is not ours, or that cannot publish."""
         try:
+            self.lake.check()
             empty = self.lake.current() is None and not self.lake.pending()
         except InvalidQuery as error:
-            raise ConfigError(f"{self.settings.lake_dir}: {error}: move it away, a new one is filled") from None
+            raise ConfigError(f"{self.lake.place.url}: {error}: move it away, a new one is filled") from None
+        except SinkUnavailable as error:
+            log.warning("%s", error)
+            return
         if empty:
             self.state.mark_known("lake", time.time())
+        self._lake_is_open = True
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)
@@ -165,10 +172,14 @@ class Bridge:
                 self._publish.wait(PUBLISH_AT_LEAST_EVERY_S)
                 self._publish.clear()
                 started = time.monotonic()
+                if not self._lake_is_open:
+                    self._open_lake()
                 self.publish()
                 spent = time.monotonic() - started
                 self.stopping.wait(max(PUBLISH_AT_MOST_EVERY_S, spent / PUBLISH_SHARE - spent))
             self.publish()
+        except ConfigError as error:
+            self._died(str(error))
         except BaseException as error:
             self._died(f"thread publisher: unexpected {type(error).__name__}")
             raise
@@ -237,6 +248,22 @@ def _associations_router(settings: Settings) -> APIRouter:
 def _manifests(settings: Settings) -> dict[str, Path]:
     receivers = [s.name for s in settings.sources if isinstance(s, ReceiverSource)]
     return {name: settings.data_dir / "spool" / name / "associations" for name in receivers}
+
+
+def lake_place(settings: Settings) -> Place:
+    """Where the lake is. Raises ConfigError for a bucket that cannot be named so, and without the extra `s3`."""
+    lake = settings.lake
+    if not lake.url:
+        return in_folder(settings.lake_dir)
+    access = Access(
+        endpoint=lake.endpoint,
+        region=lake.region,
+        access_key_id=lake.access_key_id,
+        secret_access_key=lake.secret_access_key.get_secret_value(),
+        cache=settings.lake_cache,
+        cache_bytes=int(lake.cache_gb * 1e9),
+    )
+    return in_bucket(lake.url, access)
 
 
 def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:

@@ -16,13 +16,15 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from bridge.connections import URL, Address, ClientTls, FetchArchive, OAuth, Smart, check_sign_in
+from bridge.connections import URL, Address, AddressOrNone, ClientTls, FetchArchive, OAuth, Smart, check_sign_in
 from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
+from bridge.web.answers import loopback
 
 EXPORT_LEVEL = r"^(system|patient|group/[A-Za-z0-9.-]{1,64})$"
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
+BUCKET = r"^(s3://[^\s/?#@]+(/[^\s?#]*)?)?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
 SYSTEM = r"^([A-Za-z][A-Za-z0-9+.-]*:[!-~]+)?$"
 
@@ -389,6 +391,30 @@ class Translation(_Section):
         return self
 
 
+class LakeSettings(_Section):
+    """Where the lake is: in a folder of data_dir, or in an S3-compatible store."""
+
+    url: str = Field(default="", pattern=BUCKET, description="s3://BUCKET/PREFIX; empty: `lake` in data_dir")
+    endpoint: AddressOrNone = Field(default="", description="Of the store; empty: AWS_ENDPOINT_URL_S3, else Amazon's")
+    region: str = Field(default="", description="Empty: AWS_REGION, or as the profile says")
+    access_key_id: str = Field(default="", description="Empty: environment, profile or role, as AWS's own tools do")
+    secret_access_key: SecretStr = SecretStr("")
+    cache_gb: float = Field(
+        default=20.0, ge=0.1, le=100_000, description="Of the lake's files kept in data_dir, besides those in use"
+    )
+
+    @model_validator(mode="after")
+    def _only_a_bucket_is_reached(self) -> LakeSettings:
+        secret = self.secret_access_key.get_secret_value()
+        if bool(self.access_key_id) != bool(secret):
+            raise ValueError("access_key_id and secret_access_key belong together; allowed: both or neither")
+        if not self.url and (self.endpoint or self.access_key_id):
+            raise ValueError("endpoint and access_key_id need url = s3://BUCKET/PREFIX")
+        if self.endpoint.lower().startswith("http:") and not loopback(self.endpoint):
+            raise ValueError("endpoint: patients' data would travel unencrypted; use https://")
+        return self
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -406,6 +432,7 @@ class Settings(_Section):
     api: Api = Api()
     identity: Identity = Identity()
     translation: Translation = Translation()
+    lake: LakeSettings = LakeSettings()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     clinical: tuple[ClinicalServer, ...] = ()
@@ -443,6 +470,11 @@ class Settings(_Section):
         return self.data_dir / "lake"
 
     @property
+    def lake_cache(self) -> Path:
+        """What this machine keeps of a lake in a bucket."""
+        return self.data_dir / "lake-cache"
+
+    @property
     def export_dir(self) -> Path:
         return self.data_dir / "exports"
 
@@ -460,6 +492,11 @@ def embedded(data_dir: Path = Path("bridge-data")) -> Settings:
             ReceiverSource(kind="receiver", name="receiver"),
         ),
     )
+
+
+def lake_cache() -> Path:
+    """Where a person's own commands keep what they read of lakes in buckets: copies of patients' data."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imaging-bridge" / "lake"
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -564,6 +601,7 @@ def _allowed(error: Any) -> str:
         known = {
             NAME: "a name of lower-case letters, digits, - and _ (at most 40)",
             AE_TITLE: "an AE title of 1 to 16 characters",
+            BUCKET: "s3://BUCKET/PREFIX, or empty",
             SYSTEM: "a URI such as http://hospital.example/mrn or urn:oid:1.2.3",
         }
         return known.get(
@@ -585,6 +623,8 @@ def _nearest(error: Any) -> str:
         section = AeTitleIdentity if "ae_titles" in location else Identity
     elif "translation" in location[:1]:
         section = Translation
+    elif "lake" in location[:1]:
+        section = LakeSettings
     elif "sinks" in location[:1]:
         section = FhirServerSink
     elif "fetch" in location[:1]:

@@ -18,10 +18,11 @@ __all__ = ["open"]
 
 
 def open(path: str | Path, generation: str = "") -> Cohort:
-    """The lake in a folder, in its newest generation or the one with this id: all answers are of that one state.
+    """The lake in a folder, or in a bucket (s3://BUCKET/PREFIX), in its newest generation or the one with this id.
+    All answers are of that one state.
 
     Raises  ConfigError when there is no data, InvalidQuery when that generation is not kept
     """
     from cohort.opened import opened  # here, so that a query's own process does not load all of it
 
-    return opened(Path(path), generation)
+    return opened(path, generation)

@@ -18,7 +18,7 @@ from pathlib import Path
 import orjson
 
 from bridge.errors import ConfigError
-from cohort.generation import write
+from cohort.store.local import write
 
 
 @dataclass(frozen=True)

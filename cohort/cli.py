@@ -35,6 +35,7 @@ from cohort.options import (
     ParameterOption,
     QuestionArgument,
     generation_of,
+    lake_to_fill,
     on,
     pair,
     question_of,
@@ -46,6 +47,7 @@ from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits, run_sql
 from cohort.sandbox import compare as compare_cohorts
 from cohort.schema import catalogue
+from cohort.store.place import place
 
 app = typer.Typer(
     help="Questions across clinical and imaging data.",
@@ -176,7 +178,8 @@ def tables(
     known = catalogue()
     if name and name not in known:
         raise InvalidQuery(f"no table {name!r}; known: {', '.join(known)}")
-    current = Lake(lake).current() if lake.exists() else None
+    found = place(lake)
+    current = Lake(found).current() if found else None
     rows = {n: t.rows for n, t in current.tables.items()} if current else {}
     wanted = [known[name]] if name else list(known.values())
     if as_json:
@@ -214,7 +217,7 @@ def serve(
     Example: cohort serve --port 8081
     """
     web = FastAPI(title="Cohort", docs_url=None, redoc_url=None)
-    web.include_router(router(Lake(lake)))
+    web.include_router(router(lake_to_fill(lake)))
     typer.echo(f"Cohort page  http://{host}:{port}/cohort/")
     uvicorn.run(web, host=host, port=port, log_level="warning", access_log=False)
 

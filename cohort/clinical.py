@@ -76,7 +76,7 @@ class _Reader:
     """Reads files line by line and appends batches of delta lines: memory does not grow with the files."""
 
     now: datetime
-    append: Callable[[Iterable[Mapping[str, Any]]], Path]
+    append: Callable[[Iterable[Mapping[str, Any]]], str]
     counts: Counter[str]
     parked: list[Parked]
     parked_lines: int = 0

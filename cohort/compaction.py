@@ -6,8 +6,8 @@ or when there are many small files (then only those become one).
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 
 from bridge.errors import SinkUnavailable
-from cohort.layers import GONE_COLUMN, Layer, layer, quoted, scan, scan_numbered
+from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
+from cohort.store.files import Files, named
 from cohort.stored import clustered_by, columns_of
 from cohort.tables import connect, write
 
@@ -36,7 +37,7 @@ Entries = Sequence[Mapping[str, Any]]
 class Merged:
     """A finished file, and the layers (as the manifest has them) it stands for."""
 
-    file: Path
+    file: str
     rows: int
     entries: tuple[Mapping[str, Any], ...]
 
@@ -57,13 +58,15 @@ def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
 
 
 class Compaction:
-    """One run, with its own DuckDB and folder. One at a time for a lake (`cohort.lake` holds the lock)."""
+    """One run, with its own DuckDB. `stamp` is part of the name of every file that is made.
 
-    def __init__(self, root: Path) -> None:
-        self._files, self._folder = root / "files", root / "compacting"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
-        self._db = connect(self._folder, threads=1)
+    `scratch` is a folder on the file system of the files.
+    """
+
+    def __init__(self, files: Files, scratch: Path, stamp: str) -> None:
+        self._files, self._scratch, self._stamp = files, scratch, stamp
+        self.made: set[str] = set()
+        self._db = connect(scratch, threads=1)
 
     def __enter__(self) -> Compaction:
         return self
@@ -72,29 +75,28 @@ class Compaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def merge(self, table: str, entries: Entries) -> Merged:
         """The rows of these layers that count, in one file. Raises SinkUnavailable when it cannot be made."""
-        file = self._folder / f"{table}.parquet"
-        layers = [layer(self._files, entry) for entry in entries]
         columns = [f'"{c}"' for c in columns_of(table)]
-        try:
-            write(self._db, f"SELECT * FROM ({scan(layers, columns)}) ORDER BY {clustered_by(table)}", file)
-        except duckdb.Error as error:
-            raise SinkUnavailable(f"lake: table {table} cannot be compacted ({type(error).__name__})") from None
-        return Merged(file, sum(one.live for one in layers), tuple(entries))
+        with _files_can_be_made(table):
+            layers = [self._layer(entry) for entry in entries]
+            query = f"SELECT * FROM ({scan(layers, columns)}) ORDER BY {clustered_by(table)}"
+            name = self._write(table, query, self._scratch).name
+        return Merged(name, sum(one.live for one in layers), tuple(entries))
 
-    def put(self, table: str, held: Mapping[str, Any], merged: Merged, id_: str) -> dict[str, Any]:
+    def put(self, table: str, held: Mapping[str, Any], merged: Merged) -> dict[str, Any]:
         """The table's entry in the manifest with the merged file in the place of what it stands for.
 
         Rows that others replaced since the merge began are gone in it too: all rows of a key go together.
         """
         now = {entry["file"]: entry for entry in held["layers"]}
-        file = self._files / f"{table}-{id_}-compacted.parquet"
-        gone = [g for old in merged.entries for g in self._gone_since(old, now.get(old["file"]))]
-        made = self._without(table, Layer(merged.file, merged.rows), gone, file)
-        merged.file.rename(file)
+        file = self._files.folder / merged.file
+        if (self._scratch / merged.file).exists():  # the first time
+            (self._scratch / merged.file).replace(file)
+        with _files_can_be_made(table):
+            gone = [g for old in merged.entries for g in self._gone_since(old, now.get(old["file"]))]
+            made = self._without(table, Layer(file, merged.rows), gone)
         before = {entry["file"] for entry in merged.entries}
         at = min(i for i, e in enumerate(held["layers"]) if e["file"] in before) if before & now.keys() else 0
         rest = [entry for entry in held["layers"] if entry["file"] not in before]
@@ -104,19 +106,33 @@ class Compaction:
 
     def _gone_since(self, old: Mapping[str, Any], now: Mapping[str, Any] | None) -> list[str]:
         """Queries of the keys whose rows in a merged layer have gone since it was read."""
-        then = layer(self._files, old)
+        then = self._layer(old)
         live = scan_numbered(then, ["_hash", "_key"])
         if now is None:
             return [f"SELECT _hash, _key FROM ({live})"]
         if now.get("gone") == old.get("gone"):
             return []
-        gone = f"read_parquet({quoted(self._files / now['gone'])})"
+        since = self._layer(now).gone
+        if since is None:
+            return []
+        gone = f"read_parquet({quoted(since)})"
         return [f"SELECT _hash, _key FROM ({live}) l SEMI JOIN {gone} g ON l.file_row_number = g.{GONE_COLUMN}"]
 
-    def _without(self, table: str, one: Layer, gone: list[str], named: Path) -> dict[str, Any]:
-        entry = {"file": named.name, "rows": one.rows}
+    def _layer(self, entry: Mapping[str, Any]) -> Layer:
+        one = layer(self._files.folder, entry)
+        self._files.present(names([one]))
+        return one
+
+    def _write(self, name: str, query: str, folder: Path) -> Path:
+        path = self._scratch / f"{name}.parquet"
+        write(self._db, query, path)
+        path = named(path, folder / f"{name}-{self._stamp}")
+        self.made.add(path.name)
+        return path
+
+    def _without(self, table: str, one: Layer, gone: list[str]) -> dict[str, Any]:
         if not gone:
-            return entry
+            return one.entry()
         numbered = scan_numbered(one, ["_hash", "_key"])
         self._db.execute(
             f"CREATE OR REPLACE TEMP TABLE gone_now AS SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) "
@@ -124,7 +140,14 @@ class Compaction:
         )
         row = self._db.execute("SELECT count(*) FROM gone_now").fetchone()
         if not row or not row[0]:
-            return entry
-        path = self._files / f"gone_{table}-{named.stem.removeprefix(table + '-')}.parquet"
-        write(self._db, f"SELECT {GONE_COLUMN} FROM gone_now ORDER BY 1", path)
-        return entry | {"gone": path.name, "gone_rows": row[0]}
+            return one.entry()
+        path = self._write(f"gone_{table}", f"SELECT {GONE_COLUMN} FROM gone_now ORDER BY 1", self._files.folder)
+        return Layer(one.file, one.rows, path, row[0]).entry()
+
+
+@contextmanager
+def _files_can_be_made(table: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SinkUnavailable(f"lake: table {table} cannot be compacted ({type(error).__name__})") from None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import builtins
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort.layers import Layer, layer
+from cohort.layers import Layer, layer, names
 from cohort.schema import Column, catalogue
+from cohort.store import Entry, Store
+from cohort.store.files import Files
 
 FORMAT = 2
 KEPT_GENERATIONS = 5
@@ -38,6 +38,10 @@ class Table:
         return sum(one.live for one in self.layers)
 
 
+def _they_are(_names: Iterable[str]) -> None:
+    """The files of a folder."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """One immutable state of the lake. Its id is what a result cites."""
@@ -45,6 +49,31 @@ class Generation:
     id: str
     created: str
     tables: Mapping[str, Table]
+    present: Callable[[Iterable[str]], None] = field(default=_they_are, compare=False, repr=False)
+
+    def fetch(self, tables: Collection[str]) -> None:
+        """Makes the files of these tables be on this machine. Raises InvalidQuery when they are no longer kept."""
+        layers = [one for name in tables for one in self.tables[name].layers]
+        try:
+            self.present(names(layers))
+        except FileNotFoundError:
+            raise InvalidQuery(f"generation {self.id}: it is no longer kept; ask the newest") from None
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest generation, as one who publishes the next finds it. Before the first, `id` is "".
+
+    Result  `tables` as the manifest has them; `tag` of CURRENT, which changes with it
+    """
+
+    id: str
+    tag: str
+    tables: Mapping[str, Any]
+
+    @property
+    def next_id(self) -> str:
+        return f"g{int(self.id[1:]) + 1 if self.id else 1:06}"
 
 
 @dataclass(frozen=True)
@@ -58,40 +87,45 @@ class Listed:
 
 
 class Generations:
-    """The manifests of a lake folder. Changes are made by one process at a time (`cohort.lake` holds the lock)."""
+    """The manifests of a lake. A generation is published when CURRENT names it.
 
-    def __init__(self, root: Path) -> None:
-        self._files, self._manifests, self._names = root / "files", root / "generations", root / "names"
-        self._current, self._parked = root / "CURRENT", root / "parked"
-        for folder in (self._files, self._manifests, self._names, self._parked):
-            folder.mkdir(parents=True, exist_ok=True)
+    Who publishes creates the manifest of the next id, which one publisher alone can; then CURRENT follows. One who
+    finds a manifest there moves CURRENT for him who created it: a publisher that was killed in between holds up nobody.
+    """
+
+    def __init__(self, store: Store, files: Files) -> None:
+        self._store, self._files = store, files
+        self._known: dict[str, frozenset[str]] = {}
 
     def current(self) -> Generation | None:
         """The newest generation, or None before the first."""
-        id_ = self._current_id()
+        id_ = self._current()[0]
         return self._generation(id_) if id_ else None
 
     def find(self, wanted: str) -> Generation:
         """A generation by its id or its name. Raises InvalidQuery when it is not (or no longer) there."""
         if _ID.match(wanted):
+            current = self._current()[0]
+            if not current or _number(wanted) > _number(current):
+                raise InvalidQuery(f"generation {wanted}: not there yet; `cohort generations list` shows what is")
             return self._generation(wanted)
         if not _NAME.match(wanted):
             raise InvalidQuery("generation: found neither an id (g000001) nor a name of letters, digits, _ . -")
-        try:
-            return self._generation((self._names / wanted).read_text("ascii").strip())
-        except FileNotFoundError:
+        kept = self._kept_as(wanted)
+        if kept is None:
             raise InvalidQuery(
                 f"generation {wanted}: none is kept under this name; `cohort generations list` shows them"
-            ) from None
+            )
+        return self._generation(kept)
 
     def list(self) -> list[Listed]:
         """Every generation that can be asked, newest first."""
-        names = self._named()
-        current = self._current_id()
-        found = [orjson.loads(p.read_bytes()) for p in sorted(self._manifests.glob("*.json"), reverse=True)]
+        named, current = self._named(), self._current()[0]
+        published = [e for e in self._manifests() if current and _number(_id_of(e)) <= _number(current)]
+        found = [orjson.loads(self._store.read(entry.key)[0]) for entry in published]
         return [
-            Listed(m["generation"], m["created"], tuple(names.get(m["generation"], ())), m["generation"] == current)
-            for m in found
+            Listed(m["generation"], m["created"], tuple(named.get(m["generation"], ())), m["generation"] == current)
+            for m in reversed(found)
         ]
 
     def keep(self, name: str, wanted: str) -> str:
@@ -99,74 +133,109 @@ class Generations:
         if not _NAME.match(name) or _ID.match(name):
             raise InvalidQuery("name: letters, digits, _ . - (a letter first, 64 at most), and no generation's id")
         id_ = self.find(wanted).id
-        if (self._names / name).exists() and (self._names / name).read_text("ascii").strip() != id_:
+        if not self._store.create(f"names/{name}", id_.encode()) and self._kept_as(name) != id_:
             raise InvalidQuery(f"name {name}: another generation is kept under it; forget it first")
-        write(self._names / name, id_.encode())
         return id_
 
     def forget(self, name: str) -> None:
         """Takes the name away; the generation goes when it is old. Raises InvalidQuery when there is no such name."""
-        if not _NAME.match(name) or not (self._names / name).exists():
+        if not _NAME.match(name) or self._kept_as(name) is None:
             raise InvalidQuery("name: no generation is kept under it; `cohort generations list` shows them")
-        (self._names / name).unlink()
+        self._store.delete([f"names/{name}"])
 
-    def manifest(self) -> Any:
-        """The newest manifest, or None. Raises ConfigError when another version of this program made it."""
-        id_ = self._current_id()
-        if id_ is None:
-            return None
-        manifest = orjson.loads((self._manifests / f"{id_}.json").read_bytes())
+    def head(self) -> Head:
+        """What the next generation is made from. Raises ConfigError when another version made it."""
+        id_, tag = self._current()
+        if not id_:
+            return Head("", "", {})
+        manifest = orjson.loads(self._store.read(_manifest(id_))[0])
         if manifest.get("format") != FORMAT:
             raise ConfigError("lake: made by another version: move its folder away; load and deliver into a new one")
-        return manifest
+        return Head(id_, tag, manifest["tables"])
 
-    def next_id(self) -> str:
-        """The id of the next generation."""
-        id_ = self._current_id()
-        return f"g{int(id_[1:]) + 1 if id_ else 1:06}"
+    def publish(self, head: Head, created: str, tables: Mapping[str, Any], at: Callable[[str], None]) -> bool:
+        """Makes these tables the generation after `head`. False when another publisher was faster: look again.
 
-    def write_manifest(self, id_: str, created: str, tables: Mapping[str, Any]) -> None:
-        """A manifest, on disk when this returns; not the current one yet."""
+        Files must be durable before.
+        """
+        id_ = head.next_id
         manifest = {"format": FORMAT, "generation": id_, "created": created, "tables": tables}
-        sync(self._files)
-        write(self._manifests / f"{id_}.json", orjson.dumps(manifest))
-
-    def make_current(self, id_: str) -> None:
-        """The moment a generation is published."""
-        write(self._current, id_.encode())
+        if self._current() != (head.id, head.tag):
+            return False
+        mine = self._store.create(_manifest(id_), orjson.dumps(manifest))
+        if mine:
+            at("manifest written")
+        elif not self._there(id_):
+            return False
+        moved = self._store.replace("CURRENT", id_.encode(), head.tag) or self._current()[0] == id_
+        if mine and moved:
+            at("published")
+        return mine and moved
 
     def forget_old(self, now: float) -> None:
         """Removes manifests past the number and age that are kept and without a name, then files no manifest names."""
-        named = set(self._named())
-        manifests = sorted(self._manifests.glob("*.json"))
-        for path in manifests[:-KEPT_GENERATIONS]:
-            if path.stem not in named and now - path.stat().st_mtime > KEPT_SECONDS:
-                path.unlink()
-        used = set()
-        for path in self._manifests.glob("*.json"):
-            for table in orjson.loads(path.read_bytes())["tables"].values():
-                used |= {entry[kind] for entry in table.get("layers", ()) for kind in ("file", "gone") if kind in entry}
-        for file in self._files.iterdir():
-            if file.name not in used:
-                file.unlink(missing_ok=True)
+        named, manifests = set(self._named()), self._manifests()
+        old = [
+            entry.key
+            for entry in manifests[:-KEPT_GENERATIONS]
+            if _id_of(entry) not in named and now - entry.modified > KEPT_SECONDS
+        ]
+        self._store.delete(old)
+        self._known = {_id_of(e): self._files_of(_id_of(e)) for e in manifests if e.key not in old}
+        used, settle_s = frozenset[str]().union(*self._known.values()), self._store.settle_s
+        self._store.delete(
+            [
+                entry.key
+                for entry in self._store.list("files")
+                if entry.key.rpartition("/")[2] not in used and not (settle_s and now - entry.modified < settle_s)
+            ]
+        )
+
+    def _files_of(self, id_: str) -> frozenset[str]:
+        """What a manifest names. It never changes."""
+        if id_ in self._known:
+            return self._known[id_]
+        tables = orjson.loads(self._store.read(_manifest(id_))[0])["tables"].values()
+        entries = [entry for table in tables for entry in table.get("layers", ())]
+        return frozenset(entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry)
+
+    def _manifests(self) -> builtins.list[Entry]:
+        """The oldest first."""
+        found = (entry for entry in self._store.list("generations") if _ID.match(_id_of(entry)))
+        return sorted(found, key=lambda entry: _number(_id_of(entry)))
 
     def _named(self) -> dict[str, builtins.list[str]]:
         """generation → the names it is kept under."""
         found: dict[str, builtins.list[str]] = {}
-        for path in sorted(self._names.iterdir()):
-            if _NAME.match(path.name):
-                found.setdefault(path.read_text("ascii").strip(), []).append(path.name)
+        for entry in self._store.list("names"):
+            name = entry.key.rpartition("/")[2]
+            if _NAME.match(name) and (kept := self._kept_as(name)):
+                found.setdefault(kept, []).append(name)
         return found
 
-    def _current_id(self) -> str | None:
+    def _kept_as(self, name: str) -> str | None:
         try:
-            return self._current.read_text("ascii").strip()
+            return self._store.read(f"names/{name}")[0].decode("ascii").strip()
         except FileNotFoundError:
             return None
 
+    def _current(self) -> tuple[str, str]:
+        try:
+            content, tag = self._store.read("CURRENT")
+        except FileNotFoundError:
+            return "", ""
+        return content.decode("ascii").strip(), tag
+
+    def _there(self, id_: str) -> bool:
+        try:
+            self._store.read(_manifest(id_))
+        except FileNotFoundError:
+            return False
+        return True
+
     def _generation(self, id_: str) -> Generation:
         try:
-            manifest = orjson.loads((self._manifests / f"{id_}.json").read_bytes())
+            manifest = orjson.loads(self._store.read(_manifest(id_))[0])
         except FileNotFoundError:
             raise InvalidQuery(f"generation {id_} is not kept (any more)") from None
         if manifest.get("format") != FORMAT:
@@ -175,6 +244,7 @@ class Generations:
             manifest["generation"],
             manifest["created"],
             {name: self._table(name, schema.columns, manifest) for name, schema in catalogue().items()},
+            self._files.present,
         )
 
     def _table(self, name: str, columns: tuple[Column, ...], manifest: Any) -> Table:
@@ -182,25 +252,17 @@ class Generations:
         held = manifest["tables"].get(name)
         if held is None:
             return Table(name, (), columns)
-        layers = tuple(layer(self._files, entry) for entry in held["layers"])
+        layers = tuple(layer(self._files.folder, entry) for entry in held["layers"])
         return Table(name, layers, tuple(c for c in columns if c.name in held["columns"]))
 
 
-def write(path: Path, content: bytes) -> None:
-    """A whole file or none, on disk when this returns."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync(path.parent)
+def _manifest(id_: str) -> str:
+    return f"generations/{id_}.json"
 
 
-def sync(folder: Path) -> None:
-    """The folder's entries on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _id_of(manifest: Entry) -> str:
+    return manifest.key.rpartition("/")[2].removesuffix(".json")
+
+
+def _number(id_: str) -> int:
+    return int(id_[1:])

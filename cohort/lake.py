@@ -1,25 +1,26 @@
-"""The lake: immutable generations of columnar tables, published by atomic rename, and a delta beside them.
+"""The lake: immutable generations of columnar tables, and a delta beside them, in a folder or an S3-compatible store.
 
     LAKE/delta/*.ndjson         what writers appended (docs/lake.md)
-    LAKE/delta/NAME/*.ndjson    a whole load: seen all at once
+    LAKE/delta/NAME.load        a whole load: names its parts, which are seen all at once
+    LAKE/loads/NAME/*.ndjson    the parts of loads
     LAKE/files/*.parquet        files of tables; never changed, shared by generations
     LAKE/generations/ID.json    manifest of one generation
     LAKE/names/NAME             the id of a generation that is kept
     LAKE/CURRENT                the id of the newest one
     LAKE/parked/*.ndjson        lines that could not be used, with the reason
 
-Any number of processes read; one publishes at a time. Killed anywhere, the next publish goes on: a delta file is
-removed only after the generation that holds its content is durable, and folding it twice changes nothing.
+Any number of processes read. Of several that publish, on one machine or many, one succeeds and the others look again.
+Killed anywhere, the next publish goes on: a delta file is removed only after the generation that holds its content is
+durable, and folding it twice changes nothing.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ from uuid import uuid4
 
 import orjson
 
+from bridge.errors import SinkUnavailable
 from cohort import compaction
 from cohort.delta import Parked
 from cohort.fold import Fold
-from cohort.generation import Generation, Generations, Listed, sync, write
+from cohort.generation import Generation, Generations, Head, Listed
+from cohort.store import Entry
+from cohort.store.place import Place, in_folder
 from cohort.tables import Tables
 
 FOLD_BYTES = 67_108_864
@@ -43,38 +47,61 @@ MAXIMUM_PARKED = 10_000
 """Parked lines kept of one load or publish; more are counted."""
 
 
-class Lake:
-    """One lake folder. `at` is told each stage of publishing (tests kill the process there)."""
+TRIES = 10
+"""Publishers on other machines may be faster so often; then it is tried again later."""
 
-    def __init__(self, root: Path, at: Callable[[str], None] = lambda _stage: None) -> None:
-        self.root, self._at = root, at
-        (root / "delta").mkdir(parents=True, exist_ok=True)
-        self._generations = Generations(root)
+
+@dataclass(frozen=True)
+class _Pending:
+    """What is seen together: one delta file, or a whole load with the object that names its parts."""
+
+    parts: tuple[Entry, ...]
+    load: str = ""
+
+
+class Lake:
+    """One lake, in a folder or at a place. `at` is told each stage of publishing (tests kill the process there)."""
+
+    def __init__(self, where: Path | Place, at: Callable[[str], None] = lambda _stage: None) -> None:
+        self.place, self._at = in_folder(where) if isinstance(where, Path) else where, at
+        self._store, self._files = self.place.store, self.place.files
+        self._generations = Generations(self._store, self._files)
+
+    @property
+    def root(self) -> Path:
+        """A folder of this machine for work on the lake: the lake itself, where it is in a folder."""
+        return self.place.work
 
     def check(self) -> None:
-        """Raises ConfigError when another version of this program made the lake."""
-        self._generations.manifest()
+        """Raises ConfigError when another version of this program made the lake, or its store cannot publish."""
+        self._store.check()
+        self._generations.head()
 
-    def append(self, lines: Iterable[Mapping[str, Any]]) -> Path:
-        """Writes one delta file, durable when this returns."""
-        return _append(self.root / "delta", lines)
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Writes one delta file, durable when this returns. Result: its key."""
+        return self._append("delta", lines)
 
     @contextmanager
-    def loading(self) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], Path]]:
+    def loading(self) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], str]]:
         """Takes the lines of a whole load, bit by bit. All of it becomes visible at once; none, after an error."""
-        name = f"{time.time_ns():020}-{uuid4().hex}"
-        part = self.root / "delta" / f"{name}.part"
-        part.mkdir()
+        name = _new_name()
+        parts: list[str] = []
+
+        def append(lines: Iterable[Mapping[str, Any]]) -> str:
+            parts.append(self._append(f"loads/{name}", lines))
+            return parts[-1]
+
         try:
-            yield lambda lines: _append(part, lines)
-            part.rename(self.root / "delta" / name)
-            sync(self.root / "delta")
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            yield append
+        except BaseException:
+            self._store.delete(parts)
+            raise
+        if parts:
+            self._store.put(f"delta/{name}.load", orjson.dumps(parts))
 
     def pending(self) -> int:
         """How many delta files are not in a generation yet."""
-        return sum(len(files) for files in self._units())
+        return sum(len(one.parts) for one in self._pending())
 
     def current(self) -> Generation | None:
         """The newest generation, or None before the first."""
@@ -99,48 +126,44 @@ class Lake:
             self._generations.forget(name)
 
     def publish(self, now: datetime) -> Generation | None:
-        """Folds what is pending into the next generation; None when nothing is. One publisher at a time."""
+        """Folds what is pending into the next generation; None when nothing is.
+
+        Raises  SinkUnavailable when a file cannot be made, the store does not answer, or others were always faster
+        """
         with self._exclusive():
-            pending = [path for files in self._units() for path in files]
-            if not pending:
-                return None
-            before = self._generations.manifest()
-            id_ = self._generations.next_id()
-            with Tables(self.root / "files", id_, before["tables"] if before else {}) as tables:
-                fold = Fold(tables)
-                for batch in _batches(pending):
-                    fold.run(batch)
-                made = tables.manifest()
-            self._at("folded")
-            self.park(id_, fold.parked)
-            self._publish(id_, made, now)
-            for path in pending:
-                path.unlink(missing_ok=True)
-            self._remove_empty_loads(now.timestamp())
-            self._at("delta removed")
-            self._generations.forget_old(now.timestamp())
-            return self._generations.current()
+            for _ in range(TRIES):
+                pending = self._pending()
+                if not pending:
+                    return None
+                if self._publish(pending, now):
+                    self._store.delete([one.load for one in pending if one.load])
+                    self._store.delete([part.key for one in pending for part in one.parts])
+                    self._at("delta removed")
+                    self._generations.forget_old(now.timestamp())
+                    return self._generations.current()
+        raise SinkUnavailable("lake: other publishers were always faster, or a file of the lake is missing")
 
     def compact(self, now: datetime, *, everything: bool = False) -> bool:
         """Makes one file of many where small ones have grown too many or too large, while others publish and read.
 
         Result  whether a table was compacted. With `everything`, each table that is not one whole file is.
+        Raises  as `publish`
         """
-        with self._lock("compact.lock"):
-            before = self._generations.manifest()
-            work = compaction.due(before["tables"], everything=everything) if before else {}
-            with compaction.Compaction(self.root) as run:
+        with self._lock("compact.lock"), self.place.scratch() as scratch:
+            self._sweep(now.timestamp() - ABANDONED_S)
+            before = self._generations.head()
+            work = compaction.due(before.tables, everything=everything)
+            if not work:
+                return False
+            with compaction.Compaction(self._files, scratch, _stamp(before)) as run, _others_may_be_faster():
                 merged = {table: run.merge(table, entries) for table, entries in work.items()}
-                if not merged:
-                    return False
                 self._at("compacted")
-                with self._exclusive():
-                    held = self._generations.manifest()["tables"]
-                    id_ = self._generations.next_id()
-                    made = held | {name: run.put(name, held[name], one, id_) for name, one in merged.items()}
-                    self._publish(id_, made, now)
-                    self._generations.forget_old(now.timestamp())
-        return True
+                for _ in range(TRIES):
+                    with self._exclusive():
+                        if self._put(run, merged, now):
+                            self._generations.forget_old(now.timestamp())
+                            return True
+        raise SinkUnavailable("lake: publishers were always faster than compaction; it is tried again")
 
     def park(self, name: str, parked: Sequence[Parked]) -> None:
         """Keeps lines that could not be used, with their reasons, for a person."""
@@ -148,43 +171,80 @@ class Lake:
             kept = [{"file": f, "line": n, "reason": reason} for f, n, reason in parked[:MAXIMUM_PARKED]]
             if len(parked) > MAXIMUM_PARKED:
                 kept.append({"file": "", "line": 0, "reason": f"and {len(parked) - MAXIMUM_PARKED} more"})
-            write(self.root / "parked" / f"{name}.ndjson", b"".join(orjson.dumps(one) + b"\n" for one in kept))
+            self._store.put(f"parked/{name}.ndjson", _lines(kept))
 
     def parked(self, limit: int) -> list[dict[str, Any]]:
         """What could not be used: `of` (generation or load), `file`, `line` (0: none), `reason`; the newest first."""
         found: list[dict[str, Any]] = []
-        for path in sorted((self.root / "parked").glob("*.ndjson"), key=lambda p: p.stat().st_mtime, reverse=True):
-            for line in path.read_bytes().splitlines():
-                found.append({"of": path.stem} | orjson.loads(line))
+        for entry in sorted(self._store.list("parked"), key=lambda e: e.modified, reverse=True):
+            for line in self._store.read(entry.key)[0].splitlines():
+                found.append({"of": Path(entry.key).stem} | orjson.loads(line))
                 if len(found) >= limit:
                     return found
         return found
 
-    def _publish(self, id_: str, tables: Mapping[str, Any], now: datetime) -> None:
-        self._generations.write_manifest(id_, now.isoformat(), tables)
-        self._at("manifest written")
-        self._generations.make_current(id_)
-        self._at("published")
+    def _publish(self, pending: Sequence[_Pending], now: datetime) -> bool:
+        """False when another publisher was faster."""
+        head = self._generations.head()
+        with ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(self.place.scratch())
+                tables = stack.enter_context(Tables(self._files, scratch, _stamp(head), head.tables))
+                fold = Fold(tables)
+                for batch in _batches([part for one in pending for part in one.parts]):
+                    with self.place.scratch() as incoming:
+                        fold.run(self._store.fetch([part.key for part in batch], incoming))
+                made = tables.manifest()
+                self._at("folded")
+                self._files.keep(sorted(tables.made & _named(made)))
+            except FileNotFoundError:  # somebody has published what was pending, and removed it
+                return False
+        published = self._generations.publish(head, now.isoformat(), made, self._at)
+        if published:
+            self.park(head.next_id, fold.parked)
+        return published
 
-    def _units(self) -> list[list[Path]]:
+    def _put(self, run: compaction.Compaction, merged: Mapping[str, compaction.Merged], now: datetime) -> bool:
+        """False when a publisher was faster."""
+        head = self._generations.head()
+        tables = dict(head.tables) | {name: run.put(name, head.tables[name], one) for name, one in merged.items()}
+        self._files.keep(sorted(run.made & _named(tables)))
+        run.made.clear()  # a large file is sent once
+        return self._generations.publish(head, now.isoformat(), tables, self._at)
+
+    def _append(self, folder: str, lines: Iterable[Mapping[str, Any]]) -> str:
+        key = f"{folder}/{_new_name()}.ndjson"
+        self._store.put(key, _lines(lines))
+        return key
+
+    def _pending(self) -> list[_Pending]:
         """The delta, oldest first: single files, and whole loads."""
-        found = []
-        for path in sorted((self.root / "delta").iterdir()):
-            if path.suffix == ".ndjson":
-                found.append([path])
-            elif path.suffix != ".part" and path.is_dir():
-                found.append(sorted(path.glob("*.ndjson")))
+        found, loads = [], list[Entry]()
+        for entry in self._store.list("delta"):
+            if entry.key.endswith(".load"):
+                loads = loads or self._store.list("loads")
+                parts = self._parts(entry.key)
+                found.append(_Pending(tuple(one for one in loads if one.key in parts), entry.key))
+            elif entry.key.endswith(".ndjson"):
+                found.append(_Pending((entry,)))
         return found
 
-    def _remove_empty_loads(self, now: float) -> None:
-        for folder in (self.root / "delta").iterdir():
-            if folder.suffix == ".ndjson" or not folder.is_dir():
-                continue
-            with suppress(OSError):  # a load that has just become whole, or is not empty
-                if folder.suffix != ".part":
-                    folder.rmdir()
-                elif now - folder.stat().st_mtime > ABANDONED_S:
-                    shutil.rmtree(folder, ignore_errors=True)
+    def _parts(self, load: str) -> frozenset[str]:
+        try:
+            return frozenset(orjson.loads(self._store.read(load)[0]))
+        except FileNotFoundError:  # published meanwhile
+            return frozenset()
+
+    def _sweep(self, before: float) -> None:
+        """Removes what was begun before that moment and never finished: objects, and parts that no load names."""
+        self._store.sweep(before)
+        whole = {key for one in self._pending() for key in (part.key for part in one.parts)}
+        loads: dict[str, list[Entry]] = {}
+        for entry in self._store.list("loads"):
+            loads.setdefault(entry.key.rpartition("/")[0], []).append(entry)
+        for parts in loads.values():
+            if all(part.modified < before and part.key not in whole for part in parts):
+                self._store.delete([part.key for part in parts])
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -193,31 +253,46 @@ class Lake:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
+        """One of this machine at a time: others would work for nothing."""
         with (self.root / name).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
-def _append(folder: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
-    path = folder / f"{time.time_ns():020}-{uuid4().hex}.ndjson"
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        for line in lines:
-            file.write(orjson.dumps(line) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    sync(folder)
-    return path
+def _lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(line) + b"\n" for line in lines)
 
 
-def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    batch: list[Path] = []
+def _new_name() -> str:
+    """Sorts by the time it was made."""
+    return f"{time.time_ns():020}-{uuid4().hex}"
+
+
+def _stamp(head: Head) -> str:
+    return f"{head.next_id}-{uuid4().hex[:8]}"
+
+
+def _named(tables: Mapping[str, Any]) -> set[str]:
+    """The files that a manifest names."""
+    entries = [entry for table in tables.values() for entry in table["layers"]]
+    return {entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry}
+
+
+@contextmanager
+def _others_may_be_faster() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise SinkUnavailable("lake: files were replaced while they were compacted; it is tried again") from None
+
+
+def _batches(parts: Sequence[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
     size = 0
-    for path in paths:
-        size += path.stat().st_size
+    for part in parts:
+        size += part.size
         if batch and size > FOLD_BYTES:
             yield batch
-            batch, size = [], path.stat().st_size
-        batch.append(path)
+            batch, size = [], part.size
+        batch.append(part)
     yield batch

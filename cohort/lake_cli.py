@@ -32,6 +32,7 @@ from cohort.options import (
     JsonOption,
     LakeOption,
     generation_of,
+    lake_to_fill,
     opened_lake,
 )
 
@@ -58,7 +59,8 @@ def load(
     """
     if bool(paths) == bool(from_server):
         raise InvalidQuery("load: give files or folders, or --from-server")
-    opened = Lake(lake)
+    opened = lake_to_fill(lake)
+    opened.check()
     if paths:
         now = datetime.now(UTC)
         with _bar("Loading", quiet=as_json) as progress:

@@ -6,7 +6,7 @@ new list of row numbers that are gone. Reading leaves those out; `cohort.compact
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ def layer(files: Path, entry: Mapping[str, Any]) -> Layer:
     """From the manifest."""
     gone = entry.get("gone")
     return Layer(files / entry["file"], entry["rows"], files / gone if gone else None, entry.get("gone_rows", 0))
+
+
+def names(layers: Iterable[Layer]) -> list[str]:
+    """Of their files."""
+    return [path.name for one in layers for path in (one.file, one.gone) if path]
 
 
 def scan(layers: Sequence[Layer], columns: Sequence[str]) -> str:

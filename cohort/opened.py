@@ -20,6 +20,7 @@ from cohort.question import Question
 from cohort.render import SHOWN_ROWS, as_html, as_text
 from cohort.sandbox import Limits, ask, run_sql
 from cohort.schema import TableSchema, catalogue
+from cohort.store.place import place
 from cohort.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -128,9 +129,10 @@ class Cohort:
         return f"<Cohort generation {self.generation}: {len(self.tables)} tables>"
 
 
-def opened(path: Path, generation: str) -> Cohort:
+def opened(path: str | Path, generation: str) -> Cohort:
     """See `cohort.open`."""
-    lake = Lake(path) if path.is_dir() else None
+    where = place(path)
+    lake = Lake(where) if where else None
     found = (lake.generation(generation) if generation else lake.current()) if lake else None
     if found is None:
         raise ConfigError(f"no data in {path}: has `bridge run` or `cohort load` been used there?")

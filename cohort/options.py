@@ -16,12 +16,13 @@ from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
 from cohort.selection import EXPORT_LIMITS, Selection
+from cohort.store.place import in_bucket, in_folder, is_bucket, place
 
-DEFAULT_LAKE = Path("bridge-data/lake")
+DEFAULT_LAKE = "bridge-data/lake"
 EXIT_PARTIAL, EXIT_USAGE = 1, 2
 DOCUMENTS = (".yaml", ".yml", ".json")
 
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
+LakeOption = Annotated[str, typer.Option("--lake", help="The lake's folder, or s3://BUCKET/PREFIX")]
 QuestionArgument = Annotated[
     str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it, or a .yaml or .json document")
 ]
@@ -34,8 +35,8 @@ GenerationOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 
 
-def generation_of(lake: Path, wanted: str = "") -> Generation:
-    """A generation of the lake in a folder by its id or name, the newest if none is named.
+def generation_of(lake: str, wanted: str = "") -> Generation:
+    """A generation of the lake at a place by its id or name, the newest if none is named.
 
     Raises  ConfigError when there is none, InvalidQuery when it is not kept
     """
@@ -46,14 +47,20 @@ def generation_of(lake: Path, wanted: str = "") -> Generation:
     return found
 
 
-def opened_lake(lake: Path) -> Lake:
-    """The lake in a folder. Raises ConfigError when there is no such folder."""
-    if not lake.is_dir():
+def opened_lake(lake: str) -> Lake:
+    """The lake in a folder or bucket. Raises ConfigError when there is no such folder."""
+    found = place(lake)
+    if found is None:
         raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return Lake(lake)
+    return Lake(found)
 
 
-def selection(lake: Path, question: str, parameters: Sequence[str], day: str) -> Selection:
+def lake_to_fill(lake: str) -> Lake:
+    """The lake in a folder, which is made where there is none, or in a bucket. Raises ConfigError."""
+    return Lake(in_bucket(lake) if is_bucket(lake) else in_folder(Path(lake)))
+
+
+def selection(lake: str, question: str, parameters: Sequence[str], day: str) -> Selection:
     """What a ready question selects in a lake. Raises ConfigError, InvalidQuery."""
     given = dict(map(pair, parameters))
     made = Selection(generation_of(lake), question_of(question), given, on(day), EXPORT_LIMITS)

@@ -78,6 +78,9 @@ def select(generation: Generation, sql: str, bound: list[Any], limits: Limits | 
 
 
 def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, limits: Limits) -> Answer:
+    # A table that the text does not name cannot be asked: its files are neither fetched nor opened.
+    tables = {name: table for name, table in generation.tables.items() if name in sql.lower()}
+    generation.fetch(tables)
     request = {
         "sql": sql,
         "bound": bound,
@@ -87,10 +90,11 @@ def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, lim
         "memory_mb": limits.memory_mb,
         "cpu_s": limits.cpu_s,
         "answer_bytes": limits.answer_bytes,
-        "files": next((str(one.file.parent) for t in generation.tables.values() for one in t.layers), ""),
+        "files": next((str(one.file.parent) for t in tables.values() for one in t.layers), ""),
+        "known": list(generation.tables),
         "tables": {
             name: {"layers": [one.entry() for one in t.layers], "columns": [[c.name, c.type] for c in t.columns]}
-            for name, t in generation.tables.items()
+            for name, t in tables.items()
         },
     }
     started = time.monotonic()
@@ -101,6 +105,7 @@ def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, lim
             capture_output=True,
             timeout=limits.deadline_s,
             check=False,
+            env={},  # credentials may stand in ours
         )
     except subprocess.TimeoutExpired:
         raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +10,9 @@ from typing import Any
 import duckdb
 import orjson
 
-from cohort.layers import GONE_COLUMN, Layer, layer, quoted, scan, scan_numbered
+from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
+from cohort.store.files import Files, named
+from cohort.store.local import sync
 from cohort.stored import clustered_by, columns_of
 
 ROW_GROUP = 8192
@@ -24,14 +23,18 @@ LINE_BYTES = 4_194_304
 
 
 class Tables:
-    """Layers of every table, and the DuckDB that changes them. Files are on disk when a method returns."""
+    """Layers of every table, and the DuckDB that changes them. Files are on disk when a method returns.
 
-    def __init__(self, files: Path, stamp: str, before: Mapping[str, Any]) -> None:
-        self._files, self._stamp, self._written = files, stamp, 0
-        self.layers = {name: [layer(files, e) for e in table["layers"]] for name, table in before.items()}
+    `stamp` is part of the name of every file that is made: no two publishes have the same. `scratch` is a folder on the
+    file system of the files.
+    """
+
+    def __init__(self, files: Files, scratch: Path, stamp: str, before: Mapping[str, Any]) -> None:
+        self._files, self._scratch, self._stamp = files, scratch, stamp
+        self.layers = {name: [layer(files.folder, e) for e in table["layers"]] for name, table in before.items()}
         self.held_columns = {name: list(table["columns"]) for name, table in before.items()}
-        self._scratch = Path(tempfile.mkdtemp(prefix="fold-", dir=files.parent))
-        self.db = connect(self._scratch, threads=2)
+        self.made: set[str] = set()
+        self.db = connect(scratch, threads=2)
 
     def __enter__(self) -> Tables:
         return self
@@ -40,7 +43,6 @@ class Tables:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.db.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def manifest(self) -> dict[str, Any]:
         """What a generation's manifest says of every table."""
@@ -52,6 +54,7 @@ class Tables:
     def scan(self, table: str, columns: Sequence[str] = ()) -> str:
         """A SELECT, in brackets, of the rows that count: all columns, or these."""
         layers = self.layers.get(table, [])
+        self._files.present(names(layers))
         wanted = columns or list(columns_of(table))
         return f"({scan(layers, wanted) if layers else empty(columns_of(table), wanted)})"
 
@@ -93,6 +96,7 @@ class Tables:
             self.layers[table].append(Layer(self._write(table, "added"), added))
 
     def _without(self, table: str, one: Layer) -> Layer:
+        self._files.present(names([one]))
         numbered = scan_numbered(one, ["_hash", "_key"])
         found = self.make(
             "gone_now",
@@ -105,9 +109,10 @@ class Tables:
         return Layer(one.file, one.rows, self._write(f"gone_{table}", "gone_now", GONE_COLUMN), one.gone_rows + found)
 
     def _write(self, name: str, table: str, order: str = "") -> Path:
-        self._written += 1
-        path = self._files / f"{name}-{self._stamp}-{self._written}.parquet"
+        path = self._scratch / f"{name}.parquet"
         write(self.db, f"SELECT * FROM {table} ORDER BY {order or clustered_by(name)}", path)
+        path = named(path, self._files.folder / f"{name}-{self._stamp}")
+        self.made.add(path.name)
         return path
 
 
@@ -127,15 +132,9 @@ def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
 
 
 def write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    """The query's rows as a Parquet file, whole and on disk when this returns."""
-    part = path.with_name(path.name + ".part")
-    db.execute(f"COPY ({query}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})")
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(path)
+    """The query's rows as a Parquet file, on disk when this returns."""
+    db.execute(f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})")
+    sync(path)
 
 
 def empty(columns: Mapping[str, str], wanted: Sequence[str]) -> str:

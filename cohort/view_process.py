@@ -53,6 +53,7 @@ def run_apart(view: Mapping[str, Any], resources: Sequence[Any], limits: Limits)
                 capture_output=True,
                 timeout=limits.deadline_s,
                 check=False,
+                env={},  # credentials may stand in ours
             )
         except subprocess.TimeoutExpired:
             raise InvalidQuery(f"the view took longer than {limits.deadline_s:g} s and was ended") from None

@@ -43,7 +43,7 @@ def _answer(request: Any) -> dict[str, Any]:
     try:
         connection = connect(Generation("", "", tables), memory_limit_mb=request["memory_mb"])
         if request["gated"]:
-            _gate(connection, request["sql"], frozenset(tables))
+            _gate(connection, request["sql"], frozenset(request["known"]))
         cursor = connection.execute(request["sql"], request["bound"])
         columns = [[d[0], str(d[1])] for d in cursor.description]
         rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "matplotlib", "pandas", "polars", "pyarrow",
+    "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
     "bridge.errors": set(),
     "bridge.model": set(),
-    "bridge.config": {"bridge.errors", "bridge.connections", "pydantic"},
+    "bridge.config": {"bridge.errors", "bridge.connections", "bridge.web.answers", "pydantic"},
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
@@ -125,7 +125,11 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
-    "cohort.bulk_job": {"bridge.errors", "cohort.generation", "orjson"},
+    "cohort.bulk_job": {"bridge.errors", "cohort.store", "orjson"},
+    "cohort.store": {"bridge.errors", "cohort.store"},
+    "cohort.store.place": {"bridge.config", "bridge.errors", "cohort.store"},
+    "cohort.store.s3": {"bridge.errors", "bridge.web", "cohort.store", "boto3", "botocore"},
+    "cohort.generation": {"bridge.errors", "cohort.layers", "cohort.schema", "cohort.store", "orjson"},
     "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "orjson"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
 }  # fmt: skip

@@ -1,55 +1,35 @@
-"""The cohort's lake as a sink: appends what changed to the lake's delta, durably, one file for each batch.
+"""The cohort's lake as a sink: appends what changed to the lake's delta, durably, in one file for each batch.
 
-The file format is the contract with `cohort.lake` (docs/lake.md): NDJSON lines of kind `resource` and `rows`.
+The lines are the contract with `cohort.lake` (docs/lake.md): kinds `resource` and `rows`.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from uuid import uuid4
-
-import orjson
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from bridge.errors import ProjectError, SinkUnavailable
 from bridge.model import StudyState
 
 
 class LakeSink:
-    """Writes studies' resources and `dicom_*` rows. `written` is told after each file (it may publish)."""
+    """Writes studies' resources and `dicom_*` rows. `append` makes one file of the delta durable; `written` is told
+    after each (it may publish)."""
 
     name = "lake"
     batch_size = 200
     wants_rows = True
 
-    def __init__(self, root: Path, written: Callable[[], None]) -> None:
-        self._delta, self._written = root / "delta", written
+    def __init__(self, append: Callable[[Iterable[Mapping[str, object]]], object], written: Callable[[], None]) -> None:
+        self._append, self._written = append, written
 
     def deliver(self, states: Sequence[StudyState]) -> list[ProjectError | None]:
-        """All of them in one file, on disk when this returns. Raises SinkUnavailable when the disk refuses."""
+        """All of them in one file, durable when this returns. Raises SinkUnavailable when disk or store refuse."""
         try:
-            self._append(b"".join(orjson.dumps(line) + b"\n" for state in states for line in _lines(state)))
+            self._append(line for state in states for line in _lines(state))
         except OSError as error:
             raise SinkUnavailable(f"sink lake: its delta cannot be written: {error.strerror}") from None
         self._written()
         return [None] * len(states)
-
-    def _append(self, content: bytes) -> None:
-        self._delta.mkdir(parents=True, exist_ok=True)
-        path = self._delta / f"{time.time_ns():020}-{uuid4().hex}.ndjson"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        folder = os.open(self._delta, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _lines(state: StudyState) -> Iterator[dict[str, object]]:

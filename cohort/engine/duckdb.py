@@ -31,6 +31,7 @@ def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, t
     )
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
+    generation.fetch(generation.tables)
     layers = [one for table in generation.tables.values() for one in table.layers]
     names = [str(path) for one in layers for path in (one.file, one.gone) if path]
     connection.execute("SET allowed_paths = ?", [names])

@@ -65,6 +65,7 @@ def _run(generation: Generation, relation: Relation, limits: Limits) -> Answer:
 
 def show_tables(spark: Any, generation: Generation) -> None:
     """Makes the generation's tables views of the session."""
+    generation.fetch(generation.tables)
     for table in generation.tables.values():
         columns = [(c.name, c.type) for c in table.columns]
         live = [_live(spark, one).select(*(f"`{name}`" for name, _ in columns)) for one in table.layers]

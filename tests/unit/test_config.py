@@ -61,6 +61,11 @@ TOKENS = {"token_url": "http://login.example/token"}
         ({"sinks": [{"kind": "fhir_server", "name": "lake", "url": "http://h"}]}, "lake"),
         ({"sinks": [EHR | {"oauth": OAUTH, "smart": SMART}]}, "give one way to sign in, not oauth and smart"),
         ({"sinks": [EHR | {"bearer_token": "t", "username": "u"}]}, "not username and password and bearer_token"),
+        ({"lake": {"url": "/data/lake"}}, "lake.url: found '/data/lake'; allowed: s3://BUCKET/PREFIX, or empty"),
+        ({"lake": {"url": "s3://b/l", "endpoint": "http://s3.example"}}, "lake: endpoint: patients' data would travel"),
+        ({"lake": {"url": "s3://b/l", "access_key_id": "a"}}, "secret_access_key belong together"),
+        ({"lake": {"endpoint": "https://s3.example"}}, "need url = s3://BUCKET/PREFIX"),
+        ({"lake": {"cach_gb": 1}}, "lake.cach_gb: unknown setting. Did you mean cache_gb?"),
         ({"sinks": [EHR | {"password": "p"}]}, "sinks[0]: password needs username"),
         ({"sinks": [EHR | {"smart": SMART | {"keyid": "x"}}]}, "smart.keyid: unknown setting. Did you mean key_id?"),
         ({"sinks": [EHR | {"smart": SMART | {"algorithm": "HS256"}}]}, "sinks[0].smart.algorithm: found 'HS256'"),
@@ -103,10 +108,12 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     path.write_text(text)
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
     sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
+    tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers", "fetch", "lake")
     for section in (
         *sections,
         config.AeTitleIdentity,
         config.Translation,
+        config.LakeSettings,
         config.OrthancSource,
         config.DicomServerSource,
         config.DicomWebSource,
@@ -119,7 +126,17 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         connections.ClientTls,
     ):
         for name in section.model_fields:
-            if name not in ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers", "fetch"):
+            if name not in (
+                "sources",
+                "sinks",
+                "clinical",
+                "api",
+                "identity",
+                "translation",
+                "issuers",
+                "fetch",
+                "lake",
+            ):
                 assert f"{name} = " in text, name
 
 

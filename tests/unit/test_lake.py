@@ -178,8 +178,7 @@ def test_values_become_the_types_the_columns_say(lake: Lake) -> None:
 
 
 def test_a_broken_line_or_resource_is_parked_and_the_rest_is_folded(lake: Lake) -> None:
-    path = lake.append([line("Patient", "p")])
-    with path.open("ab") as file:
+    with (lake.root / lake.append([line("Patient", "p")])).open("ab") as file:
         file.write(b'{"kind": "resource", "or\n{"kind": "nonsense", "revision": 1}\n')
     two_uids = [{"system": "urn:dicom:uid", "value": f"urn:oid:{n}"} for n in (1, 2)]
     lake.append(

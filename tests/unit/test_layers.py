@@ -351,7 +351,7 @@ def test_killed_anywhere_the_next_publish_gives_what_no_kill_gives(tmp_path: Pat
     lake = Lake(tmp_path / "lake")
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
     assert not lake.pending()
-    assert not list((tmp_path / "lake" / "compacting").glob("*"))
+    assert not (tmp_path / "lake" / "loads").exists() or not list((tmp_path / "lake" / "loads").iterdir())
 
 
 def test_a_lake_of_another_version_is_told_and_left_alone(tmp_path: Path) -> None:
@@ -368,15 +368,17 @@ def test_a_lake_of_another_version_is_told_and_left_alone(tmp_path: Path) -> Non
     assert lake.pending() == 1
 
 
-def test_a_load_that_died_is_removed_after_a_day(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+def test_what_died_before_it_was_whole_is_removed_after_a_day(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Patient", "0")])
     for name, age_s in (("old", 2 * 86_400), ("young", 60)):
-        folder = tmp_path / "delta" / f"{name}.part"
-        folder.mkdir()
-        os.utime(folder, (NOW.timestamp() - age_s,) * 2)
-    lake.append([line("Patient", "0")])
-    lake.publish(NOW)
-    assert [path.name for path in (tmp_path / "delta").iterdir()] == ["young.part"]
+        for path in (tmp_path / "loads" / name / "1.ndjson", tmp_path / "delta" / f"{name}.ndjson-1.part"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (NOW.timestamp() - age_s,) * 2)
+    lake.compact(NOW)
+    assert [path.name for path in (tmp_path / "delta").iterdir()] == ["young.ndjson-1.part"]
+    assert [path.name for path in (tmp_path / "loads").iterdir()] == ["young"]
+    assert lake.publish(NOW) is None
 
 
 def test_a_large_load_is_taken_in_bit_by_bit_and_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +389,7 @@ def test_a_large_load_is_taken_in_bit_by_bit_and_seen_as_one(tmp_path: Path, mon
     file.write_bytes(gzip.compress(b"\n".join(lines)))
     lake, told = Lake(tmp_path / "lake"), list[tuple[int, int]]()
     report = clinical.load([file], lake, NOW, lambda done, of: told.append((done, of)))
-    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "delta").rglob("*.ndjson")]
+    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "loads").rglob("*.ndjson")]
     assert len(sizes) > 10
     assert max(sizes) < 10_000
     assert told[-1][0] <= told[-1][1] == file.stat().st_size
