@@ -11,16 +11,19 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from bridge.errors import SinkUnavailable
 from cohort.store import Store
+from cohort.store.local import sync
 
 IN_USE_S = 900.0
 """A cached file asked for since then is not removed: somebody may be reading it."""
 
+SENT_AT_ONCE = 8
 _DIGEST = 32
 
 
@@ -40,16 +43,15 @@ class Files(Protocol):
 class LocalFiles:
     """The folder is the lake's own."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store, self.folder = store, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def present(self, names: Iterable[str]) -> None:
         """They are."""
 
     def keep(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._store.send(self.folder / name, f"files/{name}")
+        sync(self.folder)
 
 
 class CachedFiles:
@@ -71,8 +73,8 @@ class CachedFiles:
         self._make_room()
 
     def keep(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._store.send(self.folder / name, f"files/{name}")
+        with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
+            list(pool.map(lambda name: self._store.send(self.folder / name, f"files/{name}"), names))
         self._make_room()
 
     def _used(self, name: str) -> bool:

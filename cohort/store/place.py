@@ -60,7 +60,7 @@ def in_folder(root: Path) -> Place:
     """A lake in a folder."""
     store = LocalStore(root)
     root.mkdir(parents=True, exist_ok=True)
-    return Place(str(root), store, LocalFiles(store, root / "files"), root)
+    return Place(str(root), store, LocalFiles(root / "files"), root)
 
 
 def in_bucket(url: str, access: Access | None = None) -> Place:

@@ -169,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.putheader("Content-Length", str(len(content)))
             upstream.endheaders(content)
             answer = upstream.getresponse()
-            headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _OF_ONE_CONNECTION]
+            left_out = _OF_ONE_CONNECTION - ({"content-length"} if self.command == "HEAD" else set())
+            headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in left_out]
             return answer.status, headers, answer.read()
         finally:
             upstream.close()
@@ -180,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Date", self.date_time_string())
         for name, value in headers:
             self.send_header(name, value)
-        if status not in (204, 304):
+        if status not in (204, 304) and self.command != "HEAD":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body if whole else body[: len(body) // 2])
