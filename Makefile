@@ -35,7 +35,7 @@ demo: $(STAMP) ## Make a small synthetic hospital in ./demo, run the bridge on i
 test: $(DEV) ## Every test that needs no external server
 	$(BIN)/python -m pytest -n 2 -m "not service"
 
-services: $(DEV) $(SPARK) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium, Spark); installs them where it can
+services: $(DEV) $(SPARK) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium, Spark, an S3 store); installs them where it can
 	tests/services/install.sh
 	$(BIN)/python -m pytest -m service
 

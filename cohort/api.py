@@ -166,7 +166,8 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
 
     @routes.get("/api/tables")
     def tables() -> list[dict[str, Any]]:
-        current = lake.current()
+        with _as_http():
+            current = lake.current()
         return [
             {
                 "name": t.name,
@@ -179,10 +180,11 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
 
     @routes.get("/api/generation")
     def generation() -> dict[str, Any]:
-        current = lake.current()
+        with _as_http():
+            current, pending = lake.current(), lake.pending()
         if current is None:
-            return {"generation": None, "pending": lake.pending()}
-        return {"generation": current.id, "created": current.created, "pending": lake.pending()}
+            return {"generation": None, "pending": pending}
+        return {"generation": current.id, "created": current.created, "pending": pending}
 
     @routes.get("/api/charts/{name}")
     def chart(name: str) -> Response:

@@ -14,13 +14,28 @@ give_up() {
     exit 0
 }
 
+# Versity's S3 gateway: one program, built by Go in about a minute.
+versitygw=v1.8.0
+s3_store() {
+    [ -x /usr/local/bin/versitygw ] && return
+    if ! command -v go >/dev/null 2>&1; then
+        echo "install.sh: versitygw needs Go 1.25 or newer, which is not here" >&2
+        return
+    fi
+    built=$(mktemp -d)
+    GOBIN="$built" GOTOOLCHAIN=local go install "github.com/versity/versitygw/cmd/versitygw@$versitygw" >"$built/log" 2>&1 &&
+        $as_root install -m 755 "$built/versitygw" /usr/local/bin/versitygw ||
+        { echo "install.sh: versitygw cannot be built here:" >&2; tail -n 3 "$built/log" >&2; }
+    rm -rf "$built"
+}
+
 command -v apt-get >/dev/null 2>&1 || give_up "no apt-get here"
 
 missing=""
 for package in $packages; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done
-if [ -z "$missing" ]; then
+if [ -z "$missing" ] && [ -x /usr/local/bin/versitygw ]; then
     echo "install.sh: all peers are installed"
     exit 0
 fi
@@ -44,6 +59,8 @@ apt() {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
+s3_store
+[ -n "$missing" ] || exit 0
 apt update || give_up "apt-get update failed"
 for package in $missing; do
     apt install --yes --no-install-recommends "$package" || echo "install.sh: $package cannot be installed here" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from cohort.store.place import Access, in_bucket
 from cohort.store.s3 import S3Store
 from tests.builders import STUDY, write_file
 from tests.contract.lake_store import (
+    ROOT,
     KilledContract,
     LakeContract,
     Opened,
@@ -37,7 +39,8 @@ from tests.contract.lake_store import (
 from tests.s3_places import KEY, REGION, SECRET, S3Peer
 from tests.services.bridge_process import BridgeProcess
 from tests.services.fault_proxy import Rates, running_fault_proxy
-from tests.services.peers import free_port
+from tests.services.peers import free_port, missing, program
+from tests.services.s3a_reading import s3a_jars
 from tests.services.versitygw import running_versitygw
 from tests.unit.test_lake import line
 
@@ -170,6 +173,21 @@ def test_others_read_the_files_that_a_manifest_names(store: S3Peer, url: str, tm
             frame = frame.drop(gone["row_number"])
         found |= set(zip(frame["patient_id"], frame["gender"], strict=True))
     assert found == {("p", "female"), ("q", "male")}
+
+
+@pytest.mark.timeout(500)
+def test_spark_reads_the_same_by_s3a(store: S3Peer, url: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("pyspark") is None:
+        missing("pyspark (requirements-spark.lock)")
+    program("java")
+    s3a_jars()
+    lake = Lake(store.place(url, tmp_path))
+    fill(lake, line("Patient", "p", gender="female"), line("Patient", "q"))
+    fill(lake, line("Patient", "q", 2, gender="male"))
+    command = [sys.executable, "-m", "tests.services.s3a_reading", url, "patient", "patient_id,gender"]
+    done = subprocess.run(command, env=os.environ | store.environment(), capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert orjson.loads(done.stdout.splitlines()[-1]) == [["p", "female"], ["q", "male"]]
 
 
 @pytest.mark.timeout(200)

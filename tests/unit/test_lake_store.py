@@ -18,8 +18,10 @@ from cohort.cli import app
 from cohort.lake import Lake
 from cohort.store.files import IN_USE_S
 from cohort.store.place import Access, in_bucket, in_folder, place
+from cohort.store.s3 import S3Store
 from tests.contract.lake_store import NOW, LakeContract, Opened, StoreContract, fill, rows
 from tests.s3_places import KEY, REGION, SECRET, S3Peer, running_moto
+from tests.unit.test_cohort_api import client
 from tests.unit.test_lake import line
 
 
@@ -158,6 +160,25 @@ def test_a_store_that_cannot_be_used_is_told_without_what_it_says(moto: S3Peer, 
     silent = Lake(in_bucket("s3://bucket/lake", Access("http://127.0.0.1:9", REGION, KEY, SECRET, tmp_path / "b")))
     with pytest.raises(SinkUnavailable, match=r"cannot be reached for GetObject \(EndpointConnectionError\)"):
         silent.current()
+
+
+def test_the_api_answers_503_while_the_store_is_away(
+    moto: S3Peer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(moto.place(url, tmp_path))
+    fill(lake, line("Patient", "p"))
+    web = client(lake)
+    asked = [("GET", "/cohort/api/generation", None), ("GET", "/cohort/api/tables", None)]
+    asked.append(("POST", "/cohort/api/sql", {"sql": "SELECT * FROM patient"}))
+    assert [web.request(how, where, json=body).status_code for how, where, body in asked] == [200] * 3
+    told = SinkUnavailable("lake: the store answered GetObject with SlowDown (HTTP 503)")
+
+    def away(*_: Any) -> None:
+        raise told
+
+    monkeypatch.setattr(S3Store, "read", away)
+    answers = [web.request(how, where, json=body) for how, where, body in asked]
+    assert [(a.status_code, a.json()["detail"]) for a in answers] == [(503, str(told))] * 3
 
 
 def test_a_missing_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
