@@ -20,7 +20,9 @@ from cohort.store.local import LocalStore
 
 CACHE_BYTES = 20_000_000_000
 
-_S3 = re.compile(r"^s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(/[A-Za-z0-9!_.*'()=-]+)*)/?$")
+_S3 = re.compile(
+    r"^s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(/(?!\.{1,2}(/|$))[A-Za-z0-9!_.*'()=-]+)*)/?$"
+)
 _ABANDONED_S = 86_400.0
 
 

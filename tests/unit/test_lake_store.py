@@ -134,7 +134,9 @@ def test_an_upload_that_was_never_finished_goes_after_a_day(moto: S3Peer, url: s
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
 
 
-@pytest.mark.parametrize("address", ["s3://", "s3://Bad_Bucket/x", "s3:/bucket/x", "s3://bucket/../x?y", "s3://b/a b"])
+@pytest.mark.parametrize(
+    "address", ["s3://", "s3://Bad_Bucket/x", "s3:/bucket/x", "s3://bucket/../x", "s3://bucket/x?y", "s3://b/a b"]
+)
 def test_what_is_no_address_of_a_bucket_is_told(address: str) -> None:
     with pytest.raises(ConfigError, match="s3://BUCKET/PREFIX"):
         place(address)
