@@ -43,6 +43,7 @@ from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from bridge.translate.validate import validate
 from cohort.api import router as cohort_router
+from cohort.desk import desk_of
 from cohort.lake import Lake
 
 log = logging.getLogger("bridge")
@@ -68,6 +69,7 @@ class Bridge:
         self.state = State(settings.database_url)
         self.lake = Lake(settings.lake_dir, at)
         self.lake.check()
+        self.desk = desk_of(settings.cohort, settings.lake_dir)
         self._publish = threading.Event()
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
@@ -92,9 +94,8 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        return create_app(
-            self.settings, self.state, time.time, [cohort_router(self.lake), _associations_router(self.settings)]
-        )
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings)]
+        return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bridge import config
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import question_file
+from cohort.desk import Caller, Desk, desk_of
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
-from cohort.selection import EXPORT_LIMITS, Selection
+from cohort.question_document import parameter_values
+from cohort.sandbox import Limits
+from cohort.selection import Selection
 
-DEFAULT_LAKE = Path("bridge-data/lake")
 EXIT_PARTIAL, EXIT_USAGE = 1, 2
 DOCUMENTS = (".yaml", ".yml", ".json")
 
-LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder")]
+LakeOption = Annotated[
+    Path | None,
+    typer.Option("--lake", help="The lake's folder; bridge-data/lake or the configuration's", show_default=False),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="The bridge's TOML file: its lake and what [cohort] allows", show_default=False
+    ),
+]
 QuestionArgument = Annotated[
     str, typer.Argument(metavar="QUESTION", help="As `cohort questions` lists it, or a .yaml or .json document")
 ]
@@ -34,31 +47,47 @@ GenerationOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json")]
 
 
-def generation_of(lake: Path, wanted: str = "") -> Generation:
+def folder_of(lake: Path | None, config_file: Path | None) -> Path:
+    """The lake's folder: as named, else the configuration's. Raises ConfigError for a file that is wrong."""
+    return lake or _settings(config_file).lake_dir
+
+
+def desk(lake: Path | None, config_file: Path | None, limits: Limits | None = None) -> Desk:
+    """Where the lake can be asked, as the configuration allows it. Raises ConfigError."""
+    settings = _settings(config_file)
+    return desk_of(settings.cohort, lake or settings.lake_dir, limits)
+
+
+def generation_of(lake: Path | None, config_file: Path | None, wanted: str = "") -> Generation:
     """A generation of the lake in a folder by its id or name, the newest if none is named.
 
     Raises  ConfigError when there is none, InvalidQuery when it is not kept
     """
-    opened = opened_lake(lake)
+    opened = opened_lake(lake, config_file)
     found = opened.generation(wanted) if wanted else opened.current()
     if found is None:
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
+        raise ConfigError(f"--lake: no data in {opened.root}: has `bridge run` or `cohort load` been used there?")
     return found
 
 
-def opened_lake(lake: Path) -> Lake:
+def opened_lake(lake: Path | None, config_file: Path | None) -> Lake:
     """The lake in a folder. Raises ConfigError when there is no such folder."""
-    if not lake.is_dir():
-        raise ConfigError(f"--lake: no data in {lake}: has `bridge run` or `cohort load` been used there?")
-    return Lake(lake)
+    folder = folder_of(lake, config_file)
+    if not folder.is_dir():
+        raise ConfigError(f"--lake: no data in {folder}: has `bridge run` or `cohort load` been used there?")
+    return Lake(folder)
 
 
-def selection(lake: Path, question: str, parameters: Sequence[str], day: str) -> Selection:
-    """What a ready question selects in a lake. Raises ConfigError, InvalidQuery."""
-    given = dict(map(pair, parameters))
-    made = Selection(generation_of(lake), question_of(question), given, on(day), EXPORT_LIMITS)
-    _ = made.values
-    return made
+@contextmanager
+def exported(
+    name: str, question: str, parameters: Sequence[str], day: str, lake: Path | None, config_file: Path | None
+) -> Iterator[Selection]:
+    """What a question selects, for the export `name`. Raises ConfigError, InvalidQuery, NotAllowed."""
+    asked, given, today = question_of(question), dict(map(pair, parameters)), on(day)
+    parameter_values(asked.parameters, given)
+    generation = generation_of(lake, config_file)
+    with desk(lake, config_file).export(name, generation, asked, given, today, Caller.here("cli")) as selection:
+        yield selection
 
 
 def question_of(name: str) -> Question:
@@ -80,3 +109,7 @@ def pair(text: str) -> tuple[str, str]:
     if not sign:
         raise InvalidQuery(f"--param: found {text!r}; allowed: NAME=VALUE")
     return name, value
+
+
+def _settings(config_file: Path | None) -> config.Settings:
+    return config.load(config_file) if config_file else config.embedded()

@@ -158,7 +158,7 @@ def _conversion(column: ViewColumn, kind: str) -> Callable[[Any], Any] | None:
         return known[kind]
     if column.type == "base64Binary":
         return _decoded
-    if column.name == "study_instance_uid":
+    if column.name in ("study_instance_uid", "series_instance_uid"):
         return lambda value: str(value).removeprefix(_URN_OID)
     return _text if kind == "VARCHAR" else None
 

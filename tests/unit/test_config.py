@@ -102,7 +102,8 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     path = tmp_path / "bridge.toml"
     path.write_text(text)
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
-    sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
+    sections = (config.Settings, config.Api, config.Identity, config.Cohort, config.FolderSource, config.ReceiverSource)
+    tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "cohort", "issuers", "fetch")
     for section in (
         *sections,
         config.AeTitleIdentity,
@@ -119,7 +120,7 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         connections.ClientTls,
     ):
         for name in section.model_fields:
-            if name not in ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers", "fetch"):
+            if name not in tables:
                 assert f"{name} = " in text, name
 
 
