@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.errors import ConfigError, InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
+from cohort.asked import Asked, Compared, Document, Sql
 from cohort.catalogue import question, questions, read_question
 from cohort.desk import Caller, Chart, Desk
 from cohort.disclosure import meaning
 from cohort.generation import Generation
+from cohort.job_api import job_router
 from cohort.lake import Lake
 from cohort.out_api import add_routes
 from cohort.question import Question
-from cohort.render import MEDIA_TYPES, rendered
+from cohort.responses import as_http, download
 from cohort.schema import TableSchema, catalogue
 from cohort.view_api import view_router
 
@@ -29,50 +28,6 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _STATIC = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
-
-
-class Asked(BaseModel):
-    """A ready question asked: values of its parameters, the day ages and periods count from (today if none)."""
-
-    model_config = ConfigDict(extra="forbid")
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
-    on: date | None = Field(default=None, alias="date")
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
-
-
-class Document(Asked):
-    """A question document asked, as docs/questions.md describes it."""
-
-    document: dict[str, Any]
-
-
-class Cohort(BaseModel):
-    """A ready question with values of its parameters."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str = Field(max_length=100)
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
-
-
-class Compared(BaseModel):
-    """Two cohorts to be put beside each other."""
-
-    model_config = ConfigDict(extra="forbid")
-    first: Cohort
-    second: Cohort
-    on: date | None = Field(default=None, alias="date")
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
-
-
-class Sql(BaseModel):
-    """A SELECT over the tables of `GET api/tables`."""
-
-    model_config = ConfigDict(extra="forbid")
-    sql: str = Field(min_length=1, max_length=100_000)
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
 
 
 _CHARTS = (
@@ -119,7 +74,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     @routes.post("/api/questions/{name}")
     def ask_question(name: str, asked: Asked, request: Request) -> Response:
-        with _as_http():
+        with as_http():
             wanted = question(name)
         on = asked.on or datetime.now(UTC).date()
         return service.answered(
@@ -131,7 +86,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     @routes.post("/api/questions/{name}/attrition")
     def ask_attrition(name: str, asked: Asked, request: Request) -> Response:
-        with _as_http():
+        with as_http():
             wanted = question(name)
         on = asked.on or datetime.now(UTC).date()
         return service.answered(
@@ -143,7 +98,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     @routes.post("/api/ask")
     def ask_document(asked: Document, request: Request) -> Response:
-        with _as_http():
+        with as_http():
             wanted = read_question(asked.document, asked.parameters)
         on = asked.on or datetime.now(UTC).date()
         return service.answered(
@@ -155,7 +110,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     @routes.post("/api/compare")
     def ask_comparison(asked: Compared, request: Request) -> Response:
-        with _as_http():
+        with as_http():
             first, second = (
                 read_question(question(c.question).document, c.parameters) for c in (asked.first, asked.second)
             )
@@ -212,6 +167,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     add_routes(routes, service.run, desk, _caller)
     routes.include_router(view_router(lake, desk, _caller))
+    routes.include_router(job_router(service.generation, desk, _caller))
     return routes
 
 
@@ -221,40 +177,22 @@ class _Service:
 
     def answered(self, run: Callable[[Generation], Answer], kind: str, name: str, wanted: str = "") -> Response:
         """The answer in a format."""
-        return self.run(lambda generation: _rendered(run(generation), kind, name), wanted)
+        return self.run(lambda generation: download(run(generation), kind, name), wanted)
 
     def run(self, run: Callable[[Generation], Response], wanted: str = "") -> Response:
         """What `run` makes of a generation, the newest if none is named. 409 before there is data, 400 for a wrong
         query, 403 for one that is not allowed, 404 for an unknown question, 503 when all places are taken."""
-        with _as_http():
-            generation = self._lake.generation(wanted) if wanted else self._lake.current()
-        if generation is None:
-            raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
-        with _as_http():
+        generation = self.generation(wanted)
+        with as_http():
             return run(generation)
 
-
-def _rendered(answer: Answer, kind: str, name: str) -> Response:
-    headers = {"X-Lake-Generation": answer.generation}
-    if kind != "json":
-        headers["Content-Disposition"] = f'attachment; filename="{name}.{kind}"'
-    return Response(rendered(answer, kind), media_type=MEDIA_TYPES[kind], headers=headers)
-
-
-@contextmanager
-def _as_http() -> Iterator[None]:
-    try:
-        yield
-    except NotAllowed as error:
-        raise HTTPException(403, str(error)) from None
-    except InvalidQuery as error:
-        status = 404 if str(error).startswith("no question") else 400
-        raise HTTPException(status, str(error)) from None
-    except Unavailable as error:
-        headers = {"Retry-After": f"{error.retry_after_s:g}"} if error.retry_after_s else None
-        raise HTTPException(503, str(error), headers) from None
-    except ConfigError as error:
-        raise HTTPException(501, str(error)) from None
+    def generation(self, wanted: str = "") -> Generation:
+        """The generation of this id or name, the newest if none is named. Raises HTTPException as `run` says."""
+        with as_http():
+            found = self._lake.generation(wanted) if wanted else self._lake.current()
+        if found is None:
+            raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
+        return found
 
 
 def _caller(request: Request) -> Caller:

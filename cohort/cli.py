@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bridge.errors import InvalidQuery, ProjectError
-from cohort import lake_cli, view_cli
+from cohort import lake_cli, progress, view_cli
 from cohort.answer import Answer
 from cohort.api import router
 from cohort.catalogue import questions as ready_questions
@@ -27,6 +28,7 @@ from cohort.disclosure import meaning
 from cohort.fetch.command import fetch
 from cohort.lake import Lake
 from cohort.options import (
+    EXIT_PARTIAL,
     EXIT_USAGE,
     ConfigOption,
     DateOption,
@@ -50,6 +52,7 @@ from cohort.query_log import QueryLog
 from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits
 from cohort.schema import catalogue
+from cohort.shell import Shell, piped, typed
 
 app = typer.Typer(
     help="Questions across clinical and imaging data.",
@@ -93,7 +96,9 @@ def ask(
     given, asked, day = dict(map(pair, param)), question_of(name), on(date)
     found, at = generation_of(lake, config_file, generation), desk(lake, config_file, Limits(rows=limit))
     run = at.attrition if attrition else at.ask
-    answer = run(found, asked, given, day, Caller.here("cli"), engine=engine)
+    with progress.shown() as watch:
+        limits = replace(at.limits, watch=watch)
+        answer = run(found, asked, given, day, Caller.here("cli"), limits, engine=engine)
     if plot is not None:
         _draw(plot, lambda kind: attrition_plot(answer, kind))
     _show(answer, "json" if as_json else format, output)
@@ -148,8 +153,45 @@ def sql(
     _check_format(format, output, as_json)
     text = sys.stdin.read() if query == "-" else query
     found = generation_of(lake, config_file, generation)
-    answer = desk(lake, config_file, Limits(rows=limit)).sql(found, text, Caller.here("cli"))
+    with progress.shown() as watch:
+        answer = desk(lake, config_file, Limits(rows=limit, watch=watch)).sql(found, text, Caller.here("cli"))
     _show(answer, "json" if as_json else format, output)
+
+
+@app.command()
+def shell(
+    generation: GenerationOption = "",
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
+    limit: LimitOption = 10_000,
+    format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json, ndjson")] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask SQL and questions one after another: .help says how. Reads standard input where that is no terminal; exit
+    code 1 when something asked there failed.
+
+    Example: cohort shell --lake bridge-data/lake
+    """
+    kind = "json" if as_json else format
+    if kind not in FORMATS or kind in BINARY:
+        raise InvalidQuery(f"--format: found {kind!r}; allowed: {', '.join(f for f in FORMATS if f not in BINARY)}")
+    found, at, day = generation_of(lake, config_file, generation), desk(lake, config_file, Limits(rows=limit)), on("")
+    person = sys.stdin.isatty()
+
+    def ask_sql(text: str) -> Answer:
+        with progress.shown() as watch:
+            return at.sql(found, text, Caller.here("cli"), replace(at.limits, watch=watch))
+
+    def ask_question(name: str, given: Mapping[str, str]) -> Answer:
+        with progress.shown() as watch:
+            return at.ask(found, question_of(name), given, day, Caller.here("cli"), replace(at.limits, watch=watch))
+
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    if person:
+        console.print(f"Generation {found.id}. A statement ends with ; .help lists the commands, ^D ends.")
+    failed = Shell(ask_sql, ask_question, console, kind).run(typed() if person else piped())
+    if failed and not person:
+        raise typer.Exit(EXIT_PARTIAL)
 
 
 @app.command()

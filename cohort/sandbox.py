@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from cohort.generation import Generation
 from cohort.question import Question
 from cohort.question_answer import compile_question
 from cohort.relation import Relation
+from cohort.watch import Cancelled, Watch
 
 MAXIMUM_SQL = 100_000
 
@@ -36,7 +38,8 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from cohort.worker impo
 
 @dataclass(frozen=True)
 class Limits:
-    """What one query may use. Bytes of address space, seconds of CPU and of waiting, rows and bytes of answer."""
+    """What one query may use: bytes of address space, seconds of CPU and of waiting, rows and bytes of answer. `watch`
+    sees how far it is, and can end it."""
 
     rows: int = 10_000
     address_space: int = 4_294_967_296
@@ -44,6 +47,7 @@ class Limits:
     cpu_s: int = 60
     deadline_s: float = 30.0
     answer_bytes: int = 67_108_864
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -128,31 +132,63 @@ def run(generation: Generation, task: Task, limits: Limits | None = None) -> Ans
         },
     }
     started = time.monotonic()
-    code, out = _process(orjson.dumps(request), limits.deadline_s)
+    code, out = _process(request, limits)
     return _answer(code, out, generation.id, time.monotonic() - started)
 
 
-def _process(request: bytes, deadline_s: float) -> tuple[int, bytes]:
+def _process(request: Mapping[str, Any], limits: Limits) -> tuple[int, bytes]:
     """Exit code and output of a worker. It has a process group of its own and no environment; the group is killed."""
     package = str(Path(__file__).resolve().parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", _PROGRAM, package],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env={},
-        process_group=0,
-    ) as process:
+    reading, writing = os.pipe() if limits.watch else (None, None)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, package],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            process_group=0,
+            pass_fds=() if writing is None else (writing,),
+        )
+    finally:
+        if writing is not None:
+            os.close(writing)
+    with process, _watched(limits.watch, reading, process):
         try:
-            out, _ = process.communicate(request, timeout=deadline_s)
+            asked = orjson.dumps({**request, "progress": writing})
+            out, _ = process.communicate(asked, timeout=limits.deadline_s)
         except subprocess.TimeoutExpired:
             _kill(process)
-            raise InvalidQuery(f"the query took longer than {deadline_s:g} s and was ended") from None
+            raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
         except BaseException:
             _kill(process)
             raise
     return process.returncode, out
+
+
+@contextmanager
+def _watched(watch: Watch | None, reading: int | None, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Tells the watch what the worker writes: the percentage that is done, a line each time."""
+    if watch is None or reading is None:
+        yield
+        return
+
+    def follow() -> None:
+        with os.fdopen(reading) as lines, suppress(ValueError):
+            for line in lines:
+                watch.progress = min(max(float(line) / 100, 0.0), 1.0)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        with watch.over(lambda: _kill(process)):
+            yield
+    except Cancelled:
+        _kill(process)
+        raise
+    finally:
+        follower.join()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,9 @@ import os
 import resource
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
@@ -15,6 +18,7 @@ from typing import Any
 
 import orjson
 
+PROGRESS_S = 0.25
 PR_SET_PDEATHSIG = 1
 """prctl(2)."""
 
@@ -57,11 +61,14 @@ def _answer(request: Any) -> dict[str, Any]:
             Generation("", "", tables),
             memory_limit_mb=request["memory_mb"],
             views=request["views"],
+            progress=request["progress"] is not None,
             variables=request["variables"],
         )
-        cursor = connection.execute(_passed(connection, request, tables), request["bound"])
-        columns = [[d[0], str(d[1])] for d in cursor.description]
-        rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
+        sql = _passed(connection, request, tables)
+        with _telling(connection, request["progress"]):
+            cursor = connection.execute(sql, request["bound"])
+            columns = [[d[0], str(d[1])] for d in cursor.description]
+            rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
         return {"columns": columns, "rows": rows, "truncated": truncated}
     except InvalidQuery as error:
         return {"error": str(error), "refused": isinstance(error, NotAllowed)}
@@ -69,6 +76,30 @@ def _answer(request: Any) -> dict[str, Any]:
         return {"error": "sql: " + _said(error)}
     except MemoryError:
         return {"error": "the query used more memory than allowed and was ended"}
+
+
+@contextmanager
+def _telling(connection: Any, pipe: int | None) -> Iterator[None]:
+    """Writes the percentage that is done to the pipe, a line each time, while the query runs."""
+    if pipe is None:
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        with os.fdopen(pipe, "w", buffering=1) as lines, suppress(OSError):
+            while not done.wait(PROGRESS_S):
+                share = connection.query_progress()
+                if share >= 0:
+                    lines.write(f"{share:.1f}\n")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def _passed(connection: Any, request: Any, tables: dict[str, Any]) -> str:

@@ -23,14 +23,15 @@ def connect(
     *,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
     threads: int = 2,
+    progress: bool = False,
     views: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Any:
     """An in-memory connection with one view for each table. Read-only in effect: no other file, no network, no
     extension, no Python variable and no setting can be reached from it any more.
 
-    `views` (table → SELECT over the schema `stored`) stand in the place of tables; `variables` are what these and the
-    query need (name → hexadecimal digits of a BLOB).
+    With `progress`, the connection can tell how far its query is. `views` (table → SELECT over the schema `stored`)
+    stand in the place of tables; `variables` are what these and the query need (name → hexadecimal digits of a BLOB).
     """
     connection = duckdb.connect(
         ":memory:",
@@ -45,7 +46,8 @@ def connect(
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    connection.execute(f"SET enable_progress_bar = {str(progress).lower()}")
+    connection.execute("SET enable_progress_bar_print = false")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
     layers = [one for table in generation.tables.values() for one in table.layers]
     names = [str(path) for one in layers for path in (one.file, one.gone) if path]

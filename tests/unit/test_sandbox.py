@@ -235,7 +235,7 @@ def test_a_query_in_a_worker_finds_no_environment_and_no_file_to_write(generatio
 def subprocess_of_worker(program: str) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "_PROGRAM", program)
-        return sandbox._process(b"", 60)[1]
+        return sandbox._process({}, sandbox.Limits(deadline_s=60))[1]
 
 
 def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "_PROGRAM", program)
         with pytest.raises(InvalidQuery, match="longer than"):
-            sandbox._process(b"", 8)
+            sandbox._process({}, sandbox.Limits(deadline_s=8))
     child = int(left.read_text())
     for _ in range(500):
         if not _alive(child):
