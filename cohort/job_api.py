@@ -59,9 +59,9 @@ def job_router(
     """The routes under api/jobs."""
     routes, known = APIRouter(), jobs or Jobs()
 
-    def found(id_: str) -> Job:
+    def found(id_: str, request: Request) -> Job:
         job = known.find(id_)
-        if job is None:
+        if job is None or job.who != caller(request).who:
             raise HTTPException(404, "no such job, or it ended long ago: ask again")
         return job
 
@@ -75,13 +75,12 @@ def job_router(
         return _told(job, known)
 
     @routes.get("/api/jobs/{id_}")
-    def state(id_: str) -> dict[str, Any]:
-        return _told(found(id_), known)
+    def state(id_: str, request: Request) -> dict[str, Any]:
+        return _told(found(id_, request), known)
 
     @routes.delete("/api/jobs/{id_}", status_code=204)
-    def end(id_: str) -> None:
-        if not known.end(id_):
-            raise HTTPException(404, "no such job")
+    def end(id_: str, request: Request) -> None:
+        known.end(found(id_, request).id)
 
     @routes.get("/api/jobs/{id_}/answer")
     def answer(
@@ -91,7 +90,7 @@ def job_router(
         offset: int = Query(default=0, ge=0, le=LONG.rows),
         limit: int = Query(default=1000, ge=1, le=MOST_ROWS),
     ) -> Response:
-        job = found(id_)
+        job = found(id_, request)
         if job.answer is None:
             raise HTTPException(400 if job.state in ENDED else 409, job.error or f"the job is {job.state}")
         page = replace(job.answer, rows=job.answer.rows[offset : offset + limit])

@@ -42,7 +42,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of this process; they end with it. A job's id is not to be guessed: who has it may see the job."""
+    """The jobs of this process; they end with it. A job's id is not to be guessed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._jobs: dict[str, Job] = {}

@@ -54,6 +54,7 @@ OF_ROWS: dict[str, Callable[[TestClient], Any]] = {
 WEB_DOORS = {f"/cohort/api/questions/{{name}}/{name}" for name in EXPORTS} | {
     "/cohort/api/timeline", "/cohort/api/questions/{name}", "/cohort/api/questions/{name}/attrition", "/cohort/api/ask",
     "/cohort/api/compare", "/cohort/api/sql", "/cohort/api/tables",
+    "/cohort/api/jobs", "/cohort/api/jobs/{id_}", "/cohort/api/jobs/{id_}/answer",
     "/cohort/api/charts/{name}", "/cohort/fhir/ViewDefinition/{name}/${operation_name}",
     "/cohort/fhir/export/{id}/{number}",
     *(f"/cohort/fhir/ViewDefinition/${n}" for n in ("sql-run", "run", "sql-export", "export", "viewdefinition-export")),
@@ -93,6 +94,19 @@ def test_where_rows_may_not_be_seen_nothing_of_one_patient_comes_out(hospital: H
     refused = OF_ROWS[door](web(hospital, COUNTS))
     assert refused.status_code == 403
     assert NEEDS_ROWS in refused.text.replace("\\", "")
+
+
+def test_a_question_in_the_background_shows_what_one_that_is_waited_for_shows(hospital: HospitalLake) -> None:
+    for policy in (COUNTS, ROWS):
+        client = web(hospital, policy)
+        waited = client.post(QUESTION, json=ASKED).json()
+        place = client.post("/cohort/api/jobs", json={**ASKED, "question": "osteosarcoma-ct"}).headers["location"]
+        until = time.monotonic() + 60
+        while client.get(place).json()["state"] != "completed" and time.monotonic() < until:
+            time.sleep(0.05)
+        answer = client.get(f"{place}/answer")
+        assert answer.json()["rows"] == waited["rows"]
+        assert [c for c in canaries(hospital) if c in answer.text] == []
 
 
 def test_views_of_the_lake_show_pseudonyms(hospital: HospitalLake, tmp_path: Path) -> None:
