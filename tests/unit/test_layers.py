@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort import clinical, compaction, fold
+from cohort import arrivals, clinical, compaction, flatten
 from cohort import lake as lake_module
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
@@ -216,7 +216,7 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
 
 
 def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
+    monkeypatch.setattr(flatten, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
     lake = published(tmp_path, [line("Patient", "first", gender="male")])
     lake.append([line("Patient", "second", gender="female"), line("Patient", "first", 2, gender="male")])
     found = lake.publish(NOW)
