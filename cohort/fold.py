@@ -41,7 +41,12 @@ class Fold:
         newest = take(self._tables, batch)
         self.parked += newest.parked
         report_links.begin(self._tables)
-        kinds = [kind for (kind,) in self._tables.db.execute("SELECT DISTINCT type FROM arrived ORDER BY 1").fetchall()]
+        kinds = [
+            kind
+            for (kind,) in self._tables.db.execute(
+                "SELECT DISTINCT type FROM arrived WHERE type IS NOT NULL ORDER BY 1"
+            ).fetchall()
+        ]
         for kind in sorted(kinds, key=lambda k: k != "Patient"):  # who is who comes first
             if choose(self._tables, kind, self.parked):
                 self._tables.replace(f"resource_{kind}", "SELECT _hash, _key FROM won", "SELECT * FROM won")

@@ -81,9 +81,7 @@ def test_every_view_of_the_lake_has_its_sql() -> None:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_duckdb_gives_the_rows_the_evaluator_gives(
-    type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_duckdb_gives_the_rows_the_evaluator_gives(type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [orjson.dumps(resource) for resource in resources(type_, 1)]
     names = [name for name, table in view_tables().items() if table.view.resource == type_]
     found = {name: flattened(tmp_path / f"sql-{name}", name, lines) for name in names}

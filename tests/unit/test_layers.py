@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort import arrivals, clinical, compaction, flatten
+from cohort import clinical, compaction, flatten
 from cohort import lake as lake_module
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
@@ -380,14 +380,16 @@ def test_a_load_that_died_is_removed_after_a_day(tmp_path: Path) -> None:
 
 
 def test_a_large_load_is_taken_in_bit_by_bit_and_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clinical, "BATCH_BYTES", 2_000)
-    monkeypatch.setattr(lake_module, "FOLD_BYTES", 10_000)
+    monkeypatch.setattr(clinical, "PART_BYTES", 2_000)
+    monkeypatch.setattr(clinical, "BLOCK_BYTES", 500)
+    monkeypatch.setitem(lake_module.FOLD_BYTES, ".ndjson", 10_000)
+    monkeypatch.setitem(lake_module.FOLD_BYTES, ".parquet", 10_000)
     file = tmp_path / "x.ndjson.gz"
     lines = [orjson.dumps({"resourceType": "Patient", "id": f"p{n % 300}", "gender": "other"}) for n in range(600)]
     file.write_bytes(gzip.compress(b"\n".join(lines)))
     lake, told = Lake(tmp_path / "lake"), list[tuple[int, int]]()
     report = clinical.load([file], lake, NOW, lambda done, of: told.append((done, of)))
-    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "delta").rglob("*.ndjson")]
+    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "delta").rglob("*.parquet")]
     assert len(sizes) > 10
     assert max(sizes) < 10_000
     assert told[-1][0] <= told[-1][1] == file.stat().st_size
