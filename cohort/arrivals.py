@@ -65,19 +65,18 @@ def choose(tables: Tables, kind: str, parked: list[Parked]) -> int:
     held = tables.scan(f"resource_{kind}", ["_hash", "_key", "_revision"])
     count = tables.count(f"SELECT count(*) FROM {mine}")
     again = tables.make("again", f"SELECT _hash FROM {mine} GROUP BY _hash HAVING count(*) > 1")
-    lost = [
-        f"SELECT c.place, c._key, o._key <> c._key AS shared FROM {held} o JOIN {mine} c USING (_hash) "
-        "WHERE o._key <> c._key OR o._revision > c._revision"
-    ]
+    tables.make(
+        "lost",
+        f"SELECT c.place, any_value(c._key) AS _key, bool_or(o._key <> c._key) AS shared FROM {held} o "
+        f"JOIN {mine} c USING (_hash) WHERE o._key <> c._key OR o._revision > c._revision GROUP BY c.place",
+    )
     if again:
-        lost.append(
-            "SELECT place, _key, _key <> first AS shared FROM (SELECT place, _key, "
+        tables.db.execute(
+            "INSERT INTO lost SELECT place, _key, _key <> first FROM (SELECT place, _key, "
             "first_value(_key) OVER (PARTITION BY _hash ORDER BY place) AS first, "
             "row_number() OVER (PARTITION BY _hash, _key ORDER BY _revision DESC, place DESC) AS later "
-            f"FROM {mine} SEMI JOIN again USING (_hash)) WHERE later > 1 OR _key <> first"
+            f"FROM {mine} SEMI JOIN again USING (_hash) ANTI JOIN lost USING (place)) WHERE later > 1 OR _key <> first"
         )
-    tables.make("lost", f"SELECT place, any_value(_key) AS _key, bool_or(shared) AS shared FROM "
-                f"({' UNION ALL '.join(lost)}) GROUP BY place")  # fmt: skip
     for (shared,) in tables.db.execute("SELECT DISTINCT _key FROM lost WHERE shared ORDER BY 1").fetchall():
         named = f"{kind}/{shared.partition('/')[2]}"
         parked.append((named, 0, "its key is that of another resource of its type: give it another id"))

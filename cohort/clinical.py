@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any, BinaryIO
 
 import orjson
@@ -60,8 +59,8 @@ def load(
     total, done = sum(f.stat().st_size for f, _ in files), 0
     counts: Counter[str] = Counter()
     parked = list(told)
-    with lake.loading() as loading, TemporaryDirectory(prefix="load-", dir=lake.root) as scratch:
-        reader = _Reader(now, loading, Path(scratch), counts, parked, len(parked))
+    with lake.loading() as loading:
+        reader = _Reader(now, loading, counts, parked, len(parked))
         for file, kind in files:
             for read_bytes in reader.read(file, kind):
                 if progress is not None:
@@ -83,7 +82,6 @@ class _Reader:
 
     now: datetime
     loading: Loading
-    scratch: Path
     counts: Counter[str]
     parked: list[Parked]
     parked_lines: int = 0
@@ -113,7 +111,7 @@ class _Reader:
 
     def _unpacked(self, file: Path, raw: BinaryIO) -> Iterator[int]:
         """A gzip file, whose checksums DuckDB does not look at, in parts that end with a line."""
-        part, before, ended = self.scratch / "part.ndjson", 0, False
+        part, before, ended = self.loading.scratch / "part.ndjson", 0, False
         with gzip.GzipFile(fileobj=raw) as unpacked:
             while not ended:
                 try:
@@ -125,7 +123,7 @@ class _Reader:
     def _part(self, file: Path, part: Path, before: int) -> int:
         """Takes in a file, or a part of one after so many lines. Result: lines in it, where it is only a part."""
         self.flush()
-        made = self.scratch / "part.parquet"
+        made = self.loading.scratch / "part.parquet"
         converted = ndjson.convert(part, made, _microseconds(self.now), MAXIMUM_LINE_BYTES)
         if converted is not None:
             self.counts.update(converted.counts)
@@ -197,7 +195,7 @@ def _copy_part(source: gzip.GzipFile, target: Path) -> bool:
         whole = 0
         try:
             while part.tell() < PART_BYTES:
-                block = source.read(BLOCK_BYTES)
+                block = source.read1(BLOCK_BYTES)  # what was unpacked before damage is given
                 whole = part.tell() + block.rfind(b"\n") + 1 if b"\n" in block else whole
                 part.write(block)
                 if not block:

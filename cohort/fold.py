@@ -122,9 +122,9 @@ class Fold:
         )
 
     def _replace(self, table: str, rows: str) -> None:
-        report_links.watch(self._tables, table, "keys")
+        report_links.watch(self._tables, table, "keys", replaced=False)
         self._tables.replace(table, "SELECT _hash, _key FROM keys", rows)
-        report_links.watch(self._tables, table, "keys")
+        report_links.watch(self._tables, table, "keys", replaced=True)
 
     def _rows(self, table: str, lines: list[Line]) -> None:
         """Rows from DICOM headers: a study's as a whole."""

@@ -67,7 +67,9 @@ class Lake:
         part = self.root / "delta" / f"{name}.part"
         part.mkdir()
         try:
-            yield Loading(part)
+            loading = Loading(part)
+            yield loading
+            shutil.rmtree(loading.scratch)
             part.rename(self.root / "delta" / name)
             sync(self.root / "delta")
         finally:
@@ -200,10 +202,11 @@ class Lake:
 
 
 class Loading:
-    """A load under way: takes its parts, in order."""
+    """A load under way: takes its parts, in order. `scratch` is a folder on the lake's disk, gone after the load."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self.scratch = folder, folder / "scratch"
+        self.scratch.mkdir()
 
     def __call__(self, lines: Iterable[Mapping[str, Any]]) -> Path:
         """Lines, as a file that is durable when this returns."""

@@ -3,7 +3,7 @@ exactly one study of the same patient. Only reports that a change can touch are 
 
 from __future__ import annotations
 
-from cohort.stored import OWN_REPORT_STUDY
+from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables
 
 _WATCHED = {
@@ -19,11 +19,14 @@ def begin(tables: Tables) -> None:
     tables.make("touched_report", "SELECT 0::BIGINT AS _hash, '' AS _key WHERE false")
 
 
-def watch(tables: Tables, table: str, keys: str) -> None:
-    """Remembers the rows of a table with the keys that a temporary table holds: called before and after a change."""
+def watch(tables: Tables, table: str, keys: str, *, replaced: bool) -> None:
+    """Remembers the rows of a table with the keys that a temporary table holds: called before they are `replaced`, and
+    after that."""
     if table in _WATCHED:
         name, columns = _WATCHED[table]
-        rows = f"SELECT {columns} FROM {tables.scan(table)} SEMI JOIN {keys} USING (_hash, _key)"
+        rows = (
+            f"SELECT {columns} FROM {tables.scan(table, top=replaced)} SEMI JOIN {keys} USING ({told_apart_by(table)})"
+        )
         if table == OWN_REPORT_STUDY:
             rows = f"SELECT _hash, _key FROM {keys}"
         tables.db.execute(f"INSERT INTO {name} {rows}")

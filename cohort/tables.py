@@ -49,9 +49,10 @@ class Tables:
             for name, layers in sorted(self.layers.items())
         }
 
-    def scan(self, table: str, columns: Sequence[str] = ()) -> str:
-        """A SELECT, in brackets, of the rows that count: all columns, or these."""
-        layers = self.layers.get(table, [])
+    def scan(self, table: str, columns: Sequence[str] = (), *, top: bool = False) -> str:
+        """A SELECT, in brackets, of the rows that count: all columns, or these. With `top`, of the newest file alone,
+        which has all rows of the keys that were replaced last."""
+        layers = self.layers.get(table, [])[-1 if top else 0 :]
         wanted = columns or list(columns_of(table))
         return f"({scan(layers, wanted) if layers else empty(columns_of(table), wanted)})"
 

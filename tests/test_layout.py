@@ -125,11 +125,11 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.report_links": {"cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
     "cohort.bulk_job": {"bridge.errors", "cohort.generation", "orjson"},
-    "cohort.arrivals": {"cohort.delta", "cohort.keys", "cohort.layers", "cohort.tables", "orjson"},
-    "cohort.ndjson": {"cohort.arrivals", "cohort.keys", "cohort.layers"},
+    "cohort.arrivals": {"cohort.delta", "cohort.keys", "cohort.layers", "cohort.tables", "duckdb", "orjson"},
+    "cohort.ndjson": {"cohort.arrivals", "cohort.keys", "cohort.layers", "duckdb"},
     "cohort.flatten": {
         "bridge.errors", "cohort.delta", "cohort.keys", "cohort.schema", "cohort.tables", "cohort.view_columns",
-        "orjson",
+        "duckdb", "orjson",
     },
     "cohort.view_columns": {
         "bridge.errors", "cohort.dialects", "cohort.elements", "cohort.expression", "cohort.path_types",

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort import clinical, compaction, flatten
+from cohort import arrivals, clinical, compaction, flatten
 from cohort import lake as lake_module
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
@@ -225,6 +225,36 @@ def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeyp
     (parked,) = lake.parked(10)
     assert parked["file"] == "clinical/second"
     assert "patient_key" in parked["reason"]
+
+
+def test_two_resources_whose_keys_are_equal_never_replace_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "key_sql", lambda _text: "42::BIGINT")
+    lake = published(tmp_path, [line("Condition", "first"), line("Condition", "second"), line("Condition", "first", 2)])
+    lake.append([line("Condition", "third"), line("Condition", "first", 3, recordedDate="2024-01-01")])
+    found = lake.publish(NOW)
+    assert found is not None
+    rows = connect(found).execute("SELECT condition_id, recorded_date::VARCHAR FROM condition").fetchall()
+    assert rows == [("first", "2024-01-01")]
+    assert [one["file"] for one in lake.parked(10)] == ["Condition/third", "Condition/second"]
+    assert "another id" in lake.parked(1)[0]["reason"]
+
+
+def test_a_line_that_is_none_does_not_keep_the_others_from_the_tables(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    sound = [line("Condition", "a", 2, recordedDate="2024-01-01"), line("Condition", "a", 1), line("Condition", "b")]
+    path = lake.append([*sound, rows_line("dicom_study", "1", [{"modality": "CT"}])])
+    whole = path.read_bytes()
+    wrong = (b"{bad", b"5", b'{"kind":"resource"}', b'{"kind":"other","revision":1}',
+             orjson.dumps(line("Con dition", "x")), orjson.dumps(line("Condition", "x") | {"resource": 5}))  # fmt: skip
+    path.write_bytes(whole + b"\n".join(wrong))
+    found = lake.publish(NOW)
+    assert found is not None
+    rows = connect(found).execute("SELECT condition_id, recorded_date::VARCHAR FROM condition ORDER BY 1").fetchall()
+    assert rows == [("a", "2024-01-01"), ("b", None)]
+    assert found.tables["dicom_study"].rows == 1
+    assert [(one["file"], one["line"]) for one in lake.parked(10)] == [(path.name, n) for n in range(5, 11)]
 
 
 def test_a_view_with_another_column_is_made_anew_from_the_resources(

@@ -66,7 +66,7 @@ def loaded(folder: Path, files: Mapping[str, bytes]) -> tuple[LoadReport, list[A
         file = folder / "lake" / "files" / layer["file"]
         held = db.execute(f"SELECT _hash, _key, _revision, id, deleted FROM '{file}' ORDER BY _key").fetchall()
     rows = connect(found).execute("SELECT * FROM condition ORDER BY condition_id").fetchall()
-    assert not list((folder / "lake").glob("load-*"))
+    assert list((folder / "lake" / "delta").iterdir()) == []
     return report, held, rows
 
 
