@@ -99,6 +99,7 @@ class _Reader:
                     yield from self._unpacked(file, raw)
                 else:
                     self._part(file, file, 0)
+                    yield file.stat().st_size
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self._park((str(file), 0, "the gzip file is damaged or cut off: what comes before is loaded"))
 

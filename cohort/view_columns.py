@@ -120,7 +120,8 @@ def _column(table: ViewTable, name: str, compiled: Type) -> tuple[str, ...] | No
         case (Scalar.TEXT, "VARCHAR") | (Scalar.BOOLEAN, "BOOLEAN") | (Scalar.INTEGER, "BIGINT"):
             return (value,)
         case (Scalar.DOUBLE | Scalar.INTEGER, "DOUBLE"):
-            return (f"CAST({value} AS DOUBLE)",)
+            number = f"CAST({value} AS DOUBLE)"
+            return number, f"({value} IS NOT NULL AND NOT isfinite({number}))"  # DuckDB reads NaN, which is no JSON
         case Scalar.INTEGER, "INTEGER":
             return (f"TRY_CAST({value} AS INTEGER)",)
         case ListOf(Scalar.TEXT), "VARCHAR[]":

@@ -111,19 +111,15 @@ def test_most_resources_do_not_need_the_evaluator(tmp_path: Path, monkeypatch: p
     assert parked == []
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b'{"resourceType":"Condition","id":"c","code":' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}",
-        b'{"resourceType":"Condition","id":"c","code":NaN}',
-        b'{"resourceType":"Condition","id":"c",',
-    ],
-)  # fmt: skip
-def test_what_cannot_be_read_is_left_out_alone(line: bytes, tmp_path: Path) -> None:
-    good = b'{"resourceType":"Condition","id":"g","code":{"coding":[{"code":"1"}]}}'
-    rows, parked = flattened(tmp_path / "two", "condition", [good, line])
-    assert {row[1] for row in rows} - {"bridge/1"} == {"bridge/0"}
-    assert len(parked) == 1 or len(rows) == 2
+def test_what_is_no_json_or_too_deep_is_left_to_the_evaluator_alone(tmp_path: Path) -> None:
+    good = b'{"resourceType":"Observation","id":"g","valueQuantity":{"value":1.5}}'
+    deep = b'{"resourceType":"Observation","id":"d","code":{"x":' + b"[" * 300 + b"]" * 300 + b"}}"
+    deeper = b'{"resourceType":"Observation","id":"d","code":{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+    number = b'{"resourceType":"Observation","id":"n","valueQuantity":{"value":NaN}}'
+    cut = b'{"resourceType":"Observation","id":"c",'
+    rows, parked = flattened(tmp_path / "some", "observation", [good, deep, deeper, number, cut])
+    assert [row[1] for row in rows] == ["bridge/0", "bridge/1"]
+    assert [name for name, _, _ in parked] == ["Observation/2", "Observation/3", "Observation/4"]
 
 
 def test_a_structure_fits_when_every_value_is_of_its_type() -> None:
