@@ -36,22 +36,23 @@ def finish(tables: Tables) -> None:
     """The rows of every touched report."""
     if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
         return
+    read = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
     own, studies = tables.scan(OWN_REPORT_STUDY), tables.scan("imaging_study")
     tables.make(
         "reports",
         f"""
-        SELECT * FROM {own} r WHERE _hash IN (SELECT _hash FROM touched_report)
+        SELECT _hash, _key, diagnostic_report_id, report_key, {read} FROM {own}
+        WHERE _hash IN (SELECT _hash FROM touched_report)
         OR study_key IN (SELECT study_key FROM touched_study)
         OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
         OR (patient_key IN (SELECT patient_key FROM touched_study) AND accession_number IS NOT NULL)""",
     )
-    wanted = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
     tables.make(
         "candidates",
         f"""
-        SELECT {wanted} FROM {studies} SEMI JOIN reports USING (study_key)
-        UNION SELECT {wanted} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
-        UNION SELECT {wanted} FROM {studies}
+        SELECT {read} FROM {studies} SEMI JOIN reports USING (study_key)
+        UNION SELECT {read} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
+        UNION SELECT {read} FROM {studies}
               SEMI JOIN (SELECT patient_key FROM reports WHERE accession_number IS NOT NULL) USING (patient_key)""",
     )
     tables.make("resolved", _RESOLVED)
