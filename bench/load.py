@@ -8,6 +8,7 @@ The resources are made by SQL with known rows; every run counts the lake's rows 
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import sys
@@ -34,7 +35,7 @@ GOAL = 100_000
 def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else RESOURCES
     sizes = Sizes.of(int(wanted / ROWS_OF_A_RESOURCE))
-    with tempfile.TemporaryDirectory(dir="bench") as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         files = Path(scratch) / "files"
         counts, size = made(files, sizes)
         runs = [loaded(files, Path(scratch) / f"lake{n}", counts) for n in range(RUNS)]
@@ -51,6 +52,7 @@ def main() -> None:
             Measured("NDJSON loaded, visible and compacted", size / 1e6 / cpu, "MB per CPU s"),
             Measured("of that, reading NDJSON into the delta", read, "s"),
             Measured("peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB"),
+            Measured("load of the machine, one minute", os.getloadavg()[0], ""),
         ],
         RUNS,
     )  # fmt: skip
