@@ -1,7 +1,7 @@
 """The lake: immutable generations of columnar tables, published by atomic rename, and a delta beside them.
 
     LAKE/delta/*.ndjson         what writers appended (docs/lake.md)
-    LAKE/delta/NAME/*.ndjson    a whole load: seen all at once
+    LAKE/delta/NAME/*           a whole load: seen all at once; NDJSON, and Parquet made of NDJSON
     LAKE/files/*.parquet        files of tables; never changed, shared by generations
     LAKE/generations/ID.json    manifest of one generation
     LAKE/names/NAME             the id of a generation that is kept
@@ -33,8 +33,9 @@ from cohort.fold import Fold
 from cohort.generation import Generation, Generations, Listed, sync, write
 from cohort.tables import Tables
 
-FOLD_BYTES = 67_108_864
-"""Delta bytes folded in one step: bounds memory. All steps of one publish become visible together."""
+FOLD_BYTES = {".ndjson": 67_108_864, ".parquet": 8_589_934_592}
+"""Delta bytes folded in one step, by suffix. NDJSON is held in memory; Parquet is read as often as it is needed, and
+one step for all of it makes one file of each table. All steps of one publish become visible together."""
 
 ABANDONED_S = 86_400.0
 """A load that has written nothing for so long died."""
@@ -60,13 +61,15 @@ class Lake:
         return _append(self.root / "delta", lines)
 
     @contextmanager
-    def loading(self) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], Path]]:
+    def loading(self) -> Iterator[Loading]:
         """Takes the lines of a whole load, bit by bit. All of it becomes visible at once; none, after an error."""
-        name = f"{time.time_ns():020}-{uuid4().hex}"
+        name = _new_name()
         part = self.root / "delta" / f"{name}.part"
         part.mkdir()
         try:
-            yield lambda lines: _append(part, lines)
+            loading = Loading(part)
+            yield loading
+            shutil.rmtree(loading.scratch)
             part.rename(self.root / "delta" / name)
             sync(self.root / "delta")
         finally:
@@ -173,7 +176,7 @@ class Lake:
             if path.suffix == ".ndjson":
                 found.append([path])
             elif path.suffix != ".part" and path.is_dir():
-                found.append(sorted(path.glob("*.ndjson")))
+                found.append(sorted(p for p in path.iterdir() if p.suffix in (".ndjson", ".parquet")))
         return found
 
     def _remove_empty_loads(self, now: float) -> None:
@@ -198,8 +201,26 @@ class Lake:
             yield
 
 
+class Loading:
+    """A load under way: takes its parts, in order. `scratch` is a folder on the lake's disk, gone after the load."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.scratch = folder, folder / "scratch"
+        self.scratch.mkdir()
+
+    def __call__(self, lines: Iterable[Mapping[str, Any]]) -> Path:
+        """Lines, as a file that is durable when this returns."""
+        return _append(self._folder, lines)
+
+    def add(self, file: Path) -> None:
+        """A delta file in Parquet (cohort.arrivals.COLUMNS), which is moved; durable when this returns."""
+        sync(file)
+        file.replace(self._folder / f"{_new_name()}.parquet")
+        sync(self._folder)
+
+
 def _append(folder: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
-    path = folder / f"{time.time_ns():020}-{uuid4().hex}.ndjson"
+    path = folder / f"{_new_name()}.ndjson"
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         for line in lines:
@@ -211,12 +232,18 @@ def _append(folder: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+def _new_name() -> str:
+    """Sorts by the time it was made."""
+    return f"{time.time_ns():020}-{uuid4().hex}"
+
+
 def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
     batch: list[Path] = []
     size = 0
     for path in paths:
         size += path.stat().st_size
-        if batch and size > FOLD_BYTES:
+        kind = path.suffix
+        if batch and (size > FOLD_BYTES[kind] or kind != batch[0].suffix):
             yield batch
             batch, size = [], path.stat().st_size
         batch.append(path)
