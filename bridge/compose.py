@@ -43,8 +43,9 @@ from bridge.translate.site import Site
 from bridge.translate.study import Translator
 from bridge.translate.validate import validate
 from cohort.api import router as cohort_router
+from cohort.desk import desk_of
 from cohort.lake import Lake
-from cohort.store.place import Access, Place, in_bucket, in_folder
+from cohort.store.place import place_of
 
 log = logging.getLogger("bridge")
 
@@ -67,8 +68,9 @@ class Bridge:
         self.failed = threading.Event()
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
-        self.lake = Lake(lake_place(settings), at)
+        self.lake = Lake(place_of(settings), at)
         self._lake_is_open = False
+        self.desk = desk_of(settings.cohort, settings.lake_dir)
         self._publish = threading.Event()
         self._closed: list[Callable[[], None]] = []
         self._archives = Archives(settings, self.state, at)
@@ -93,9 +95,8 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        return create_app(
-            self.settings, self.state, time.time, [cohort_router(self.lake), _associations_router(self.settings)]
-        )
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings)]
+        return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:
@@ -248,22 +249,6 @@ def _associations_router(settings: Settings) -> APIRouter:
 def _manifests(settings: Settings) -> dict[str, Path]:
     receivers = [s.name for s in settings.sources if isinstance(s, ReceiverSource)]
     return {name: settings.data_dir / "spool" / name / "associations" for name in receivers}
-
-
-def lake_place(settings: Settings) -> Place:
-    """Where the lake is. Raises ConfigError for a bucket that cannot be named so, and without the extra `s3`."""
-    lake = settings.lake
-    if not lake.url:
-        return in_folder(settings.lake_dir)
-    access = Access(
-        endpoint=lake.endpoint,
-        region=lake.region,
-        access_key_id=lake.access_key_id,
-        secret_access_key=lake.secret_access_key.get_secret_value(),
-        cache=settings.lake_cache,
-        cache_bytes=int(lake.cache_gb * 1e9),
-    )
-    return in_bucket(lake.url, access)
 
 
 def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:

@@ -415,6 +415,29 @@ class LakeSettings(_Section):
         return self
 
 
+class Cohort(_Section):
+    """What people who ask the cohort may see, until there are accounts: one setting for everybody."""
+
+    small_cells: int = Field(
+        default=10, ge=1, le=1000, description="Counts of fewer patients are hidden, others a multiple of it; 1: exact"
+    )
+    line_level: bool = Field(default=False, description="Rows about single patients may be seen; else counts alone")
+    identifiers: Literal["pseudonyms", "identifiers"] = Field(
+        default="pseudonyms",
+        description="How rows name patients, studies, reports: by keyed pseudonyms, or as they are",
+    )
+    dates: Literal["shifted", "kept"] = Field(
+        default="shifted", description="Under pseudonyms: dates moved back by 1 to 365 days, the same for one patient"
+    )
+    free_text: Literal["withheld", "shown"] = Field(
+        default="withheld", description="Under pseudonyms: reports, conclusions, descriptions and other typed text"
+    )
+    project: str = Field(
+        default="", max_length=100, description="Pseudonyms of one project cannot be linked to those of another"
+    )
+    log_days: float = Field(default=365.0, ge=1, le=36_500, description="Days that the log of questions is kept")
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -433,6 +456,7 @@ class Settings(_Section):
     identity: Identity = Identity()
     translation: Translation = Translation()
     lake: LakeSettings = LakeSettings()
+    cohort: Cohort = Cohort()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     clinical: tuple[ClinicalServer, ...] = ()

@@ -28,8 +28,8 @@ from bridge.ports import STUDY_QUEUE, file_queue, sink_queue
 from bridge.sources.association import answer_at_once
 from cohort.catalogue import question
 from cohort.clinical import load
+from cohort.desk import Caller
 from cohort.render import table
-from cohort.sandbox import ask
 from hospital import generate
 
 SEED = 20260101
@@ -39,6 +39,14 @@ RECEIVED_SHARE = 4
 
 QUESTION = "osteosarcoma-ct"
 SHOWN_COLUMNS = ("identifiers", "age_years", "started_date", "description", "reports", "medications")
+CONFIGURATION = """# The commands of the demo. Its patients are made up, so everything about them may be seen.
+data_dir = "bridge-data"
+
+[cohort]
+small_cells = 1
+line_level = true
+identifiers = "identifiers"
+"""
 _QUIET_S = 1.0
 _IDLE_S = 0.3
 _GIVE_UP_S = 900.0
@@ -67,7 +75,7 @@ def run_demo(folder: Path, stay: bool, patients: int) -> None:
         _bring(bridge, made, folder, summary.studies, console, stop)
         if stop.is_set():
             return
-        _answer(bridge, console, today)
+        _answer(bridge, folder, console, today)
         _addresses(bridge, console)
         while stay and not stop.is_set() and not bridge.failed.is_set():
             stop.wait(0.5)
@@ -93,7 +101,9 @@ def _settings(folder: Path) -> config.Settings:
         for s in embedded.sources
     )
     api = embedded.api.model_copy(update={"port": _free_port(embedded.api.port)})
-    return embedded.model_copy(update={"sources": sources, "api": api, "quiet_s": _QUIET_S})
+    (folder / "bridge.toml").write_text(CONFIGURATION, "utf-8")
+    cohort = config.load(folder / "bridge.toml").cohort
+    return embedded.model_copy(update={"sources": sources, "api": api, "cohort": cohort, "quiet_s": _QUIET_S})
 
 
 def _free_port(wanted: int) -> int:
@@ -227,17 +237,17 @@ def _inbox_read(bridge: Bridge) -> bool:
     )
 
 
-def _answer(bridge: Bridge, console: Console, today: date) -> None:
+def _answer(bridge: Bridge, folder: Path, console: Console, today: date) -> None:
     asked = question(QUESTION)
     console.rule(asked.title)
     console.print(asked.description)
     generation = bridge.lake.current()
     if generation is None:
         raise SourceUnavailable("the lake has no generation: nothing was delivered")
-    answer = ask(generation, asked, {}, today)
+    answer = bridge.desk.ask(generation, asked, {}, today, Caller("demo", "cli"))
     console.print(table(answer, console.width, rows=12, columns=SHOWN_COLUMNS))
     console.print(
-        f"All of it: {_command('cohort')} ask {QUESTION} --lake {bridge.settings.lake_dir} --format csv", soft_wrap=True
+        f"All of it: {_command('cohort')} ask {QUESTION} --config {folder / 'bridge.toml'} --format csv", soft_wrap=True
     )
 
 

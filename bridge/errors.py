@@ -74,6 +74,10 @@ class InvalidQuery(ProjectError):
     """A query that cannot be answered as asked: HTTP 400."""
 
 
+class NotAllowed(InvalidQuery):
+    """A query that the settings do not let people ask: HTTP 403."""
+
+
 def place(error: BaseException) -> str:
     """Where a bug showed itself, as `file.py:line`: it is recorded by type and place, its message may quote a value."""
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -12,7 +12,7 @@ class Answer:
 
     Result  `columns` (name, DuckDB type); `rows` JSON values (dates and times as ISO 8601, lists as lists);
             `truncated` True when there are more rows than were asked for; `generation` the lake's state it was
-            asked of; `elapsed_s` seconds
+            asked of; `elapsed_s` seconds; `notes` what a reader must know of it (docs/privacy.md)
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -20,3 +20,4 @@ class Answer:
     truncated: bool
     generation: str
     elapsed_s: float
+    notes: tuple[str, ...] = ()

@@ -1,31 +1,28 @@
-"""The cohort API and page, under /cohort. No accounts yet: served on loopback."""
+"""The cohort API and page, under /cohort. No accounts yet: served on loopback; whoever asks is known by address."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, HTTPException, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, HTTPException, Request, Response
 
-from bridge.errors import ConfigError, InvalidQuery, Unavailable
 from cohort.answer import Answer
+from cohort.asked import Asked, Compared, Document, Sql
 from cohort.catalogue import question, questions, read_question
+from cohort.desk import Caller, Chart, Desk
+from cohort.disclosure import meaning
 from cohort.generation import Generation
+from cohort.job_api import job_router
 from cohort.lake import Lake
 from cohort.out_api import add_routes
 from cohort.question import Question
-from cohort.render import MEDIA_TYPES, rendered
-from cohort.sandbox import Limits, ask, attrition, compare, run_sql
-from cohort.schema import catalogue
+from cohort.responses import as_http, download
+from cohort.schema import TableSchema, catalogue
 from cohort.view_api import view_router
 
-MAXIMUM_AT_ONCE = 4
-WAIT_S = 20.0
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -33,70 +30,33 @@ PAGE_POLICY = (
 _STATIC = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
 
 
-class Asked(BaseModel):
-    """A ready question asked: values of its parameters, the day ages and periods count from (today if none)."""
-
-    model_config = ConfigDict(extra="forbid")
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
-    on: date | None = Field(default=None, alias="date")
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
-
-
-class Document(Asked):
-    """A question document asked, as docs/questions.md describes it."""
-
-    document: dict[str, Any]
-
-
-class Cohort(BaseModel):
-    """A ready question with values of its parameters."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str = Field(max_length=100)
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
-
-
-class Compared(BaseModel):
-    """Two cohorts to be put beside each other."""
-
-    model_config = ConfigDict(extra="forbid")
-    first: Cohort
-    second: Cohort
-    on: date | None = Field(default=None, alias="date")
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
-
-
-class Sql(BaseModel):
-    """A SELECT over the tables of `GET api/tables`."""
-
-    model_config = ConfigDict(extra="forbid")
-    sql: str = Field(min_length=1, max_length=100_000)
-    generation: str = Field(default="", max_length=64, description="Ask this one, by id or name; empty: the newest")
-    format: Literal["csv", "json", "ndjson", "parquet", "arrow"] = "json"
-
-
-CHARTS = {
-    "modalities": (
-        "SELECT date_trunc('month', s.started_date)::DATE AS month, m.modality, count(*) AS studies "
+_CHARTS = (
+    Chart(
+        "modalities",
+        "SELECT date_trunc('month', s.started_date)::DATE AS month, m.modality, count(*) AS studies, "
+        "count(DISTINCT s.patient_id) AS patients "
         "FROM imaging_study s JOIN imaging_study_modality m USING (study_instance_uid) "
-        "WHERE s.status = 'available' AND s.started_date IS NOT NULL GROUP BY ALL ORDER BY ALL"
+        "WHERE s.status = 'available' AND s.started_date IS NOT NULL GROUP BY ALL",
+        ("month", "modality"),
+        ("studies",),
     ),
-    "ages": (
+    Chart(
+        "ages",
         "SELECT (date_sub('year', p.birth_date, current_date) // 10) * 10 AS age, p.gender, count(*) AS patients "
         "FROM patient p WHERE p.birth_date IS NOT NULL AND EXISTS "
-        "(SELECT 1 FROM imaging_study s WHERE s.patient_id = p.patient_id AND s.status = 'available') "
-        "GROUP BY ALL ORDER BY ALL"
+        "(SELECT 1 FROM imaging_study s WHERE s.patient_id = p.patient_id AND s.status = 'available') GROUP BY ALL",
+        ("age", "gender"),
     ),
-}
+)
+CHARTS = {chart.name: chart for chart in _CHARTS}
 """The page's two plots: studies by modality and month, imaged patients by decade of age and gender."""
 
 
-def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
-    """Every route of the cohort. Queries run at most MAXIMUM_AT_ONCE at a time, each in its own process."""
+def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
+    """Every route of the cohort. What may be seen is the desk's to say; without one, what the safe policy has."""
     routes = APIRouter(prefix="/cohort", tags=["cohort"])
-    service = _Service(lake, limits or Limits())
+    desk = desk or Desk(lake.root)
+    service = _Service(lake)
 
     @routes.get("/", include_in_schema=False)
     def page() -> Response:
@@ -113,133 +73,136 @@ def router(lake: Lake, limits: Limits | None = None) -> APIRouter:
         return [_described(q) for q in questions().values()]
 
     @routes.post("/api/questions/{name}")
-    def ask_question(name: str, asked: Asked) -> Response:
-        with _as_http():
+    def ask_question(name: str, asked: Asked, request: Request) -> Response:
+        with as_http():
             wanted = question(name)
+        on = asked.on or datetime.now(UTC).date()
         return service.answered(
-            lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            lambda g: desk.ask(g, wanted, asked.parameters, on, _caller(request)),
             asked.format,
             name,
             asked.generation,
         )
 
     @routes.post("/api/questions/{name}/attrition")
-    def ask_attrition(name: str, asked: Asked) -> Response:
-        with _as_http():
+    def ask_attrition(name: str, asked: Asked, request: Request) -> Response:
+        with as_http():
             wanted = question(name)
+        on = asked.on or datetime.now(UTC).date()
         return service.answered(
-            lambda g: attrition(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            lambda g: desk.attrition(g, wanted, asked.parameters, on, _caller(request)),
             asked.format,
             f"{name}-attrition",
             asked.generation,
         )
 
     @routes.post("/api/ask")
-    def ask_document(asked: Document) -> Response:
-        with _as_http():
+    def ask_document(asked: Document, request: Request) -> Response:
+        with as_http():
             wanted = read_question(asked.document, asked.parameters)
+        on = asked.on or datetime.now(UTC).date()
         return service.answered(
-            lambda g: ask(g, wanted, asked.parameters, asked.on or datetime.now(UTC).date(), service.limits),
+            lambda g: desk.ask(g, wanted, asked.parameters, on, _caller(request)),
             asked.format,
             wanted.name,
             asked.generation,
         )
 
     @routes.post("/api/compare")
-    def ask_comparison(asked: Compared) -> Response:
-        with _as_http():
+    def ask_comparison(asked: Compared, request: Request) -> Response:
+        with as_http():
             first, second = (
                 read_question(question(c.question).document, c.parameters) for c in (asked.first, asked.second)
             )
+        on = asked.on or datetime.now(UTC).date()
         return service.answered(
-            lambda g: compare(g, first, second, asked.on or datetime.now(UTC).date(), service.limits),
+            lambda g: desk.compare(g, first, second, on, _caller(request)),
             asked.format,
             "comparison",
             asked.generation,
         )
 
     @routes.post("/api/sql")
-    def ask_sql(asked: Sql) -> Response:
+    def ask_sql(asked: Sql, request: Request) -> Response:
         return service.answered(
-            lambda g: run_sql(g, asked.sql, service.limits), asked.format, "query", asked.generation
+            lambda g: desk.sql(g, asked.sql, _caller(request)), asked.format, "query", asked.generation
         )
 
     @routes.get("/api/tables")
     def tables() -> list[dict[str, Any]]:
-        with _as_http():
+        with as_http():
             current = lake.current()
         return [
             {
                 "name": t.name,
                 "title": t.title,
-                "rows": current.tables[t.name].rows if current and t.name in current.tables else 0,
-                "columns": [c.__dict__ for c in t.columns],
+                "rows": desk.policy.table_rows(
+                    current.tables[t.name].rows if current and t.name in current.tables else 0
+                ),
+                "columns": _columns(t, desk),
             }
             for t in catalogue().values()
         ]
 
     @routes.get("/api/generation")
     def generation() -> dict[str, Any]:
-        with _as_http():
+        with as_http():
             current, pending = lake.current(), lake.pending()
         if current is None:
             return {"generation": None, "pending": pending}
         return {"generation": current.id, "created": current.created, "pending": pending}
 
+    @routes.get("/api/policy")
+    def policy() -> dict[str, Any]:
+        return {
+            "line_level": desk.policy.line_level,
+            "identifiers": desk.policy.identifiers,
+            "small_cells": desk.policy.small_cells,
+            "notes": desk.policy.notes_on_rows() if desk.policy.line_level else desk.policy.notes_on_counts(),
+        }
+
     @routes.get("/api/charts/{name}")
-    def chart(name: str) -> Response:
+    def chart(name: str, request: Request) -> Response:
         if name not in CHARTS:
             raise HTTPException(404, f"no such chart; known: {', '.join(CHARTS)}")
-        return service.answered(lambda g: run_sql(g, CHARTS[name], service.limits), "json", name)
+        return service.answered(lambda g: desk.chart(g, CHARTS[name], _caller(request)), "json", name)
 
-    add_routes(routes, service.run)
-    routes.include_router(view_router(lake, service.limits))
+    add_routes(routes, service.run, desk, _caller)
+    routes.include_router(view_router(lake, desk, _caller))
+    routes.include_router(job_router(service.generation, desk, _caller))
     return routes
 
 
 class _Service:
-    def __init__(self, lake: Lake, limits: Limits) -> None:
-        self.limits, self._lake = limits, lake
-        self._places = threading.BoundedSemaphore(MAXIMUM_AT_ONCE)
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
 
     def answered(self, run: Callable[[Generation], Answer], kind: str, name: str, wanted: str = "") -> Response:
         """The answer in a format."""
-        return self.run(lambda generation: _rendered(run(generation), kind, name), wanted)
+        return self.run(lambda generation: download(run(generation), kind, name), wanted)
 
     def run(self, run: Callable[[Generation], Response], wanted: str = "") -> Response:
         """What `run` makes of a generation, the newest if none is named. 409 before there is data, 400 for a wrong
-        query, 404 for an unknown question, 503 when all places are taken."""
-        with _as_http():
-            generation = self._lake.generation(wanted) if wanted else self._lake.current()
-        if generation is None:
+        query, 403 for one that is not allowed, 404 for an unknown question, 503 when all places are taken."""
+        generation = self.generation(wanted)
+        with as_http():
+            return run(generation)
+
+    def generation(self, wanted: str = "") -> Generation:
+        """The generation of this id or name, the newest if none is named. Raises HTTPException as `run` says."""
+        with as_http():
+            found = self._lake.generation(wanted) if wanted else self._lake.current()
+        if found is None:
             raise HTTPException(409, "there is no data yet: load clinical data or let the bridge deliver studies")
-        if not self._places.acquire(timeout=WAIT_S):
-            raise HTTPException(503, "too many queries at once: try again", {"Retry-After": "5"})
-        try:
-            with _as_http():
-                return run(generation)
-        finally:
-            self._places.release()
+        return found
 
 
-def _rendered(answer: Answer, kind: str, name: str) -> Response:
-    headers = {"X-Lake-Generation": answer.generation}
-    if kind != "json":
-        headers["Content-Disposition"] = f'attachment; filename="{name}.{kind}"'
-    return Response(rendered(answer, kind), media_type=MEDIA_TYPES[kind], headers=headers)
+def _caller(request: Request) -> Caller:
+    return Caller(request.client.host if request.client else "unknown", "api")
 
 
-@contextmanager
-def _as_http() -> Iterator[None]:
-    try:
-        yield
-    except InvalidQuery as error:
-        status = 404 if str(error).startswith("no question") else 400
-        raise HTTPException(status, str(error)) from None
-    except Unavailable as error:
-        raise HTTPException(503, str(error)) from None
-    except ConfigError as error:
-        raise HTTPException(501, str(error)) from None
+def _columns(table: TableSchema, desk: Desk) -> list[dict[str, Any]]:
+    return [c.__dict__ | {"shown": meaning(table.name, c.name, desk.policy)} for c in table.columns]
 
 
 def _described(asked: Question) -> dict[str, Any]:

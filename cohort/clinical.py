@@ -7,18 +7,23 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import orjson
 
 from bridge.errors import ConfigError, InvalidResource
+from cohort import ndjson
 from cohort.delta import Parked
-from cohort.lake import MAXIMUM_PARKED, Lake
+from cohort.lake import MAXIMUM_PARKED, Lake, Loading
 
 MAXIMUM_LINE_BYTES = 4_194_304
 BATCH_BYTES = 33_554_432
+PART_BYTES, BLOCK_BYTES = 268_435_456, 1_048_576
+"""A gzip file is unpacked in parts of about so many bytes."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ def load(
     total, done = sum(f.stat().st_size for f, _ in files), 0
     counts: Counter[str] = Counter()
     parked = list(told)
-    with lake.loading() as append:
-        reader = _Reader(now, append, counts, parked, len(parked))
+    with lake.loading() as loading:
+        reader = _Reader(now, loading, counts, parked, len(parked))
         for file, kind in files:
             for read_bytes in reader.read(file, kind):
                 if progress is not None:
@@ -73,10 +78,10 @@ Delta = dict[str, Any]
 
 @dataclass
 class _Reader:
-    """Reads files line by line and appends batches of delta lines: memory does not grow with the files."""
+    """Makes delta files of files, part by part: memory does not grow with the files."""
 
     now: datetime
-    append: Callable[[Iterable[Mapping[str, Any]]], str]
+    loading: Loading
     counts: Counter[str]
     parked: list[Parked]
     parked_lines: int = 0
@@ -87,17 +92,57 @@ class _Reader:
         """Takes in one file; yields the bytes read of it now and then."""
         try:
             with file.open("rb") as raw:
-                for number, line in _lines(file, raw):
-                    self._take(file, number, line, kind)
-                    if self.batch_bytes >= BATCH_BYTES:
-                        self.flush()
-                        yield raw.tell()
+                zipped = _is_gzip(raw)
+                if kind is not _resource_lines:
+                    yield from self._lines(file, raw, kind)
+                elif zipped:
+                    yield from self._unpacked(file, raw)
+                else:
+                    self._part(file, file, 0)
+                    yield file.stat().st_size
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self._park((str(file), 0, "the gzip file is damaged or cut off: what comes before is loaded"))
 
+    def _lines(self, file: Path, raw: BinaryIO, kind: Callable[[bytes, datetime], list[Delta]]) -> Iterator[int]:
+        for number, line in _lines(gzip.GzipFile(fileobj=raw) if _is_gzip(raw) else raw):
+            self._take(file, number, line, kind)
+            if self.batch_bytes >= BATCH_BYTES:
+                self.flush()
+                yield raw.tell()
+
+    def _unpacked(self, file: Path, raw: BinaryIO) -> Iterator[int]:
+        """A gzip file, whose checksums DuckDB does not look at, in parts that end with a line."""
+        part, before, ended = self.loading.scratch / "part.ndjson", 0, False
+        with gzip.GzipFile(fileobj=raw) as unpacked:
+            while not ended:
+                try:
+                    ended = _copy_part(unpacked, part)
+                finally:  # what comes before damage counts
+                    before += self._part(file, part, before)
+                yield raw.tell()
+
+    def _part(self, file: Path, part: Path, before: int) -> int:
+        """Takes in a file, or a part of one after so many lines. Result: lines in it, where it is only a part."""
+        self.flush()
+        made = self.loading.scratch / "part.parquet"
+        converted = ndjson.convert(part, made, _microseconds(self.now), MAXIMUM_LINE_BYTES)
+        if converted is not None:
+            self.counts.update(converted.counts)
+            if converted.counts:
+                self.loading.add(made)
+        odd = None if converted is None else frozenset(converted.odd)
+        if odd or odd is None:
+            with part.open("rb") as raw:
+                for place, (number, line) in enumerate(_lines(raw)):
+                    if odd is None or place in odd:
+                        self._take(file, before + number, line, _resource_lines)
+                    if self.batch_bytes >= BATCH_BYTES:
+                        self.flush()
+        return 0 if part == file else _count_lines(part)
+
     def flush(self) -> None:
         if self.batch:
-            self.append(self.batch)
+            self.loading(self.batch)
         self.batch, self.batch_bytes = [], 0
 
     def _take(self, file: Path, number: int, line: bytes, kind: Callable[[bytes, datetime], list[Delta]]) -> None:
@@ -131,9 +176,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _lines(file: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _lines(lines: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
     """(number, line) without blank lines; a longer line than allowed comes as its first bytes, too long to pass."""
-    lines = gzip.GzipFile(fileobj=raw) if _is_gzip(raw) else raw
     number = 0
     while line := lines.readline(MAXIMUM_LINE_BYTES + 1):
         number += 1
@@ -143,6 +187,33 @@ def _lines(file: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
                 break
         if line.strip():
             yield number, line
+
+
+def _copy_part(source: gzip.GzipFile, target: Path) -> bool:
+    """Writes the next PART_BYTES and what is left of the line then; of a damaged file, the whole lines before the
+    damage. Result: whether that was all."""
+    with target.open("wb") as part:
+        whole = 0
+        try:
+            while part.tell() < PART_BYTES:
+                block = source.read1(BLOCK_BYTES)  # what was unpacked before damage is given
+                whole = part.tell() + block.rfind(b"\n") + 1 if b"\n" in block else whole
+                part.write(block)
+                if not block:
+                    return True
+            while rest := source.readline(BLOCK_BYTES):
+                part.write(rest)
+                if rest.endswith(b"\n"):
+                    return False
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            part.truncate(whole)
+            raise
+    return True
+
+
+def _count_lines(file: Path) -> int:
+    with file.open("rb") as raw:
+        return sum(block.count(b"\n") for block in iter(lambda: raw.read(BLOCK_BYTES), b""))
 
 
 def _is_gzip(raw: BinaryIO) -> bool:
@@ -210,4 +281,4 @@ def _revision(resource: Mapping[str, Any], now: datetime) -> int:
 
 
 def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
+    return (moment - _EPOCH) // timedelta(microseconds=1)

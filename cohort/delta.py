@@ -52,12 +52,13 @@ def _read(batch: Iterable[Path], newest: Newest) -> None:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    _take(newest, orjson.loads(line))
+                    take(newest, orjson.loads(line))
                 except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
                     newest.parked.append((path.name, number, "not a line of the delta's format"))
 
 
-def _take(newest: Newest, line: dict[str, Any]) -> None:
+def take(newest: Newest, line: dict[str, Any]) -> None:
+    """Takes in one line. Raises KeyError, TypeError or ValueError for one that is none."""
     revision = int(line["revision"])
     if line["kind"] == "resource":
         key = (str(line["origin"]), str(line["type"]), str(line["id"]))

@@ -14,7 +14,7 @@ from typing import Any
 from bridge.errors import InvalidQuery
 from cohort import fhirpath_syntax as syntax
 from cohort.fhirpath_syntax import parse
-from cohort.path_types import Elements, type_of
+from cohort.path_types import CHOICE_TYPES, Elements, type_of
 
 Items = list[Any]
 
@@ -123,7 +123,7 @@ def _choice(name: str, item: Mapping[str, Any]) -> Items:
         return [item]
     size = len(name)
     for key, value in item.items():
-        if len(key) > size and key.startswith(name) and key[size].isupper():
+        if key.startswith(name) and key[size:] in CHOICE_TYPES:
             return [Typed(key[size:], value)]
     return []
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import orjson
 
-from bridge.errors import InvalidQuery, SinkUnavailable
-from cohort import identity, report_links
-from cohort.delta import Parked, read
+from bridge.errors import SinkUnavailable
+from cohort import flatten, identity, report_links
+from cohort.arrivals import choose, take
+from cohort.delta import Parked
 from cohort.keys import KEYS, key_sql
 from cohort.schema import ViewTable, dicom_tables, view_tables
-from cohort.stored import LINK, OWN_IDENTIFIER, OWN_REPORT_STUDY, RESOURCE, ROWS_REVISION, columns_of
+from cohort.stored import LINK, OWN_IDENTIFIER, OWN_REPORT_STUDY, ROWS_REVISION, columns_of
 from cohort.tables import Tables
 
-REBUILD_RESOURCES = 20_000
-"""Resources of one step when a table is made anew from the resources that are held: bounds memory."""
-
 _OWN = {"patient_identifier": OWN_IDENTIFIER, "diagnostic_report_study": OWN_REPORT_STUDY}
-_LOADED = {"_key": "VARCHAR", "_origin": "VARCHAR"}
 _KNOWN_BY = {"patient": "patient_id", "imaging_study": "study_instance_uid"}
 
 Line = Mapping[str, Any]
@@ -36,84 +32,66 @@ class Fold:
         with _files_can_be_made():
             self._rebuild_changed_schemas()
 
-    def run(self, batch: Iterable[Path]) -> None:
+    def run(self, batch: Sequence[Path]) -> None:
         """Takes in a batch of delta files. Raises SinkUnavailable when a file cannot be made."""
         with _files_can_be_made():
             self._run(batch)
 
-    def _run(self, batch: Iterable[Path]) -> None:
-        newest = read(batch)
+    def _run(self, batch: Sequence[Path]) -> None:
+        newest = take(self._tables, batch)
         self.parked += newest.parked
-        by_type: dict[str, list[Line]] = {}
-        for (_, kind, _), line in sorted(newest.resources.items()):
-            by_type.setdefault(kind, []).append(line)
         report_links.begin(self._tables)
-        for kind in sorted(by_type, key=lambda k: k != "Patient"):  # who is who comes first
-            won = self._resources(kind, by_type[kind])
-            if won:
-                self._views(kind, won)
+        kinds = [
+            kind
+            for (kind,) in self._tables.db.execute(
+                "SELECT DISTINCT type FROM arrived WHERE type IS NOT NULL ORDER BY 1"
+            ).fetchall()
+        ]
+        for kind in sorted(kinds, key=lambda k: k != "Patient"):  # who is who comes first
+            if choose(self._tables, kind, self.parked):
+                self._tables.replace(f"resource_{kind}", "SELECT _hash, _key FROM won", "SELECT * FROM won")
+                self._views(kind, "won")
         for table in dicom_tables():
             lines: list[Line] = [line for (name, _), line in sorted(newest.rows.items()) if name == table]
             if lines:
                 self._rows(table, lines)
         report_links.finish(self._tables)
 
-    def _resources(self, kind: str, lines: list[Line]) -> list[Line]:
-        """The raw resources of one type. Result: the lines newer than what is held."""
-        tables, name = self._tables, f"resource_{kind}"
-        rows = (
-            {
-                "_key": _key(line), "_revision": line["revision"], "origin": line["origin"], "id": line["id"],
-                "deleted": line["deleted"],
-                "json": None if line["deleted"] else orjson.dumps(line["resource"]).decode(),
-            }
-            for line in lines
-        )  # fmt: skip
-        tables.load("changed", rows, {c: kind for c, kind in RESOURCE.items() if c != "_hash"})
-        tables.make("changed", f"SELECT {key_sql('_key')} AS _hash, * FROM changed")
-        held = tables.scan(name, ["_hash", "_key", "_revision"])
-        tables.make("newer", f"SELECT _key FROM {held} o JOIN changed c USING (_hash, _key) "
-                    "WHERE o._revision > c._revision")  # fmt: skip
-        tables.make("won", "SELECT * FROM changed ANTI JOIN newer USING (_key)")
-        tables.replace(name, "SELECT _hash, _key FROM won", "SELECT * FROM won")
-        won = {row[0] for row in tables.db.execute("SELECT _key FROM won").fetchall()}
-        return [line for line in lines if _key(line) in won]
-
-    def _views(self, kind: str, lines: list[Line]) -> None:
-        """The rows of every view over a type. The table `won` holds the keys of the lines."""
-        self._tables.make("keys", "SELECT _hash, _key FROM won")
-        if kind == "Patient":
-            self._load_view("patient_identifier", lines)
-            identity.relink(self._tables)
-            lines = [*lines, *self._held("Patient", "SELECT _hash, _key FROM moved ANTI JOIN keys USING (_key)")]
-            self._tables.make("keys", "SELECT _hash, _key FROM keys UNION SELECT _hash, _key FROM moved")
-            self._load_view("patient", lines)
-            self._replace("patient", identity.PATIENTS)
+    def _views(self, kind: str, source: str) -> None:
+        """The rows of every view over a type, of the resources in `source`."""
+        tables, views = self._tables, [name for name, t in view_tables().items() if t.view.resource == kind]
+        if not views:
             return
-        for view, table in view_tables().items():
-            if table.view.resource == kind:
-                self._load_view(view, lines)
-                self._replace(_OWN.get(view, view), self._linked(table))
+        tables.make("keys", f"SELECT _hash, _key FROM {source}")
+        tables.show(flatten.SOURCE, f"SELECT * FROM {source}")
+        flatten.begin(tables, kind)
+        if kind == "Patient":
+            self._people(source)
+            return
+        for view in views:
+            self._fresh(view)
+            self._replace(_OWN.get(view, view), self._linked(view_tables()[view]))
 
-    def _load_view(self, view: str, lines: list[Line]) -> None:
-        """The table `fresh`: a view's rows of resources, with the keys of their ids."""
-        table = view_tables()[view]
-        columns = _LOADED | {c.name: c.type for c in table.schema.columns}
-        rows = (row for line in lines if not line["deleted"] for row in self._view_rows(view, table, line))
-        self._tables.load("fresh", rows, columns)
-        self._tables.make("fresh", f"SELECT *, {key_sql('_key')} AS _hash {_id_keys(columns)} FROM fresh")
+    def _people(self, source: str) -> None:
+        """Identifiers first: they tell which imaging patients are clinical ones. Whoever moved is made anew, too."""
+        tables = self._tables
+        self._fresh("patient_identifier")
+        identity.relink(tables)
+        if tables.count("SELECT count(*) FROM moved"):
+            columns = "_hash, _key, origin, deleted, json"
+            held = tables.scan("resource_Patient", columns.split(", "))
+            tables.make("moved_people", f"SELECT {columns} FROM {held} SEMI JOIN moved USING (_hash, _key) "
+                        "ANTI JOIN keys USING (_key) WHERE NOT deleted")  # fmt: skip
+            tables.show(flatten.SOURCE, f"SELECT {columns} FROM {source} UNION ALL SELECT * FROM moved_people")
+            tables.make("keys", "SELECT _hash, _key FROM keys UNION SELECT _hash, _key FROM moved")
+            flatten.begin(tables, "Patient")
+        self._fresh("patient")
+        self._replace("patient", identity.PATIENTS)
+
+    def _fresh(self, view: str) -> None:
+        flatten.rows(self._tables, view, self.parked)
         if view in _KNOWN_BY:
             self._refuse_shared_keys(view, _KNOWN_BY[view])
-
-    def _view_rows(self, view: str, table: ViewTable, line: Line) -> list[dict[str, Any]]:
-        try:
-            rows = table.rows(line["resource"])
-        except (InvalidQuery, RecursionError, TypeError, AttributeError, KeyError, ValueError) as error:
-            reason = str(error) if isinstance(error, InvalidQuery) else "the resource is malformed"
-            self.parked.append((f"{line['type']}/{line['id']}", 0, f"table {view}: {reason}"))
-            return []
-        head = {"_key": _key(line), "_origin": line["origin"]}
-        return [head | row for row in rows]
 
     def _refuse_shared_keys(self, table: str, column: str) -> None:
         """Two people, or two studies, must never have one integer key (cohort.keys)."""
@@ -144,17 +122,9 @@ class Fold:
         )
 
     def _replace(self, table: str, rows: str) -> None:
-        report_links.watch(self._tables, table, "keys")
+        report_links.watch(self._tables, table, "keys", replaced=False)
         self._tables.replace(table, "SELECT _hash, _key FROM keys", rows)
-        report_links.watch(self._tables, table, "keys")
-
-    def _held(self, kind: str, keys: str) -> list[Line]:
-        """The held resources with these keys, as lines."""
-        raw = self._tables.scan(f"resource_{kind}", ["_hash", "_key", "_revision", "origin", "id", "deleted", "json"])
-        query = (
-            f"SELECT origin, id, _revision, json FROM {raw} SEMI JOIN ({keys}) USING (_hash, _key) WHERE NOT deleted"
-        )
-        return [_line(kind, row) for row in self._tables.db.execute(query).fetchall()]
+        report_links.watch(self._tables, table, "keys", replaced=True)
 
     def _rows(self, table: str, lines: list[Line]) -> None:
         """Rows from DICOM headers: a study's as a whole."""
@@ -165,12 +135,12 @@ class Fold:
         held = tables.scan(ROWS_REVISION)
         tables.make("newer", f"SELECT _key FROM {held} o JOIN changed c USING (_hash, _key) "
                     "WHERE o._revision > c._revision")  # fmt: skip
-        tables.make("won", "SELECT * FROM changed ANTI JOIN newer USING (_key)")
-        tables.replace(ROWS_REVISION, "SELECT _hash, _key FROM won", "SELECT * FROM won")
+        tables.make("rows_won", "SELECT * FROM changed ANTI JOIN newer USING (_key)")
+        tables.replace(ROWS_REVISION, "SELECT _hash, _key FROM rows_won", "SELECT * FROM rows_won")
         columns = {"_key": "VARCHAR"} | {c.name: c.type for c in dicom_tables()[table].columns}
         rows = ({"_key": str(x["key"])} | row for x in lines for row in x["rows"] if isinstance(row, dict))
         tables.load("fresh", rows, columns)
-        tables.make("keys", f"SELECT uid AS _key, {key_sql('uid')} AS _hash FROM won")
+        tables.make("keys", f"SELECT uid AS _key, {key_sql('uid')} AS _hash FROM rows_won")
         tables.make("fresh", f"SELECT *, {key_sql('_key')} AS _hash {_id_keys(columns)} FROM fresh")
         self._replace(table, "SELECT * FROM fresh SEMI JOIN keys USING (_key)")
 
@@ -194,19 +164,9 @@ class Fold:
         for kind in sorted(kinds, key=lambda k: k != "Patient"):
             for table in {_OWN.get(n, n) for n, t in view_tables().items() if t.view.resource == kind} & changed:
                 self._tables.layers[table] = []
-            for lines in self._all(kind):
-                keys = [{"_key": _key(line)} for line in lines]
-                self._tables.load("won", keys, {"_key": "VARCHAR"})
-                self._tables.make("won", f"SELECT {key_sql('_key')} AS _hash, _key FROM won")
-                self._views(kind, lines)
+            self._tables.show("held", f"SELECT * FROM {self._tables.scan(f'resource_{kind}')} WHERE NOT deleted")
+            self._views(kind, "held")
         report_links.finish(self._tables)
-
-    def _all(self, kind: str) -> Iterator[list[Line]]:
-        raw = self._tables.scan(f"resource_{kind}", ["origin", "id", "_revision", "json", "deleted"])
-        cursor = self._tables.db.cursor()
-        cursor.execute(f"SELECT origin, id, _revision, json FROM {raw} WHERE NOT deleted")
-        while rows := cursor.fetchmany(REBUILD_RESOURCES):
-            yield [_line(kind, row) for row in rows]
 
 
 @contextmanager
@@ -226,15 +186,3 @@ def _expected(table: str) -> Iterable[str]:
 
 def _id_keys(columns: Mapping[str, str]) -> str:
     return "".join(f", {key_sql(name)} AS {made}" for name, made in KEYS.items() if name in columns)
-
-
-def _line(kind: str, row: tuple[Any, ...]) -> Line:
-    origin, id_, revision, json = row
-    return {
-        "origin": origin, "type": kind, "id": id_, "revision": revision, "deleted": False,
-        "resource": orjson.loads(json),
-    }  # fmt: skip
-
-
-def _key(line: Line) -> str:
-    return f"{line['origin']}/{line['id']}"

@@ -95,6 +95,6 @@ def _move(tables: Tables, table: str) -> None:
         f"FROM {tables.scan(table)} t JOIN moved m ON t._own_patient_key = m.imaging_key",
     )
     if moved:
-        watch(tables, table, "moving")
+        watch(tables, table, "moving", replaced=False)
         tables.replace(table, "SELECT _hash, _key FROM moving", "SELECT * FROM moving")
-        watch(tables, table, "moving")
+        watch(tables, table, "moving", replaced=True)

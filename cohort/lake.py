@@ -2,7 +2,7 @@
 
     LAKE/delta/*.ndjson         what writers appended (docs/lake.md)
     LAKE/delta/NAME.load        a whole load: names its parts, which are seen all at once
-    LAKE/loads/NAME/*.ndjson    the parts of loads
+    LAKE/loads/NAME/*           the parts of loads: NDJSON, and Parquet made of NDJSON
     LAKE/files/*.parquet        files of tables; never changed, shared by generations
     LAKE/generations/ID.json    manifest of one generation
     LAKE/names/NAME             the id of a generation that is kept
@@ -33,12 +33,13 @@ from cohort import compaction
 from cohort.delta import Parked
 from cohort.fold import Fold
 from cohort.generation import Generation, Generations, Head, Listed
-from cohort.store import Entry
+from cohort.store import Entry, Store
 from cohort.store.place import Place, in_folder
 from cohort.tables import Tables
 
-FOLD_BYTES = 67_108_864
-"""Delta bytes folded in one step: bounds memory. All steps of one publish become visible together."""
+FOLD_BYTES = {".ndjson": 67_108_864, ".parquet": 8_589_934_592}
+"""Delta bytes folded in one step, by suffix. NDJSON is held in memory; Parquet is read as often as it is needed, and
+one step for all of it makes one file of each table. All steps of one publish become visible together."""
 
 ABANDONED_S = 86_400.0
 """A load that has written nothing for so long died."""
@@ -79,25 +80,23 @@ class Lake:
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> str:
         """Writes one delta file, durable when this returns. Result: its key."""
-        return self._append("delta", lines)
+        key = f"delta/{_new_name()}.ndjson"
+        self._store.put(key, _lines(lines))
+        return key
 
     @contextmanager
-    def loading(self) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], str]]:
+    def loading(self) -> Iterator[Loading]:
         """Takes the lines of a whole load, bit by bit. All of it becomes visible at once; none, after an error."""
         name = _new_name()
-        parts: list[str] = []
-
-        def append(lines: Iterable[Mapping[str, Any]]) -> str:
-            parts.append(self._append(f"loads/{name}", lines))
-            return parts[-1]
-
-        try:
-            yield append
-        except BaseException:
-            self._store.delete(parts)
-            raise
-        if parts:
-            self._store.put(f"delta/{name}.load", orjson.dumps(parts))
+        with self.place.scratch() as scratch:
+            loading = Loading(self._store, f"loads/{name}", scratch)
+            try:
+                yield loading
+            except BaseException:
+                self._store.delete(loading.parts)
+                raise
+            if loading.parts:
+                self._store.put(f"delta/{name}.load", orjson.dumps(loading.parts))
 
     def pending(self) -> int:
         """How many delta files are not in a generation yet."""
@@ -191,7 +190,7 @@ class Lake:
                 scratch = stack.enter_context(self.place.scratch())
                 tables = stack.enter_context(Tables(self._files, scratch, _stamp(head), head.tables))
                 fold = Fold(tables)
-                for batch in _batches([part for one in pending for part in one.parts]):
+                for batch in filter(None, _batches([part for one in pending for part in one.parts])):
                     with self.place.scratch() as incoming:
                         fold.run(self._store.fetch([part.key for part in batch], incoming))
                 made = tables.manifest()
@@ -211,11 +210,6 @@ class Lake:
         self._files.keep(sorted(run.made & _named(tables)))
         run.made.clear()  # a large file is sent once
         return self._generations.publish(head, now.isoformat(), tables, self._at)
-
-    def _append(self, folder: str, lines: Iterable[Mapping[str, Any]]) -> str:
-        key = f"{folder}/{_new_name()}.ndjson"
-        self._store.put(key, _lines(lines))
-        return key
 
     def _pending(self) -> list[_Pending]:
         """The delta, oldest first: single files, and whole loads."""
@@ -259,6 +253,26 @@ class Lake:
             yield
 
 
+class Loading:
+    """A load under way: takes its parts, in order. `scratch` is a folder on the lake's disk, gone after the load."""
+
+    def __init__(self, store: Store, folder: str, scratch: Path) -> None:
+        self._store, self._folder, self.scratch = store, folder, scratch
+        self.parts: list[str] = []
+
+    def __call__(self, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Lines, as a file that is durable when this returns. Result: its key."""
+        self.parts.append(f"{self._folder}/{_new_name()}.ndjson")
+        self._store.put(self.parts[-1], _lines(lines))
+        return self.parts[-1]
+
+    def add(self, file: Path) -> None:
+        """A delta file in Parquet (cohort.arrivals.COLUMNS), which is moved; durable when this returns."""
+        self.parts.append(f"{self._folder}/{_new_name()}.parquet")
+        self._store.send(file, self.parts[-1])
+        file.unlink(missing_ok=True)
+
+
 def _lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(orjson.dumps(line) + b"\n" for line in lines)
 
@@ -291,7 +305,8 @@ def _batches(parts: Sequence[Entry]) -> Iterator[list[Entry]]:
     size = 0
     for part in parts:
         size += part.size
-        if batch and size > FOLD_BYTES:
+        kind = Path(part.key).suffix
+        if batch and (size > FOLD_BYTES[kind] or kind != Path(batch[0].key).suffix):
             yield batch
             batch, size = [], part.size
         batch.append(part)

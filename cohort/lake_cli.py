@@ -26,8 +26,8 @@ from cohort.clinical import LoadReport
 from cohort.clinical import load as load_clinical
 from cohort.lake import Lake
 from cohort.options import (
-    DEFAULT_LAKE,
     EXIT_PARTIAL,
+    ConfigOption,
     GenerationOption,
     JsonOption,
     LakeOption,
@@ -42,13 +42,11 @@ def load(
     from_server: Annotated[
         str, typer.Option("--from-server", help="Bulk Data $export of a [[clinical]] server by name, or of a URL")
     ] = "",
-    configuration: Annotated[
-        Path, typer.Option("--config", "-c", help="Where [[clinical]] servers and how we sign in are set")
-    ] = Path("bridge.toml"),
+    config_file: ConfigOption = None,
     level: Annotated[str, typer.Option(help="system, patient or group/ID, where a URL is given")] = "system",
     kinds: Annotated[str, typer.Option("--type", help="Resource types, by comma, where a URL is given")] = "",
     full: Annotated[bool, typer.Option("--full", help="Everything, not only what changed since the last time")] = False,
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Load clinical FHIR, all of it visible at once. Exit code 1 when a line could not be used; the rest is loaded.
@@ -59,7 +57,7 @@ def load(
     """
     if bool(paths) == bool(from_server):
         raise InvalidQuery("load: give files or folders, or --from-server")
-    opened = lake_to_fill(lake)
+    opened = lake_to_fill(lake, config_file)
     opened.check()
     if paths:
         now = datetime.now(UTC)
@@ -67,7 +65,7 @@ def load(
             report = load_clinical(paths, opened, now, partial(progress, "Loading"))
         opened.publish(now)
     else:
-        server, signed_in = _server(from_server, configuration, level, kinds)
+        server, signed_in = _server(from_server, config_file or Path("bridge.toml"), level, kinds)
         try:
             report = _imported(opened, server, signed_in, full=full, quiet=as_json)
         finally:
@@ -140,7 +138,8 @@ def _tell(lake: Lake, report: LoadReport, *, as_json: bool) -> None:
 
 
 def parked(
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Lines at most")] = 100,
 ) -> None:
@@ -148,7 +147,7 @@ def parked(
 
     Example: cohort parked --json
     """
-    found = opened_lake(lake).parked(limit)
+    found = opened_lake(lake, config_file).parked(limit)
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
@@ -158,12 +157,12 @@ def parked(
     Console().print(made)
 
 
-def compact(lake: LakeOption = DEFAULT_LAKE) -> None:
+def compact(lake: LakeOption = None, config_file: ConfigOption = None) -> None:
     """Write every table as one file now. Publishing and reading go on meanwhile.
 
     Example: cohort compact
     """
-    done = opened_lake(lake).compact(datetime.now(UTC), everything=True)
+    done = opened_lake(lake, config_file).compact(datetime.now(UTC), everything=True)
     typer.echo("Compacted" if done else "Nothing to do: every table is one file already")
 
 
@@ -171,12 +170,12 @@ generations = typer.Typer(help="States of the lake: list them, keep one under a 
 
 
 @generations.command("list")
-def list_generations(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = False) -> None:
+def list_generations(lake: LakeOption = None, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the generations that can be asked, newest first.
 
     Example: cohort generations list
     """
-    found = opened_lake(lake).generations()
+    found = opened_lake(lake, config_file).generations()
     if as_json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
@@ -190,22 +189,28 @@ def list_generations(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = Fals
 def keep(
     name: Annotated[str, typer.Argument(help="Letters, digits, _ . -")],
     generation: GenerationOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
 ) -> None:
     """Keep a generation under a name, so that questions can be asked of it again.
 
     Example: cohort generations keep paper-1
     """
-    typer.echo(f"Kept {opened_lake(lake).keep(name, generation or generation_of(lake).id)} as {name}")
+    wanted = generation or generation_of(lake, config_file).id
+    typer.echo(f"Kept {opened_lake(lake, config_file).keep(name, wanted)} as {name}")
 
 
 @generations.command()
-def forget(name: Annotated[str, typer.Argument(help="As `list` shows it")], lake: LakeOption = DEFAULT_LAKE) -> None:
+def forget(
+    name: Annotated[str, typer.Argument(help="As `list` shows it")],
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
+) -> None:
     """No longer keep the generation of this name.
 
     Example: cohort generations forget paper-1
     """
-    opened_lake(lake).forget(name)
+    opened_lake(lake, config_file).forget(name)
 
 
 Told = Callable[[str, int, int], None]

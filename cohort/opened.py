@@ -9,19 +9,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge import config
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.answer import Answer
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import read_question
+from cohort.desk import Caller, Desk, desk_of
 from cohort.engine.columnar import Relation, relation
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
 from cohort.render import SHOWN_ROWS, as_html, as_text
-from cohort.sandbox import Limits, ask, run_sql
+from cohort.sandbox import Limits
 from cohort.schema import TableSchema, catalogue
-from cohort.store.place import place
-from cohort.timeline import Timeline, timeline
+from cohort.store.place import access_of, place
+from cohort.timeline import Timeline
 
 if TYPE_CHECKING:
     import pandas
@@ -75,6 +77,11 @@ class Result:
         frame: polars.DataFrame = self.relation().pl()
         return frame
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: what is rounded, withheld or replaced (docs/privacy.md)."""
+        return self.answer.notes
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -86,10 +93,11 @@ class Result:
 
 
 class Cohort:
-    """One generation of a lake. Every query runs in a process of its own, with at most `limit` rows of answer."""
+    """One generation of a lake, as its settings let it be seen. Every query runs in a process of its own, with at most
+    `limit` rows of answer."""
 
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
+    def __init__(self, generation: Generation, desk: Desk) -> None:
+        self._generation, self._desk, self._caller = generation, desk, Caller.here("python")
 
     @property
     def generation(self) -> str:
@@ -109,34 +117,41 @@ class Cohort:
         date: date | str | None = None,
         limit: int = ROWS,
     ) -> Result:
-        """The answer to a ready question, by its name, or to a question document (docs/questions.md).
+        """The answer to a ready question, by its name, or to a question document (docs/questions.md): rows, or how many
+        patients it finds, as the settings have it.
 
         Units   `date` is the day ages and periods count from, today if not given
         Raises  InvalidQuery, naming the place in the document or the parameter; also when there are more rows
         """
-        day = _day(date)
-        return _whole(ask(self._generation, _question(question), parameters or {}, day, _limits(limit)), limit)
+        asked, day = _question(question), _day(date)
+        answer = self._desk.ask(self._generation, asked, parameters or {}, day, self._caller, _limits(limit))
+        return _whole(answer, limit)
 
     def sql(self, text: str, *, limit: int = ROWS) -> Result:
-        """The answer to one SELECT over `tables`. Raises InvalidQuery as `ask` does."""
-        return _whole(run_sql(self._generation, text, _limits(limit)), limit)
+        """The answer to one SELECT over `tables`; where rows may not be seen, to one that counts patients.
+        Raises InvalidQuery as `ask` does."""
+        return _whole(self._desk.sql(self._generation, text, self._caller, _limits(limit)), limit)
 
     def timeline(self, patient: str) -> Timeline:
-        """What happened to one patient, by `patient_id` or an identifier's value. Raises InvalidQuery for neither."""
-        return timeline(self._generation, patient)
+        """What happened to one patient, by `patient_id` or an identifier's value, as rows show them.
+
+        Raises  InvalidQuery for neither; NotAllowed where rows may not be seen
+        """
+        return self._desk.timeline(self._generation, patient, self._caller)
 
     def __repr__(self) -> str:
         return f"<Cohort generation {self.generation}: {len(self.tables)} tables>"
 
 
-def opened(path: str | Path, generation: str) -> Cohort:
+def opened(path: str | Path, generation: str, config_file: Path | None) -> Cohort:
     """See `cohort.open`."""
-    where = place(path)
+    settings = config.load(config_file) if config_file else config.embedded()
+    where = place(path, access_of(settings) if config_file else None)
     lake = Lake(where) if where else None
     found = (lake.generation(generation) if generation else lake.current()) if lake else None
-    if found is None:
+    if lake is None or found is None:
         raise ConfigError(f"no data in {path}: has `bridge run` or `cohort load` been used there?")
-    return Cohort(found)
+    return Cohort(found, desk_of(settings.cohort, lake.root))
 
 
 def _question(asked: str | Mapping[str, Any]) -> Question:

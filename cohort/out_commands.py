@@ -11,24 +11,25 @@ import typer
 from rich.console import Console
 
 from bridge.errors import ConfigError, InvalidQuery
+from cohort.desk import Caller
 from cohort.group import group as fhir_group
 from cohort.manifest import manifest as dicom_manifest
 from cohort.omop import LEFT_OUT
 from cohort.omop import omop as omop_tables
 from cohort.omop_maps import CONCEPTS, PERSONS, ConceptMap, PersonMap
 from cohort.options import (
-    DEFAULT_LAKE,
     EXIT_PARTIAL,
+    ConfigOption,
     DateOption,
     LakeOption,
     OutputOption,
     ParameterOption,
     QuestionArgument,
+    desk,
+    exported,
     generation_of,
-    selection,
 )
 from cohort.render import PLAIN_WIDTH, timeline_table
-from cohort.timeline import timeline as patient_timeline
 from cohort.timeline_plot import MEDIA_TYPES, drawn
 
 SHOWN_LEFT_OUT = 20
@@ -38,7 +39,8 @@ def group(
     question: QuestionArgument,
     param: ParameterOption = [],  # noqa: B006
     date: DateOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     fhir: Annotated[Literal["r4", "r5"], typer.Option("--fhir", help="FHIR version")] = "r4",
     output: OutputOption = None,
 ) -> None:
@@ -46,7 +48,8 @@ def group(
 
     Example: cohort group osteosarcoma-ct --fhir r4 --output group.json
     """
-    made = fhir_group(selection(lake, question, param, date), fhir)
+    with exported("group", question, param, date, lake, config_file) as selection:
+        made = fhir_group(selection, fhir)
     _write(orjson.dumps(made, option=orjson.OPT_INDENT_2) + b"\n", output)
 
 
@@ -54,7 +57,8 @@ def manifest(
     question: QuestionArgument,
     param: ParameterOption = [],  # noqa: B006
     date: DateOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     format: Annotated[Literal["json", "csv"], typer.Option("--format", "-f")] = "json",
     output: OutputOption = None,
 ) -> None:
@@ -62,7 +66,8 @@ def manifest(
 
     Example: cohort manifest osteosarcoma-ct --format csv --output manifest.csv
     """
-    made = dicom_manifest(selection(lake, question, param, date))
+    with exported("manifest", question, param, date, lake, config_file) as selection:
+        made = dicom_manifest(selection)
     _write(made.as_csv() if format == "csv" else made.as_json() + b"\n", output)
 
 
@@ -71,7 +76,8 @@ def omop(
     to: Annotated[Path, typer.Option("--to", help="A folder; what it holds of an earlier export is replaced")],
     param: ParameterOption = [],  # noqa: B006
     date: DateOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     format: Annotated[Literal["csv", "parquet"], typer.Option("--format", "-f")] = "parquet",
 ) -> None:
     """Write the images of a question as OMOP tables. Exit code 1 when something could not be written.
@@ -82,7 +88,8 @@ def omop(
     Example: cohort omop osteosarcoma-ct --to omop/
     """
     persons, concepts = PersonMap.read(to / PERSONS), ConceptMap.read(to / CONCEPTS)
-    made = omop_tables(selection(lake, question, param, date), persons, concepts)
+    with exported("omop", question, param, date, lake, config_file) as selection:
+        made = omop_tables(selection, persons, concepts)
     _prepare(to)
     for name, content in made.files(format).items():
         _replace(to / name, content)
@@ -99,7 +106,8 @@ def omop(
 
 def timeline(
     patient: Annotated[str, typer.Argument(metavar="PATIENT", help="A patient_id, or the value of an identifier")],
-    lake: LakeOption = DEFAULT_LAKE,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw it to this .png or .svg file")] = None,
 ) -> None:
@@ -110,7 +118,8 @@ def timeline(
     """
     if plot is not None and plot.suffix.lstrip(".").lower() not in MEDIA_TYPES:
         raise InvalidQuery("--plot: allowed are names that end in .png or .svg")
-    made = patient_timeline(generation_of(lake), patient)
+    generation = generation_of(lake, config_file)
+    made = desk(lake, config_file).timeline(generation, patient, Caller.here("cli"))
     if plot is not None:
         _replace(plot, drawn(made, "svg" if plot.suffix.lower() == ".svg" else "png"))
         typer.echo(f"{len(made.events)} events drawn to {plot}")

@@ -8,6 +8,20 @@ from typing import Protocol
 from bridge.errors import InvalidQuery
 from cohort import fhirpath_syntax as syntax
 
+CHOICE_TYPES = frozenset(
+    {
+        "Base64Binary", "Boolean", "Canonical", "Code", "Date", "DateTime", "Decimal", "Id", "Instant", "Integer",
+        "Integer64", "Markdown", "Oid", "PositiveInt", "String", "Time", "UnsignedInt", "Uri", "Url", "Uuid", "Address",
+        "Age", "Annotation", "Attachment", "CodeableConcept", "CodeableReference", "Coding", "ContactPoint", "Count",
+        "Distance", "Duration", "HumanName", "Identifier", "Money", "Period", "Quantity", "Range", "Ratio",
+        "RatioRange", "Reference", "SampledData", "Signature", "Timing", "ContactDetail", "Contributor",
+        "DataRequirement", "Expression", "ParameterDefinition", "RelatedArtifact", "TriggerDefinition", "UsageContext",
+        "Dosage", "Meta",
+    }
+)  # fmt: skip
+"""What can follow the name of a choice element in JSON (FHIR R4 2.24.0.1, R5): value[x] is valueQuantity or the like.
+Other endings are other elements: ImagingStudy.series has number and numberOfInstances."""
+
 
 class Element(Protocol):
     """An element: its type, whether it repeats, the types of a choice (its own type is then "")."""

@@ -25,8 +25,8 @@ def attrition_plot(answer: Answer, kind: Format = "svg") -> bytes:
     figure = _figure(8.0, 1.2 + 0.45 * len(answer.rows))
     axes = figure.add_subplot()
     labels = [_short(row[1]) for row in answer.rows]
-    bars = axes.barh(range(len(labels)), [row[3] for row in answer.rows], color=COLOURS[0])
-    axes.bar_label(bars, [f"{row[3]} ({row[2]})" for row in answer.rows], padding=3)
+    bars = axes.barh(range(len(labels)), [row[3] or 0 for row in answer.rows], color=COLOURS[0])
+    axes.bar_label(bars, [f"{_count(row[3])} ({_count(row[2])})" for row in answer.rows], padding=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -45,9 +45,9 @@ def comparison_plot(answer: Answer, names: tuple[str, str], kind: Format = "svg"
     panels: Any = figure.subplots(len(measures), 1, squeeze=False, height_ratios=heights)[:, 0] if measures else []
     for axes, measure in zip(panels, measures, strict=True):
         for side, colour in enumerate(COLOURS):
-            shares = [100 * row[2 + side] / (sizes[side] or 1) for row in rows[measure]]
+            shares = [100 * (row[2 + side] or 0) / (sizes[side] or 1) for row in rows[measure]]
             places = [n + 0.4 * side - 0.2 for n in range(len(shares))]
-            axes.barh(places, shares, 0.38, color=colour, label=f"{_short(names[side])} ({sizes[side]})")
+            axes.barh(places, shares, 0.38, color=colour, label=f"{_short(names[side])} ({_count(sizes[side])})")
         axes.set_yticks(range(len(rows[measure])), [_short(row[1]) for row in rows[measure]])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
@@ -56,6 +56,11 @@ def comparison_plot(answer: Answer, names: tuple[str, str], kind: Format = "svg"
         panels[0].legend(loc="lower right", fontsize="small")
         panels[-1].set_xlabel("percent of the cohort's patients")
     return _written(figure, kind)
+
+
+def _count(shown: int | None) -> str:
+    """A count, or that it is too small to be shown."""
+    return "few or none" if shown is None else str(shown)
 
 
 def _short(text: object) -> str:

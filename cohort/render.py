@@ -125,12 +125,13 @@ def as_csv(answer: Answer) -> bytes:
 
 
 def as_json(answer: Answer) -> bytes:
-    """{"generation", "truncated", "columns": [{name, type}], "rows": [{column: value}]}."""
+    """{"generation", "truncated", "notes", "columns": [{name, type}], "rows": [{column: value}]}."""
     names = [name for name, _ in answer.columns]
     return orjson.dumps(
         {
             "generation": answer.generation,
             "truncated": answer.truncated,
+            "notes": answer.notes,
             "columns": [{"name": name, "type": kind} for name, kind in answer.columns],
             "rows": [dict(zip(names, row, strict=True)) for row in answer.rows],
         },

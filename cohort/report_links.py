@@ -3,7 +3,7 @@ exactly one study of the same patient. Only reports that a change can touch are 
 
 from __future__ import annotations
 
-from cohort.stored import OWN_REPORT_STUDY
+from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables
 
 _WATCHED = {
@@ -19,11 +19,14 @@ def begin(tables: Tables) -> None:
     tables.make("touched_report", "SELECT 0::BIGINT AS _hash, '' AS _key WHERE false")
 
 
-def watch(tables: Tables, table: str, keys: str) -> None:
-    """Remembers the rows of a table with the keys that a temporary table holds: called before and after a change."""
+def watch(tables: Tables, table: str, keys: str, *, replaced: bool) -> None:
+    """Remembers the rows of a table with the keys that a temporary table holds: called before they are `replaced`, and
+    after that."""
     if table in _WATCHED:
         name, columns = _WATCHED[table]
-        rows = f"SELECT {columns} FROM {tables.scan(table)} SEMI JOIN {keys} USING (_hash, _key)"
+        rows = (
+            f"SELECT {columns} FROM {tables.scan(table, top=replaced)} SEMI JOIN {keys} USING ({told_apart_by(table)})"
+        )
         if table == OWN_REPORT_STUDY:
             rows = f"SELECT _hash, _key FROM {keys}"
         tables.db.execute(f"INSERT INTO {name} {rows}")
@@ -33,22 +36,23 @@ def finish(tables: Tables) -> None:
     """The rows of every touched report."""
     if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
         return
+    read = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
     own, studies = tables.scan(OWN_REPORT_STUDY), tables.scan("imaging_study")
     tables.make(
         "reports",
         f"""
-        SELECT * FROM {own} r WHERE _hash IN (SELECT _hash FROM touched_report)
+        SELECT _hash, _key, diagnostic_report_id, report_key, {read} FROM {own}
+        WHERE _hash IN (SELECT _hash FROM touched_report)
         OR study_key IN (SELECT study_key FROM touched_study)
         OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
         OR (patient_key IN (SELECT patient_key FROM touched_study) AND accession_number IS NOT NULL)""",
     )
-    wanted = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
     tables.make(
         "candidates",
         f"""
-        SELECT {wanted} FROM {studies} SEMI JOIN reports USING (study_key)
-        UNION SELECT {wanted} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
-        UNION SELECT {wanted} FROM {studies}
+        SELECT {read} FROM {studies} SEMI JOIN reports USING (study_key)
+        UNION SELECT {read} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
+        UNION SELECT {read} FROM {studies}
               SEMI JOIN (SELECT patient_key FROM reports WHERE accession_number IS NOT NULL) USING (patient_key)""",
     )
     tables.make("resolved", _RESOLVED)

@@ -71,6 +71,8 @@ def returned(unit: str, name: str, columns: Columns) -> Returned:
             raise InvalidQuery(f"{name} cannot be had for each {unit}")
         return Returned(name, Form.NAMED, level=found[0])
     if name in COMPUTED:
+        if unit == "patient" and name in ("day", "age_at_day_years"):
+            raise InvalidQuery(f"{name}: a patient has no day; index_date and age_at_index_years are the index event's")
         if name.startswith("started_") and "study" not in (unit, *above(unit)):
             raise InvalidQuery(f"{name} cannot be had for each {unit}")
         return Returned(name, Form.COMPUTED)

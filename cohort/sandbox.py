@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import orjson
 
-from bridge.errors import InvalidQuery, Unavailable
+from bridge.errors import InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
 from cohort.catalogue import column_types, read_question
 from cohort.comparison import compile_comparison
 from cohort.dialects import duckdb
-from cohort.generation import Generation
+from cohort.generation import Generation, Table
 from cohort.question import Question
 from cohort.question_answer import compile_question
 from cohort.relation import Relation
+from cohort.watch import Cancelled, Watch
 
 MAXIMUM_SQL = 100_000
 
 
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from cohort.worker import main; main()"
+"""-I keeps the environment and the working folder out of the search for modules; the package is named instead."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What one query may use. Bytes of address space, seconds of CPU and of waiting, rows and bytes of answer."""
+    """What one query may use: bytes of address space, seconds of CPU and of waiting, rows and bytes of answer. `watch`
+    sees how far it is, and can end it."""
 
     rows: int = 10_000
     address_space: int = 4_294_967_296
@@ -36,61 +47,87 @@ class Limits:
     cpu_s: int = 60
     deadline_s: float = 30.0
     answer_bytes: int = 67_108_864
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One query to run.
+
+    `gate`: "ours" (SQL that the program made), "rows" (people's, over the tables), "counts" (people's, that may count
+    patients and nothing else, none under `small_cells`). `views` stand in the place of tables and `variables` are what
+    they need (cohort.engine.duckdb). `nice` is how far the process stands back for others (0 to 19).
+    """
+
+    sql: str
+    bound: tuple[Any, ...] = ()
+    gate: Literal["ours", "rows", "counts"] = "ours"
+    small_cells: int = 1
+    views: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    nice: int = 0
+
+
+Run = Callable[[Generation, Task, Limits | None], Answer]
+"""What runs a task: `run`, or what stands before it (`cohort.desk`)."""
 
 
 def ask(
     generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
 ) -> Answer:
-    """The answer to a question. Raises InvalidQuery for parameters it does not take, Unavailable past a limit."""
+    """The exact answer to a question, as it is stored. Raises InvalidQuery for parameters it does not take or past a
+    limit. What people see comes from `cohort.desk`."""
     asked = read_question(question.document, given)
-    return run(generation, compile_question(asked, today, column_types()), limits)
+    return run(generation, task_of(compile_question(asked, today, column_types())), limits)
 
 
 def attrition(
     generation: Generation, question: Question, given: Mapping[str, Any], today: date, limits: Limits | None = None
 ) -> Answer:
-    """How many remain after each criterion. Raises as `ask` does."""
-    return run(generation, compile_attrition(read_question(question.document, given), today, column_types()), limits)
+    """Exactly how many remain after each criterion. Raises as `ask` does."""
+    asked = read_question(question.document, given)
+    return run(generation, task_of(compile_attrition(asked, today, column_types())), limits)
 
 
 def compare(
     generation: Generation, first: Question, second: Question, today: date, limits: Limits | None = None
 ) -> Answer:
-    """Two cohorts beside each other; the questions have their values. Raises as `ask` does."""
-    return run(generation, compile_comparison(first, second, today, column_types()), limits)
+    """Two cohorts beside each other, exactly; the questions have their values. Raises as `ask` does."""
+    return run(generation, task_of(compile_comparison(first, second, today, column_types())), limits)
 
 
-def run(generation: Generation, relation: Relation, limits: Limits | None = None) -> Answer:
-    """The rows of a relation over the lake's tables. Raises InvalidQuery and Unavailable as `ask` does."""
-    return _run(generation, duckdb.sql(relation), [], gated=False, limits=limits or Limits())
+def task_of(relation: Relation) -> Task:
+    """The task that gives the rows of a relation over the lake's tables."""
+    return Task(duckdb.sql(relation))
 
 
 def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> Answer:
-    """The answer to a person's SELECT. Raises InvalidQuery when it is not allowed or not right."""
-    if len(sql) > MAXIMUM_SQL:
+    """The exact answer to a person's SELECT. Raises InvalidQuery when it is not allowed or not right. What people see
+    comes from `cohort.desk`."""
+    return run(generation, Task(sql, gate="rows"), limits)
+
+
+def run(generation: Generation, task: Task, limits: Limits | None = None) -> Answer:
+    """Runs a task in a process of its own, which is killed at the deadline. Raises InvalidQuery, Unavailable."""
+    if task.gate != "ours" and len(task.sql) > MAXIMUM_SQL:
         raise InvalidQuery(f"sql: longer than {MAXIMUM_SQL} characters")
-    return _run(generation, sql, [], gated=True, limits=limits or Limits())
-
-
-def select(generation: Generation, sql: str, bound: list[Any], limits: Limits | None = None) -> Answer:
-    """The answer to a SELECT of our own with bound values: never one that a person wrote."""
-    return _run(generation, sql, bound, gated=False, limits=limits or Limits())
-
-
-def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, limits: Limits) -> Answer:
-    # A table that the text does not name cannot be asked: its files are neither fetched nor opened.
-    tables = {name: table for name, table in generation.tables.items() if name in sql.lower()}
+    limits = limits or Limits()
+    tables = _named(generation, task)
     generation.fetch(tables)
     request = {
-        "sql": sql,
-        "bound": bound,
-        "gated": gated,
+        "sql": task.sql,
+        "bound": task.bound,
+        "gate": task.gate,
+        "small_cells": task.small_cells,
+        "views": task.views,
+        "variables": task.variables,
+        "nice": task.nice,
         "rows": limits.rows,
         "address_space": limits.address_space,
         "memory_mb": limits.memory_mb,
         "cpu_s": limits.cpu_s,
         "answer_bytes": limits.answer_bytes,
-        "files": next((str(one.file.parent) for t in tables.values() for one in t.layers), ""),
+        "files": next((str(one.file.parent.absolute()) for t in tables.values() for one in t.layers), ""),
         "known": list(generation.tables),
         "tables": {
             name: {"layers": [one.entry() for one in t.layers], "columns": [[c.name, c.type] for c in t.columns]}
@@ -98,28 +135,88 @@ def _run(generation: Generation, sql: str, bound: list[Any], *, gated: bool, lim
         },
     }
     started = time.monotonic()
+    code, out = _process(request, limits)
+    return _answer(code, out, generation.id, time.monotonic() - started)
+
+
+def _named(generation: Generation, task: Task) -> dict[str, Table]:
+    """The tables that the SQL, or a view of one it names, may read: files of others are neither fetched nor opened."""
+    views = task.views or {}
+    wanted, text = set[str](), task.sql.lower()
+    while more := {name for name in generation.tables if name in text and name not in wanted}:
+        wanted |= more
+        text = " ".join(views.get(name, "") for name in more).lower()
+    return {name: table for name, table in generation.tables.items() if name in wanted}
+
+
+def _process(request: Mapping[str, Any], limits: Limits) -> tuple[int, bytes]:
+    """Exit code and output of a worker. It has a process group of its own and no environment; the group is killed."""
+    package = str(Path(__file__).resolve().parents[1])
+    reading, writing = os.pipe() if limits.watch else (None, None)
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "cohort.worker"],
-            input=orjson.dumps(request),
-            capture_output=True,
-            timeout=limits.deadline_s,
-            check=False,
-            env={},  # credentials may stand in ours
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, package],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            process_group=0,
+            pass_fds=() if writing is None else (writing,),
         )
-    except subprocess.TimeoutExpired:
-        raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
-    return _answer(done, generation.id, time.monotonic() - started)
+    finally:
+        if writing is not None:
+            os.close(writing)
+    with process, _watched(limits.watch, reading, process):
+        try:
+            asked = orjson.dumps({**request, "progress": writing})
+            out, _ = process.communicate(asked, timeout=limits.deadline_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
+        except BaseException:
+            _kill(process)
+            raise
+    return process.returncode, out
 
 
-def _answer(done: subprocess.CompletedProcess[bytes], generation: str, elapsed_s: float) -> Answer:
+@contextmanager
+def _watched(watch: Watch | None, reading: int | None, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Tells the watch what the worker writes: the percentage that is done, a line each time."""
+    if watch is None or reading is None:
+        yield
+        return
+
+    def follow() -> None:
+        with os.fdopen(reading) as lines, suppress(ValueError):
+            for line in lines:
+                watch.progress = min(max(float(line) / 100, 0.0), 1.0)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
     try:
-        told = orjson.loads(done.stdout)
+        with watch.over(lambda: _kill(process)):
+            yield
+    except Cancelled:
+        _kill(process)
+        raise
+    finally:
+        follower.join()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answer(code: int, out: bytes, generation: str, elapsed_s: float) -> Answer:
+    try:
+        told = orjson.loads(out)
     except orjson.JSONDecodeError:
-        if done.returncode < 0:
+        if code < 0:
             raise InvalidQuery("the query used more memory or CPU time than allowed and was ended") from None
         raise Unavailable("the query's process failed to answer") from None
     if "error" in told:
-        raise InvalidQuery(told["error"])
+        raise (NotAllowed if told.get("refused") else InvalidQuery)(told["error"])
     columns = tuple((str(name), str(kind)) for name, kind in told["columns"])
     return Answer(columns, tuple(map(tuple, told["rows"])), told["truncated"], generation, round(elapsed_s, 3))

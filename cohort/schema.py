@@ -25,7 +25,7 @@ _SQL_TYPES = {
     "unsignedInt": "INTEGER",
     "integer64": "BIGINT",
 }
-_PARTIAL = re.compile(r"^\d{4}(-\d\d){0,2}")
+_PARTIAL = re.compile(r"^[0-9]{4}(-[0-9]{2}){0,2}")
 _URN_OID = "urn:oid:"
 
 
@@ -53,6 +53,7 @@ class TableSchema:
 class ViewTable:
     """A view with the types of its columns and how a row's values become those types."""
 
+    definition: Mapping[str, Any]
     view: View
     schema: TableSchema
     convert: tuple[tuple[str, Callable[[Any], Any]], ...]
@@ -125,7 +126,7 @@ def _view_table(definition: Mapping[str, Any]) -> ViewTable:
     columns = tuple(_column(c, types.get(c.name), resource) for c in view.columns)
     schema = TableSchema(str(definition["name"]), str(definition.get("title", "")), columns)
     conversions = ((c.name, _conversion(c, column.type)) for c, column in zip(view.columns, columns, strict=True))
-    return ViewTable(view, schema, tuple((name, made) for name, made in conversions if made is not None))
+    return ViewTable(definition, view, schema, tuple((name, made) for name, made in conversions if made is not None))
 
 
 def _column(column: ViewColumn, ansi: str | None, resource: str) -> Column:
@@ -158,7 +159,7 @@ def _conversion(column: ViewColumn, kind: str) -> Callable[[Any], Any] | None:
         return known[kind]
     if column.type == "base64Binary":
         return _decoded
-    if column.name == "study_instance_uid":
+    if column.name in ("study_instance_uid", "series_instance_uid"):
         return lambda value: str(value).removeprefix(_URN_OID)
     return _text if kind == "VARCHAR" else None
 

@@ -17,7 +17,7 @@ from cohort.generation import Generation
 from cohort.question import Question
 from cohort.question_document import parameter_values
 from cohort.question_members import compile_members
-from cohort.sandbox import Limits, select
+from cohort.sandbox import Limits, Run, Task
 
 EXPORT_LIMITS = Limits(rows=1_000_000, cpu_s=600, deadline_s=600.0, answer_bytes=1_073_741_824)
 
@@ -30,7 +30,8 @@ _SERIES_OF_STUDIES = f"{_SERIES} imaging_series r SEMI JOIN selected_study USING
 
 @dataclass(frozen=True)
 class Selection:
-    """A question with its parameters, the day ages and periods count from, and the generation it is asked of.
+    """A question with its parameters, the day ages and periods count from, the generation it is asked of, and what runs
+    its SQL. `cohort.desk` makes one where patients and studies may be named.
 
     A question about patients, or what belongs to no study, selects the available studies of the patients; one about
     studies, reports or findings selects all series of these studies.
@@ -40,6 +41,7 @@ class Selection:
     question: Question
     given: Mapping[str, Any]
     today: date
+    run: Run
     limits: Limits = field(default=EXPORT_LIMITS)
 
     @property
@@ -68,7 +70,7 @@ class Selection:
             else _SERIES_OF_STUDIES,
         }
         head = ", ".join(f"{name} AS ({text})" for name, text in named.items())
-        answer = select(self.generation, f"WITH {head} {query}", [], self.limits)
+        answer = self.run(self.generation, Task(f"WITH {head} {query}"), self.limits)
         if answer.truncated:
             raise InvalidQuery(
                 f"the cohort has more than {self.limits.rows} of what was asked for, or they are too large for one "

@@ -58,6 +58,13 @@ def clustered_by(table: str) -> str:
     return ", ".join(c for c in _CLUSTERED_BY if c in columns_of(table))
 
 
+def told_apart_by(table: str) -> str:
+    """The columns, by comma, that tell whose a row is. `_hash` is enough where rows come from resources: no two of one
+    type have the same (cohort.arrivals), and it is read several times faster than `_key`."""
+    from_resources = table.startswith("resource_") or table in view_tables() or table in (OWN_REPORT_STUDY, LINK)
+    return "_hash" if from_resources and table != "patient_identifier" else "_hash, _key"
+
+
 def linked_tables() -> tuple[str, ...]:
     """Tables whose rows follow the person when an imaging patient turns out to be a clinical one."""
     return tuple(name for name, columns in stored_tables().items() if "_own_patient_key" in columns)

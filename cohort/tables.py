@@ -13,7 +13,7 @@ import orjson
 from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
 from cohort.store.files import Files, named
 from cohort.store.local import sync
-from cohort.stored import clustered_by, columns_of
+from cohort.stored import clustered_by, columns_of, told_apart_by
 
 ROW_GROUP = 8192
 """Rows of a Parquet row group: a question about few patients reads few of them (docs/lake.md)."""
@@ -51,9 +51,10 @@ class Tables:
             for name, layers in sorted(self.layers.items())
         }
 
-    def scan(self, table: str, columns: Sequence[str] = ()) -> str:
-        """A SELECT, in brackets, of the rows that count: all columns, or these."""
-        layers = self.layers.get(table, [])
+    def scan(self, table: str, columns: Sequence[str] = (), *, top: bool = False) -> str:
+        """A SELECT, in brackets, of the rows that count: all columns, or these. With `top`, of the newest file alone,
+        which has all rows of the keys that were replaced last."""
+        layers = self.layers.get(table, [])[-1 if top else 0 :]
         self._files.present(names(layers))
         wanted = columns or list(columns_of(table))
         return f"({scan(layers, wanted) if layers else empty(columns_of(table), wanted)})"
@@ -85,35 +86,43 @@ class Tables:
         row = self.db.execute(query).fetchone()
         return int(row[0]) if row else 0
 
+    def show(self, name: str, query: str) -> None:
+        """A temporary view: the query's rows, read whenever they are asked for."""
+        self.db.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+
     def replace(self, table: str, keys: str, rows: str) -> None:
         """Takes away every row with one of the keys (a query of `_hash` and `_key`), then adds the rows of a query."""
-        self.make("replaced", f"SELECT DISTINCT _hash, _key FROM ({keys})")
         columns = ", ".join(f'"{c}"' for c in columns_of(table))
-        added = self.make("added", f"SELECT {columns} FROM ({rows})")  # read before anything it may come from goes
-        kept = [self._without(table, one) for one in self.layers.get(table, [])]
-        self.layers[table] = [one for one in kept if one.live]
-        if added:
-            self.layers[table].append(Layer(self._write(table, "added"), added))
+        path, added = self._write(table, f"SELECT {columns} FROM ({rows})", clustered_by(table))
+        layers = self.layers.get(table, [])
+        if layers:
+            by = told_apart_by(table)
+            self.make("replaced", f"SELECT DISTINCT {by} FROM ({keys})")
+            kept = [self._without(table, one, by) for one in layers]
+            layers = [one for one in kept if one.live]
+        self.layers[table] = [*layers, Layer(path, added)] if added else layers
 
-    def _without(self, table: str, one: Layer) -> Layer:
+    def _without(self, table: str, one: Layer, by: str) -> Layer:
         self._files.present(names([one]))
-        numbered = scan_numbered(one, ["_hash", "_key"])
+        numbered = scan_numbered(one, by.split(", "))
         found = self.make(
             "gone_now",
-            f"SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) SEMI JOIN replaced USING (_hash, _key)",
+            f"SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) SEMI JOIN replaced USING ({by})",
         )
         if not found:
             return one
         before = f"UNION ALL SELECT {GONE_COLUMN} FROM read_parquet({quoted(one.gone)})" if one.gone else ""
-        self.make("gone_now", f"SELECT {GONE_COLUMN} FROM gone_now {before}")
-        return Layer(one.file, one.rows, self._write(f"gone_{table}", "gone_now", GONE_COLUMN), one.gone_rows + found)
+        path, gone = self._write(f"gone_{table}", f"SELECT {GONE_COLUMN} FROM gone_now {before}", GONE_COLUMN)
+        return Layer(one.file, one.rows, path, gone)
 
-    def _write(self, name: str, table: str, order: str = "") -> Path:
+    def _write(self, name: str, query: str, order: str) -> tuple[Path, int]:
+        """A file of the query's rows, and how many; none is kept without rows."""
         path = self._scratch / f"{name}.parquet"
-        write(self.db, f"SELECT * FROM {table} ORDER BY {order or clustered_by(name)}", path)
-        path = named(path, self._files.folder / f"{name}-{self._stamp}")
-        self.made.add(path.name)
-        return path
+        rows = write(self.db, f"{query} ORDER BY {order}", path)
+        if rows:
+            path = named(path, self._files.folder / f"{name}-{self._stamp}")
+            self.made.add(path.name)
+        return path, rows
 
 
 def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
@@ -131,10 +140,13 @@ def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    """The query's rows as a Parquet file, on disk when this returns."""
-    db.execute(f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})")
+def write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """The query's rows as a Parquet file, on disk when this returns. Result: how many."""
+    copied = db.execute(
+        f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+    ).fetchone()
     sync(path)
+    return int(copied[0]) if copied else 0
 
 
 def empty(columns: Mapping[str, str], wanted: Sequence[str]) -> str:

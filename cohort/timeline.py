@@ -12,7 +12,7 @@ import orjson
 from bridge.errors import InvalidQuery
 from cohort.catalogue import code_lists
 from cohort.generation import Generation
-from cohort.sandbox import Limits, select
+from cohort.sandbox import Limits, Run, Task
 
 MOST_EVENTS = 5_000
 RELEVANT = "imaging_relevant"
@@ -65,15 +65,15 @@ class Timeline:
         return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
 
 
-def timeline(generation: Generation, patient: str, limits: Limits | None = None) -> Timeline:
-    """The events of the patient with this `patient_id`, or with an identifier of this value.
+def timeline(generation: Generation, patient: str, run: Run, limits: Limits | None = None) -> Timeline:
+    """The events of the patient with this `patient_id`, or with an identifier of this value, as `run` shows them.
 
     What was entered in error is left out; all else is shown with its status.
 
     Raises  InvalidQuery when nobody, or more than one patient, is meant
     """
     limits = limits or Limits()
-    patient_id = _patient(generation, patient, limits)
+    patient_id = _patient(generation, patient, run, limits)
     parts = dict(_PARTS)
     if "imaging_finding" not in generation.tables:
         del parts[Kind.FINDING]
@@ -86,17 +86,17 @@ def timeline(generation: Generation, patient: str, limits: Limits | None = None)
         f"FROM ({' UNION ALL '.join(parts.values())}) "
         f"ORDER BY day NULLS LAST, time NULLS FIRST, CASE kind {order} END, id LIMIT {MOST_EVENTS + 1}"
     )
-    answer = select(generation, query, bound, limits)
+    answer = run(generation, Task(query, tuple(bound)), limits)
     names = [name for name, _ in answer.columns]
     rows = [dict(zip(names, row, strict=True)) for row in answer.rows[:MOST_EVENTS]]
     truncated = answer.truncated or len(answer.rows) > MOST_EVENTS
     return Timeline(patient_id, generation.id, tuple(_event(row) for row in rows), truncated)
 
 
-def _patient(generation: Generation, patient: str, limits: Limits) -> str:
+def _patient(generation: Generation, patient: str, run: Run, limits: Limits) -> str:
     if not 0 < len(patient) <= 200:
         raise InvalidQuery("patient: a patient_id or the value of an identifier is needed, up to 200 characters")
-    answer = select(generation, _WHO, [patient], limits)
+    answer = run(generation, Task(_WHO, (patient,)), limits)
     exact = [str(found) for found, by_id in answer.rows if by_id]
     found = exact or [str(row[0]) for row in answer.rows]
     if len(found) != 1:

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Body, Request, Response
 
-from bridge.errors import InvalidQuery, Unavailable
+from bridge.errors import InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
+from cohort.desk import Caller, Desk
 from cohort.dialects.duckdb import sql
 from cohort.lake import Lake
 from cohort.relation import Table
 from cohort.render import rendered
-from cohort.sandbox import Limits, run_sql
+from cohort.sandbox import Limits
 from cohort.schema import view_tables
 from cohort.view_export import Exports, Job
 from cohort.view_process import run_apart
@@ -32,26 +33,36 @@ RUN, EXPORT = ("sql-run", "run"), ("sql-export", "export", "viewdefinition-expor
 """The operations' names and their older ones."""
 
 
-def view_router(lake: Lake, limits: Limits) -> APIRouter:
-    """The routes. Views of ours are answered from the lake's newest generation, others from resources given."""
+def view_router(lake: Lake, desk: Desk, caller: Callable[[Request], Caller]) -> APIRouter:
+    """The routes. Views of ours are answered from the lake's newest generation as the desk allows it, others from
+    resources given."""
     routes = APIRouter(prefix="/fhir", tags=["views"])
     exports = Exports()
 
-    def rows(wanted: Wanted, asked: ViewRequest) -> Answer:
-        return _rows(lake, wanted, asked, replace(limits, rows=asked.limit))
+    def rows(wanted: Wanted, asked: ViewRequest, who: Caller) -> Answer:
+        limits = replace(desk.limits, rows=asked.limit)
+        if wanted.definition is None:
+            return _stored(lake, desk, wanted, asked, who, limits)
+        if not asked.resources:
+            raise InvalidQuery("resource: a view of your own needs the resources it is to run over")
+        with desk.turn(who):
+            return run_apart(wanted.definition, asked.resources, limits).answer
 
-    def run(asked: ViewRequest) -> Response:
+    def run(asked: ViewRequest, who: Caller) -> Response:
         if len(asked.views) != 1:
             raise InvalidQuery("viewReference or viewResource: exactly one view can be run")
-        answer = rows(asked.views[0], asked)
+        answer = rows(asked.views[0], asked, who)
         headers = {"X-Lake-Generation": answer.generation} if answer.generation else {}
         if answer.truncated:
             headers["X-Truncated"] = "true"
         return Response(written(answer, asked.format, asked.header), media_type=MEDIA[asked.format], headers=headers)
 
-    def export(asked: ViewRequest) -> Response:
+    def export(asked: ViewRequest, who: Caller) -> Response:
+        if any(wanted.definition is None for wanted in asked.views):
+            desk.policy.require_rows("an export of views")
+
         def make(wanted: Wanted) -> bytes:
-            answer = rows(wanted, asked)
+            answer = rows(wanted, asked, who)
             if answer.truncated:
                 raise InvalidQuery(f"{wanted.name}: has more than {asked.limit} rows")
             return written(answer, asked.format, asked.header)
@@ -61,7 +72,7 @@ def view_router(lake: Lake, limits: Limits) -> APIRouter:
 
     for names, answer in ((RUN, run), (EXPORT, export)):
         for name in names:
-            routes.add_api_route(f"/ViewDefinition/${name}", _route(answer), methods=["POST"])
+            routes.add_api_route(f"/ViewDefinition/${name}", _route(answer, caller), methods=["POST"])
 
     @routes.get("/ViewDefinition/{name}/${operation_name}")
     def run_named(name: str, operation_name: str, request: Request) -> Response:
@@ -69,7 +80,7 @@ def view_router(lake: Lake, limits: Limits) -> APIRouter:
             return outcome(404, "not-found", "no such operation")
         reference = {"name": "viewReference", "valueReference": {"reference": f"ViewDefinition/{name}"}}
         body = {"resourceType": "Parameters", "parameter": [reference]}
-        return _guarded(lambda: run(read_request(body, request.query_params)))
+        return _guarded(lambda: run(read_request(body, request.query_params), caller(request)))
 
     @routes.get("/export/{id}")
     def status(id: str) -> Response:
@@ -90,9 +101,11 @@ def view_router(lake: Lake, limits: Limits) -> APIRouter:
     return routes
 
 
-def _route(answer: Callable[[ViewRequest], Response]) -> Callable[..., Response]:
+def _route(
+    answer: Callable[[ViewRequest, Caller], Response], caller: Callable[[Request], Caller]
+) -> Callable[..., Response]:
     def route(request: Request, body: Annotated[Any, Body()]) -> Response:
-        return _guarded(lambda: answer(read_request(body, request.query_params)))
+        return _guarded(lambda: answer(read_request(body, request.query_params), caller(request)))
 
     return route
 
@@ -120,11 +133,7 @@ def outcome(status: int, code: str, said: str) -> Response:
     return Response(content, status, media_type=FHIR_JSON)
 
 
-def _rows(lake: Lake, wanted: Wanted, asked: ViewRequest, limits: Limits) -> Answer:
-    if wanted.definition is not None:
-        if not asked.resources:
-            raise InvalidQuery("resource: a view of your own needs the resources it is to run over")
-        return run_apart(wanted.definition, asked.resources, limits).answer
+def _stored(lake: Lake, desk: Desk, wanted: Wanted, asked: ViewRequest, who: Caller, limits: Limits) -> Answer:
     if wanted.name not in view_tables():
         raise InvalidQuery("viewReference: no such view; `GET /cohort/api/tables` lists the tables they make")
     if asked.resources:
@@ -132,7 +141,7 @@ def _rows(lake: Lake, wanted: Wanted, asked: ViewRequest, limits: Limits) -> Ans
     generation = lake.current()
     if generation is None:
         raise Unavailable("there is no data yet")
-    return run_sql(generation, sql(Table(wanted.name)), limits)
+    return desk.view(generation, wanted.name, sql(Table(wanted.name)), who, limits)
 
 
 def _later(make: Callable[[Wanted], bytes], wanted: Wanted) -> Callable[[], bytes]:
@@ -158,6 +167,8 @@ def _state(job: Job) -> Response:
 def _guarded(answer: Callable[[], Response]) -> Response:
     try:
         return answer()
+    except NotAllowed as error:
+        return outcome(403, "forbidden", str(error))
     except InvalidQuery as error:
         return outcome(400, "invalid", str(error))
     except Unavailable as error:

@@ -21,29 +21,33 @@ from cohort.expression import (
     MakeList,
     Null,
     Scalar,
+    Struct,
     Type,
     call,
     every,
+    some,
 )  # fmt: skip
 from cohort.path_sql import PathCompiler, Types
-from cohort.path_value import NOTHING, TRUE, Shape, Value, holds, items, kind_of, only
-from cohort.relation import Ndjson, Project, Relation, Unnest, Where
+from cohort.path_value import NOTHING, TRUE, Shape, Value, holds, items, kind_of, size
+from cohort.relation import Ndjson, Project, Relation, Table, Unnest, Where
 from cohort.view import View
 from cohort.view_repeat import Repeated
 
 F = Function
 Step = Callable[[Relation], Relation]
+SEVERAL = "_several"
 LARGEST = 4_000
 """Fields read times unnests of a view with repeats: DuckDB holds some thousand values of each at every step."""
 
 
 @dataclass(frozen=True)
 class SqlColumn:
-    """A column of a compiled view: name, type, what gives its value."""
+    """A column of a compiled view: name, type, what gives its value; when it has several values and may not."""
 
     name: str
     type: Type
     value: Expression
+    several: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,32 @@ class SqlView:
     _row: Shape
     _steps: tuple[Step, ...]
 
+    @property
+    def row(self) -> Struct:
+        """What is read of a resource."""
+        return self._row.struct()
+
     def relation(self, path: str) -> Relation:
-        """The view's rows over an NDJSON file of its resource type."""
-        rows: Relation = Ndjson(path, self._row.struct())
+        """The view's rows over an NDJSON file of its resource type. It fails where a column has several values."""
+        return Project(self._stepped(Ndjson(path, self.row)), tuple((c.name, self._or_fail(c)) for c in self.columns))
+
+    def over(self, table: str, carried: Sequence[str]) -> Relation:
+        """The view's rows over a table that has the fields of `row` as columns, with the table's columns `carried`.
+        `SEVERAL` tells of each row whether a column has several values and may not: then its value is the first."""
+        several = some(*(c.several for c in self.columns if c.several is not None), Literal(False))
+        columns = (*((c, Column(c)) for c in carried), *((c.name, c.value) for c in self.columns), (SEVERAL, several))
+        return Project(self._stepped(Table(table)), columns)
+
+    def _stepped(self, rows: Relation) -> Relation:
         for step in self._steps:
             rows = step(rows)
-        return Project(rows, tuple((c.name, c.value) for c in self.columns))
+        return rows
+
+    def _or_fail(self, column: SqlColumn) -> Expression:
+        if column.several is None:
+            return column.value
+        said = f"view {self.name}: column {column.name} has several values and is not a collection"
+        return Case(((column.several, call(F.FAIL, Literal(said))),), column.value)
 
 
 def compile_view(definition: Mapping[str, Any], types: Types) -> SqlView:
@@ -148,10 +172,10 @@ class _ViewCompiler:
             return SqlColumn(name, ListOf(kind), listed)
         if not value.type:
             return SqlColumn(name, kind, Null(kind))
-        several = call(
-            F.FAIL, Literal(f"view {self.view.name}: column {name} has several values and is not a collection")
-        )
-        return SqlColumn(name, kind, only(value, several))
+        if not value.many:
+            return SqlColumn(name, kind, value.expression)
+        several = call(F.GREATER, size(value), Literal(1))
+        return SqlColumn(name, kind, call(F.ITEM, value.expression, Literal(1)), several)
 
     def _iterated(self, select: Mapping[str, Any], scope: _Scope, at: str) -> _Scope:
         if "repeat" in select:
@@ -199,9 +223,9 @@ class _ViewCompiler:
         columns = []
         for position, first in enumerate(compiled[0][1]):
             same = [(here, branch[position]) for here, branch in compiled]
-            columns.append(
-                SqlColumn(first.name, _one_type(same, at), Case(tuple((h, c.value) for h, c in same), NOTHING))
-            )
+            value = Case(tuple((h, c.value) for h, c in same), NOTHING)
+            several = [every(here, c.several) for here, c in same if c.several is not None]
+            columns.append(SqlColumn(first.name, _one_type(same, at), value, some(*several) if several else None))
         return columns
 
 

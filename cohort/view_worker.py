@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from pathlib import Path
 
 import orjson
+
+NICE = 10
+"""It stands back for questions to the lake."""
 
 
 def main() -> None:
@@ -15,6 +19,7 @@ def main() -> None:
     from cohort.engine.views import run_view
 
     request = orjson.loads(sys.stdin.buffer.read())
+    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))

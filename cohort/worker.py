@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
@@ -12,21 +18,31 @@ from typing import Any
 
 import orjson
 
+PROGRESS_S = 0.25
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
+
 
 def main() -> None:
-    """Reads one request, runs it, writes {"columns", "rows", "truncated"} or {"error"}."""
+    """Reads one request, runs it, writes {"columns", "rows", "truncated"} or {"error", "refused"}."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever asked is gone: nobody waits for the answer
     request = orjson.loads(sys.stdin.buffer.read())
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
+    os.nice(request["nice"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    sys.stdout.buffer.write(orjson.dumps(_answer(request)))
+    answers.write(orjson.dumps(_answer(request)))
+    answers.close()
 
 
 def _answer(request: Any) -> dict[str, Any]:
     import duckdb
 
-    from bridge.errors import InvalidQuery
+    from bridge.errors import InvalidQuery, NotAllowed
     from cohort.engine.duckdb import connect
     from cohort.generation import Generation, Table
     from cohort.layers import layer
@@ -41,26 +57,68 @@ def _answer(request: Any) -> dict[str, Any]:
         for name, t in request["tables"].items()
     }
     try:
-        connection = connect(Generation("", "", tables), memory_limit_mb=request["memory_mb"])
-        if request["gated"]:
-            _gate(connection, request["sql"], frozenset(request["known"]))
-        cursor = connection.execute(request["sql"], request["bound"])
-        columns = [[d[0], str(d[1])] for d in cursor.description]
-        rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
+        connection = connect(
+            Generation("", "", tables),
+            memory_limit_mb=request["memory_mb"],
+            views=request["views"],
+            progress=request["progress"] is not None,
+            variables=request["variables"],
+        )
+        sql = _passed(connection, request, tables)
+        with _telling(connection, request["progress"]):
+            cursor = connection.execute(sql, request["bound"])
+            columns = [[d[0], str(d[1])] for d in cursor.description]
+            rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
         return {"columns": columns, "rows": rows, "truncated": truncated}
     except InvalidQuery as error:
-        return {"error": str(error)}
+        return {"error": str(error), "refused": isinstance(error, NotAllowed)}
     except duckdb.Error as error:
         return {"error": "sql: " + _said(error)}
     except MemoryError:
         return {"error": "the query used more memory than allowed and was ended"}
 
 
-def _gate(connection: Any, sql: str, tables: frozenset[str]) -> None:
+@contextmanager
+def _telling(connection: Any, pipe: int | None) -> Iterator[None]:
+    """Writes the percentage that is done to the pipe, a line each time, while the query runs."""
+    if pipe is None:
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        with os.fdopen(pipe, "w", buffering=1) as lines, suppress(OSError):
+            while not done.wait(PROGRESS_S):
+                share = connection.query_progress()
+                if share >= 0:
+                    lines.write(f"{share:.1f}\n")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def _passed(connection: Any, request: Any, tables: dict[str, Any]) -> str:
+    """The SQL to run: ours as it is, people's after the gate, and what they count rewritten."""
+    from cohort.counts import counting
     from cohort.gate import check
 
-    tree = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchone()[0]
-    check(orjson.loads(tree), tables)
+    sql: str = request["sql"]
+    if request["gate"] == "ours":
+        return sql
+    text = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchone()[0]
+    internal = connection.execute("SELECT lower(view_name) FROM duckdb_views() WHERE internal").fetchall()
+    check(orjson.loads(text), frozenset(request["known"]), frozenset(row[0] for row in internal))
+    if request["gate"] == "rows":
+        return sql
+    columns = {name: {c.name: c.type for c in t.columns} for name, t in tables.items()}
+    made = counting(orjson.loads(text), columns, request["small_cells"])
+    inner = connection.execute("SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(made.tree).decode()]).fetchone()
+    return made.around(inner[0])
 
 
 def _rows(cursor: Any, most: int, most_bytes: int) -> tuple[list[list[Any]], bool]:
@@ -98,11 +156,15 @@ def _plain(value: Any) -> Any:
 
 
 def _said(error: Exception) -> str:
-    """The first line of DuckDB's message, without what it quotes of a value it could not convert."""
+    """The first line of DuckDB's message where it speaks of the text of the query; of values, that one did not fit."""
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if first.startswith(("Conversion Error", "Invalid Input Error", "Out of Range Error")):
-        return first.partition(":")[0] + ": a value does not fit the type asked for"
-    return first[:300]
+    if first.startswith(("Parser Error", "Binder Error", "Catalog Error", "Syntax Error")):
+        return first[:300]
+    if first.startswith("IO Error"):
+        return "the lake's files cannot be read"
+    if first.startswith("Out of Memory Error"):
+        return "the query needs more memory than allowed"
+    return "a value does not fit what the query does with it"
 
 
 if __name__ == "__main__":

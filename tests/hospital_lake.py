@@ -19,6 +19,7 @@ from cohort.clinical import load
 from cohort.generation import Generation
 from cohort.lake import Lake
 from hospital import Hospital, plan, write
+from tests.policies import EVERYTHING_TOML
 
 TODAY = date(2026, 1, 1)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -34,6 +35,11 @@ class HospitalLake:
     dicom: Path
 
     @property
+    def config(self) -> Path:
+        """A configuration under which everything may be seen."""
+        return self.root.parent / "bridge.toml"
+
+    @property
     def lake(self) -> Lake:
         return Lake(self.root)
 
@@ -45,7 +51,8 @@ class HospitalLake:
 
     def copy(self, folder: Path) -> HospitalLake:
         """The same lake in another folder, for a test that changes it."""
-        shutil.copytree(self.root, folder / "lake")
+        shutil.copytree(self.root, folder / "lake", ignore=shutil.ignore_patterns("log"))
+        shutil.copy(self.config, folder)
         return HospitalLake(self.hospital, folder / "lake", self.dicom)
 
     def put(self, *lines: Mapping[str, Any]) -> None:
@@ -56,6 +63,7 @@ class HospitalLake:
 
 def hospital_lake(folder: Path, patients: int = 14, wado_rs: str = "http://127.0.0.1:8042/dicom-web") -> HospitalLake:
     """Clinical and imaging side of a small hospital, published; its archive's WADO-RS base is `wado_rs`."""
+    (folder / "bridge.toml").write_text(EVERYTHING_TOML, "utf-8")
     hospital = plan(patients, SEED, TODAY)
     write(hospital, folder / "hospital")
     lake = Lake(folder / "lake")

@@ -14,11 +14,12 @@ from typing import Any
 import nbformat
 
 from tests.hospital_lake import hospital_lake
+from tests.policies import EVERYTHING_TOML
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "cohort.ipynb"
-LAKE = Path("demo", "bridge-data", "lake")
-"""Where the notebook opens the lake: where `make demo` puts it."""
+LAKE, CONFIGURATION = Path("demo", "bridge-data", "lake"), Path("demo", "bridge.toml")
+"""Where the notebook opens the lake, and the settings: where `make demo` puts them."""
 
 
 def read() -> Any:
@@ -34,6 +35,7 @@ def executed(lake: Path, folder: Path) -> Any:
 
         (folder / LAKE).parent.mkdir(parents=True)
         (folder / LAKE).symlink_to(lake, target_is_directory=True)
+        (folder / CONFIGURATION).write_text(EVERYTHING_TOML, "utf-8")
         notebook = read()
         places = {"JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython", "MPLCONFIGDIR": "matplotlib"}
         environment = os.environ | {name: str(folder / place) for name, place in places.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
@@ -10,19 +11,34 @@ from cohort.generation import Generation
 from cohort.layers import scan
 
 MEMORY_LIMIT_MB = 1024
+STORED = "stored"
+"""The schema of the tables as they are. The views of the same names in `main` are what a query sees."""
 
 DYNAMIC_FILTER_VALUES = 1000
 """So many keys found on one side of a join choose the row groups that are read on the other."""
 
 
-def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, threads: int = 2) -> Any:
+def connect(
+    generation: Generation,
+    *,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    threads: int = 2,
+    progress: bool = False,
+    views: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Any:
     """An in-memory connection with one view for each table. Read-only in effect: no other file, no network, no
-    extension, no Python variable and no setting can be reached from it any more."""
+    extension, no Python variable and no setting can be reached from it any more.
+
+    With `progress`, the connection can tell how far its query is. `views` (table → SELECT over the schema `stored`)
+    stand in the place of tables; `variables` are what these and the query need (name → hexadecimal digits of a BLOB).
+    """
     connection = duckdb.connect(
         ":memory:",
         config={
             "threads": threads,
             "memory_limit": f"{memory_limit_mb}MB",
+            "temp_directory": "",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
@@ -30,15 +46,23 @@ def connect(generation: Generation, *, memory_limit_mb: int = MEMORY_LIMIT_MB, t
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET enable_progress_bar = {str(progress).lower()}")
+    connection.execute("SET enable_progress_bar_print = false")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
     generation.fetch(generation.tables)
     layers = [one for table in generation.tables.values() for one in table.layers]
     names = [str(path) for one in layers for path in (one.file, one.gone) if path]
     connection.execute("SET allowed_paths = ?", [names])
+    connection.execute(f"CREATE SCHEMA {STORED}")
     for table in generation.tables.values():
         columns = {f'"{column.name}"': column.type for column in table.columns}
         rows = scan(table.layers, list(columns)) if table.layers else _none(columns)
-        connection.execute(f'CREATE VIEW "{table.name}" AS {rows}')
+        connection.execute(f'CREATE VIEW {STORED}."{table.name}" AS {rows}')
+    for name, value in (variables or {}).items():
+        connection.execute(f"SET VARIABLE {name} = unhex('{value}')")
+    for name in generation.tables:
+        shown = (views or {}).get(name, f'FROM {STORED}."{name}"')
+        connection.execute(f'CREATE VIEW "{name}" AS {shown}')
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

@@ -28,13 +28,13 @@ from cohort.fetch.run import Fetch, Report
 from cohort.fetch.sign_in import accesses
 from cohort.fetch.wado import WadoImages
 from cohort.options import (
-    DEFAULT_LAKE,
     EXIT_PARTIAL,
+    ConfigOption,
     DateOption,
     LakeOption,
     ParameterOption,
     QuestionArgument,
-    selection,
+    exported,
 )
 
 SHOWN_MISSING = 20
@@ -46,10 +46,8 @@ def fetch(
     to: Annotated[Path, typer.Option("--to", help="A folder; what it holds already is not fetched again")],
     param: ParameterOption = [],  # noqa: B006
     date: DateOption = "",
-    lake: LakeOption = DEFAULT_LAKE,
-    settings: Annotated[
-        Path | None, typer.Option("--config", "-c", help="How to sign in: [[fetch]] in this file", show_default=False)
-    ] = None,
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
     source: Annotated[
         str, typer.Option("--from", metavar="AET@HOST:PORT", help="Ask this archive by C-GET instead of WADO-RS")
     ] = "",
@@ -58,14 +56,15 @@ def fetch(
 ) -> None:
     """Fetch the images of a question into a folder and check them against the lake.
 
-    Images come by WADO-RS from the addresses the studies have, or by C-GET. A fetch that was ended goes on where it
-    was. Exit code 1 when something is missing.
+    Images come by WADO-RS from the addresses the studies have, signed in as [[fetch]] has it, or by C-GET. A fetch that
+    was ended goes on where it was. Exit code 1 when something is missing.
 
     Example: cohort fetch osteosarcoma-ct --to images/ --config bridge.toml
     """
     stop = threading.Event()
-    images = _images(settings, source, calling, stop)
-    listed = all_wanted(selection(lake, question, param, date))
+    images = _images(config_file, source, calling, stop)
+    with exported("fetch", question, param, date, lake, config_file) as selection:
+        listed = all_wanted(selection)
     folder = ImageFolder(to)
     try:
         with folder.exclusive(), _progress(listed, folder) as progress:

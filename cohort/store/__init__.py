@@ -49,7 +49,7 @@ class Store(Protocol):
         """In any order. Objects that are not there are no error."""
 
     def send(self, path: Path, key: str) -> None:
-        """Keeps a file of this machine under a key: durable when this returns."""
+        """Keeps a file of this machine under a key: durable when this returns. The file may have been moved there."""
 
     def fetch(self, keys: Iterable[str], folder: Path) -> Sequence[Path]:
         """The objects as files, in the order asked: where the store has them on this machine already, else copied into

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,12 +64,9 @@ class LocalStore:
 
     def send(self, path: Path, key: str) -> None:
         target = self._root / key
-        if path != target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = _beside(target)
-            shutil.copyfile(path, part)
-            sync(part)
-            part.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sync(path)
+        path.replace(target)
         sync(target.parent)
 
     def fetch(self, keys: Iterable[str], folder: Path) -> Sequence[Path]:

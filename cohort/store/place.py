@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.config import lake_cache
+from bridge.config import Settings, lake_cache
 from bridge.errors import ConfigError
 from cohort.store import Store
 from cohort.store.files import CachedFiles, Files, LocalFiles
@@ -84,10 +84,28 @@ def in_bucket(url: str, access: Access | None = None) -> Place:
     return Place(url.rstrip("/"), store, CachedFiles(store, work / "files", how.cache_bytes), work)
 
 
-def place(where: str | Path) -> Place | None:
+def access_of(settings: Settings) -> Access:
+    """How the settings `[lake]` say that buckets are reached."""
+    lake = settings.lake
+    return Access(
+        endpoint=lake.endpoint,
+        region=lake.region,
+        access_key_id=lake.access_key_id,
+        secret_access_key=lake.secret_access_key.get_secret_value(),
+        cache=settings.lake_cache if lake.url else None,
+        cache_bytes=int(lake.cache_gb * 1e9),
+    )
+
+
+def place_of(settings: Settings) -> Place:
+    """The bridge's lake. Raises ConfigError as `in_bucket` does."""
+    return in_bucket(settings.lake.url, access_of(settings)) if settings.lake.url else in_folder(settings.lake_dir)
+
+
+def place(where: str | Path, access: Access | None = None) -> Place | None:
     """The lake that a person names; None for a folder that does not exist. Raises ConfigError as `in_bucket` does."""
     if is_bucket(where):
-        return in_bucket(str(where))
+        return in_bucket(str(where), access)
     return in_folder(Path(where)) if Path(where).is_dir() else None
 
 

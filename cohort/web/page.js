@@ -44,7 +44,8 @@ async function ask(path, body) {
     const seconds = ((performance.now() - started) / 1000).toFixed(2);
     const more = answer.truncated ? " or more" : "";
     const cut = answer.rows.length > SHOWN_ROWS ? `, the first ${SHOWN_ROWS} shown` : "";
-    say(`${answer.rows.length}${more} rows${cut}, generation ${answer.generation}, ${seconds} s`);
+    const notes = answer.notes.map((n) => ` Note: ${n}.`).join("");
+    say(`${answer.rows.length}${more} rows${cut}, generation ${answer.generation}, ${seconds} s.${notes}`);
     at("result").replaceChildren(table(answer));
     at("downloads").hidden = false;
   } catch (error) {
@@ -135,7 +136,7 @@ async function showTables() {
       const line = make("li");
       const unit = c.unit ? ` [${c.unit}]` : "";
       line.append(make("code", c.name), ` ${c.type.toLowerCase()}${unit}`);
-      line.title = c.description;
+      line.title = c.shown ? `${c.description}; shown: ${c.shown}` : c.description;
       list.append(line);
     });
     one.append(list);

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.policies import EVERYTHING_TOML
 from tests.services.peers import free_port
 
 START_S, STOP_S, WAIT_S = 60.0, 40.0, 40.0
@@ -27,16 +28,16 @@ class BridgeProcess:
     def __init__(self, folder: Path, sources: str, environment: dict[str, str]) -> None:
         self.port = free_port()
         self.data_dir = folder / "data"
-        self._config, self._log = folder / "bridge.toml", folder / "bridge.log"
+        self.config, self._log = folder / "bridge.toml", folder / "bridge.log"
         self._environment = os.environ | environment
         self._process: subprocess.Popen[bytes] | None = None
-        settings = f'data_dir = "data"\nquiet_s = 0.3\nmax_wait_s = 2\n[api]\nport = {self.port}\n'
-        self._config.write_text(settings + sources, "utf-8")
+        settings = f'data_dir = "data"\nquiet_s = 0.3\nmax_wait_s = 2\n{EVERYTHING_TOML}[api]\nport = {self.port}\n'
+        self.config.write_text(settings + sources, "utf-8")
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
     def start(self) -> None:
         """Returns once its status answers."""
-        command = [str(_script("bridge")), "run", "--config", str(self._config)]
+        command = [str(_script("bridge")), "run", "--config", str(self.config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         try:
@@ -82,7 +83,7 @@ class BridgeProcess:
 
     def cohort(self, query: str) -> list[dict[str, Any]]:
         """The rows of a SELECT asked by `cohort sql` beside the running bridge."""
-        command = [str(_script("cohort")), "sql", "--json", "--lake", str(self.data_dir / "lake"), query]
+        command = [str(_script("cohort")), "sql", "--json", "--config", str(self.config), query]
         done = subprocess.run(command, env=self._environment, capture_output=True, check=True)
         rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
         return rows

@@ -15,6 +15,7 @@ import pytest
 from cohort.clinical import load
 from cohort.lake import Lake
 from hospital import generate
+from tests.policies import EVERYTHING_TOML
 from tests.services.peers import free_port, program
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -47,6 +48,7 @@ def imaging(number: int, patient: str, modality: str) -> dict[str, Any]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
     generate(folder / "hospital", patients=24, today=date.today())
+    (folder / "bridge.toml").write_text(EVERYTHING_TOML)
     lake = Lake(folder / "lake")
     load([folder / "hospital" / "clinical"], lake, datetime.now(UTC))
     lake.append(
@@ -59,6 +61,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "serve",
         "--lake",
         str(folder / "lake"),
+        "--config",
+        str(folder / "bridge.toml"),
         "--port",
         str(port),
     ]

@@ -161,7 +161,7 @@ def test_the_founding_question_has_its_answer_whatever_the_source(
         orthanc.upload([file.read_bytes() for file in sorted((tmp_path / "hospital" / "dicom").rglob("*.dcm"))])
 
         def answered() -> bool:
-            ask = ["ask", "osteosarcoma-ct", "--json", "--lake", str(bridge.data_dir / "lake"), "--date", str(today)]
+            ask = ["ask", "osteosarcoma-ct", "--json", "--config", str(bridge.config), "--date", str(today)]
             done = subprocess.run([COHORT, *ask], capture_output=True, check=True)
             rows = json.loads(done.stdout)["rows"]
             found = sorted((*row["identifiers"], row["study_instance_uid"]) for row in rows)

@@ -16,8 +16,10 @@ from pydicom import dcmread
 
 from cohort.catalogue import question
 from cohort.fetch.plan import Series, wanted
+from cohort.sandbox import run as answered
 from cohort.selection import Selection
 from tests.hospital_lake import TODAY, HospitalLake, hospital_lake
+from tests.policies import EVERYTHING_TOML
 from tests.services.dcmqrscp import running_dcmqrscp
 from tests.services.orthanc_server import OrthancServer, running_orthanc
 
@@ -48,7 +50,7 @@ def images(hospital: HospitalLake) -> list[bytes]:
 
 
 def listed(hospital: HospitalLake) -> Sequence[Series]:
-    return wanted(Selection(hospital.generation, question(QUESTION), {}, TODAY))
+    return wanted(Selection(hospital.generation, question(QUESTION), {}, TODAY, answered))
 
 
 def command(hospital: HospitalLake, to: Path, *more: str) -> list[str]:
@@ -61,13 +63,15 @@ def command(hospital: HospitalLake, to: Path, *more: str) -> list[str]:
         "--date",
         TODAY.isoformat(),
     ]
-    return [*start, "--lake", str(hospital.root), "--to", str(to), *more]
+    seen = [] if "--config" in more else ["--config", str(hospital.config)]
+    return [*start, "--lake", str(hospital.root), "--to", str(to), *seen, *more]
 
 
 def signed_in(archive: OrthancServer, folder: Path) -> list[str]:
     path = folder / "bridge.toml"
     path.write_text(
-        f'[[fetch]]\nurl = "{archive.url}/dicom-web"\nusername = "{archive.username}"\npassword = "${{SECRET}}"\n',
+        f'{EVERYTHING_TOML}[[fetch]]\nurl = "{archive.url}/dicom-web"\n'
+        f'username = "{archive.username}"\npassword = "${{SECRET}}"\n',
         "utf-8",
     )
     return ["--config", str(path)]

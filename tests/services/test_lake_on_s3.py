@@ -216,10 +216,13 @@ def test_a_bridge_fills_a_bucket_and_questions_are_asked_of_it(store: S3Peer, ur
         assert bridge.stop() == 0
     finally:
         bridge.close()
-    assert not (tmp_path / "data" / "lake").exists()
+    assert not (tmp_path / "data" / "lake" / "files").exists()
     assert SECRET not in bridge.log
     environment = os.environ | store.environment() | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [str(Path(sys.executable).with_name("cohort")), "sql", counted, "--lake", url, "--format", "csv"]
+    command = [str(Path(sys.executable).with_name("cohort")), "sql", counted, "--format", "csv"]
+    allowed = '[cohort]\nsmall_cells = 1\nline_level = true\nidentifiers = "identifiers"\n'
+    (tmp_path / "asks.toml").write_text(allowed)
+    command += ["--lake", url, "--config", str(tmp_path / "asks.toml")]
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert done.stdout.splitlines()[1:] == [b"6,6"]
 

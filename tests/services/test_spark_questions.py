@@ -23,6 +23,7 @@ from cohort.expression import Column
 from cohort.lake import Lake
 from cohort.question_answer import compile_question, result_columns
 from cohort.relation import Project, Relation, Table
+from tests.policies import EVERYTHING_TOML
 from tests.question_cases import cases, generation, lines, plain
 from tests.random_questions import TODAY, document, tables
 from tests.services.peers import missing, program
@@ -110,7 +111,9 @@ def rows_on_duckdb(connection: Any, relation: Relation) -> list[Any]:
 def test_the_command_asks_spark(tmp_path: Path) -> None:
     program("java")
     generation(CASES["repeated-ct"], tmp_path)
-    command = ["ask", "repeated-ct", "--date", "2024-02-29", "--lake", str(tmp_path / "lake"), "--engine", "spark"]
+    (tmp_path / "bridge.toml").write_text(EVERYTHING_TOML)
+    seen = ["--lake", str(tmp_path / "lake"), "--config", str(tmp_path / "bridge.toml")]
+    command = ["ask", "repeated-ct", "--date", "2024-02-29", *seen, "--engine", "spark"]
     done = CliRunner().invoke(app, [*command, "--format", "csv"])
     assert done.exit_code == 0, done.output
     assert [line.split(",")[0] for line in done.output.splitlines()] == ["patient_id", "merged", "three"]

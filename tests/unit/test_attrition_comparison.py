@@ -19,6 +19,7 @@ from cohort.generation import Generation
 from cohort.plots import attrition_plot, comparison_plot
 from cohort.question_words import in_words
 from cohort.sandbox import attrition, compare
+from tests.policies import EVERYTHING_TOML
 from tests.question_cases import cases, generation
 
 TODAY = date(2026, 11, 24)
@@ -138,7 +139,9 @@ def run(*words: str) -> Any:
 def test_the_commands_ask_count_compare_and_draw(staging: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump(question("cancer-staging").document))
-    here = ["--lake", str(staging), "--date", "2026-08-01", "--format", "csv"]
+    settings = tmp_path / "bridge.toml"
+    settings.write_text(EVERYTHING_TOML)
+    here = ["--lake", str(staging), "--config", str(settings), "--date", "2026-08-01", "--format", "csv"]
     done = run("ask", str(own), *here)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[1].startswith("both,2024-02-29,59")
@@ -152,6 +155,22 @@ def test_the_commands_ask_count_compare_and_draw(staging: Path, tmp_path: Path) 
     assert done.exit_code == 0, done.output
     assert "patients,all,1,2" in done.output
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_settings_attrition_and_comparison_tell_of_few_nothing_and_are_drawn(
+    staging: Path, tmp_path: Path
+) -> None:
+    here = ["--lake", str(staging), "--date", "2026-08-01", "--format", "csv"]
+    plot = tmp_path / "attrition.svg"
+    done = run("ask", "cancer-staging", *here, "--attrition", "--plot", str(plot))
+    assert done.exit_code == 0, done.output
+    assert [line.split(",")[-2:] for line in done.stdout.splitlines()[1:]] == [["", ""]] * 3
+    assert "fewer than 10 patients" in done.stderr
+    assert plot.read_bytes().startswith(b"<?xml")
+    plot = tmp_path / "comparison.svg"
+    done = run("compare", "cancer-staging", "cancer-staging", *here, "--plot", str(plot))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == ["measure,value,first,second", "patients,all,,", "in_both,all,,"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,10 @@ from fastapi import FastAPI
 from bridge.api.security import harden
 from cohort.api import CHARTS, router
 from cohort.catalogue import questions
+from cohort.desk import Desk
 from cohort.lake import Lake
+from cohort.privacy import Policy
+from tests.policies import EVERYTHING, PATIENT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,9 +26,9 @@ with warnings.catch_warnings():
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def client(lake: Lake) -> TestClient:
+def client(lake: Lake, policy: Policy = EVERYTHING) -> TestClient:
     app = FastAPI()
-    app.include_router(router(lake))
+    app.include_router(router(lake, Desk(lake.root, policy, PATIENT)))
     harden(app, ["testserver"])
     return TestClient(app)
 
@@ -167,3 +170,42 @@ def test_a_kept_generation_is_asked_again_over_http(tmp_path: Path) -> None:
     assert (found["generation"], found["rows"][0]["n"]) == ("g000001", 1)
     wrong = asked.post("/cohort/api/sql", json={"sql": "SELECT 1", "generation": "other"})
     assert (wrong.status_code, "none is kept" in wrong.text) == (400, True)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The API as it is without settings: 23 women, 3 men."""
+    lake = Lake(tmp_path_factory.mktemp("guarded") / "lake")
+    lake.append(
+        {
+            "kind": "resource", "origin": "clinical", "type": "Patient", "id": f"p{n}", "revision": 1, "deleted": False,
+            "resource": {"resourceType": "Patient", "id": f"p{n}", "gender": "male" if n < 3 else "female"},
+        }
+        for n in range(26)
+    )  # fmt: skip
+    lake.publish(datetime.now(UTC))
+    yield client(lake, Policy())
+
+
+def test_without_settings_there_are_coarse_counts_and_no_rows(guarded: TestClient) -> None:
+    refused = guarded.post("/cohort/api/sql", json={"sql": "SELECT * FROM patient"})
+    assert refused.status_code == 403
+    assert "rows may not be seen" in refused.json()["detail"]
+    sql = "SELECT gender, count(DISTINCT patient_id) AS n FROM patient GROUP BY 1"
+    answer = guarded.post("/cohort/api/sql", json={"sql": sql}).json()
+    assert answer["rows"] == [{"gender": "female", "n": 20}]
+    assert "fewer than 10 patients" in answer["notes"][0]
+    assert guarded.post("/cohort/api/sql", json={"sql": sql, "format": "csv"}).text.split() == ["gender,n", "female,20"]
+
+
+def test_tables_tell_neither_their_exact_size_nor_hide_what_is_withheld(guarded: TestClient) -> None:
+    tables = {t["name"]: t for t in guarded.get("/cohort/api/tables").json()}
+    assert tables["patient"]["rows"] == 20
+    assert {c["name"]: c["shown"] for c in tables["patient"]["columns"]}["patient_id"] == "pseudonym"
+    policy = guarded.get("/cohort/api/policy").json()
+    assert (policy["line_level"], policy["small_cells"], policy["identifiers"]) == (False, 10, "pseudonyms")
+
+
+def test_a_question_that_lists_answers_with_counts(guarded: TestClient) -> None:
+    answer = guarded.post("/cohort/api/questions/osteosarcoma-ct", json={}).json()
+    assert answer["rows"] == [{"patients": None, "studies": None}]

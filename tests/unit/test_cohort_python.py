@@ -28,7 +28,7 @@ DOCUMENT = {
 
 @pytest.fixture
 def opened(hospital: HospitalLake) -> Cohort:
-    return cohort.open(str(hospital.root))
+    return cohort.open(str(hospital.root), config=hospital.config)
 
 
 def test_the_founding_question_has_the_answer_that_the_facts_give(opened: Cohort, hospital: HospitalLake) -> None:

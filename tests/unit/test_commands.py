@@ -17,6 +17,7 @@ from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
 from tests.authorization_server import key_file
 from tests.builders import STUDY, write_file
+from tests.policies import EVERYTHING_TOML
 from tests.services.peers import free_port
 
 BIN = Path(sys.executable).parent
@@ -33,6 +34,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     loaded = command("cohort", "load", folder / "hospital" / "clinical", "--lake", folder / "lake")
     assert loaded.returncode == 0, loaded.stderr
     assert "24 Patient" in loaded.stdout
+    (folder / "bridge.toml").write_text(EVERYTHING_TOML)
     yield folder / "lake"
 
 
@@ -41,7 +43,7 @@ COMMANDS = [
                             ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
                             ["demo"], ["import"], ["jwks"], ["map"], ["dedupe"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
-                             ["compact"], ["generations"], ["generations", "list"], ["generations", "keep"],
+                             ["compact"], ["log"], ["generations"], ["generations", "list"], ["generations", "keep"],
                              ["generations", "forget"], ["view"], ["view", "run"], ["view", "check"],
                              ["view", "explain"], ["group"], ["omop"], ["manifest"], ["fetch"],
                              ["timeline"])]  # fmt: skip
@@ -57,13 +59,30 @@ def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> 
 
 def test_sql_prints_json_csv_and_tables(lake: Path, tmp_path: Path) -> None:
     sql = "SELECT gender, count(*) AS n FROM patient GROUP BY 1 ORDER BY 1"
-    plain = orjson.loads(command("cohort", "sql", sql, "--lake", lake, "--json").stdout)
+    seen = ("--lake", lake, "--config", lake.parent / "bridge.toml")
+    plain = orjson.loads(command("cohort", "sql", sql, *seen, "--json").stdout)
     assert sum(r["n"] for r in plain["rows"]) == 24
-    assert command("cohort", "sql", sql, "--lake", lake, "--format", "csv").stdout.startswith("gender,n")
-    assert "gender" in command("cohort", "sql", sql, "--lake", lake).stdout
+    assert command("cohort", "sql", sql, *seen, "--format", "csv").stdout.startswith("gender,n")
+    assert "gender" in command("cohort", "sql", sql, *seen).stdout
     out = tmp_path / "a.parquet"
-    assert command("cohort", "sql", sql, "--lake", lake, "--format", "parquet", "--output", out).returncode == 0
+    assert command("cohort", "sql", sql, *seen, "--format", "parquet", "--output", out).returncode == 0
     assert out.read_bytes().startswith(b"PAR1")
+
+
+def test_without_settings_the_commands_count_and_the_log_tells_who_asked(lake: Path) -> None:
+    sql = "SELECT count(DISTINCT patient_id) AS n FROM patient"
+    counted = command("cohort", "sql", sql, "--lake", lake, "--json")
+    assert orjson.loads(counted.stdout)["rows"] == [{"n": 20}]
+    assert "Note: groups of fewer than 10 patients" in counted.stderr
+    refused = command("cohort", "sql", "SELECT * FROM patient", "--lake", lake)
+    assert refused.returncode == 2
+    assert "rows may not be seen" in refused.stderr
+    logged = orjson.loads(command("cohort", "log", "--lake", lake, "--json", "--last", "2").stdout)
+    assert [(e["what"], e["event"], e["door"]) for e in logged] == [
+        (sql, "answered", "cli"),
+        ("SELECT * FROM patient", "failed", "cli"),
+    ]
+    assert "NotAllowed" in command("cohort", "log", "--lake", lake).stdout
 
 
 def test_questions_and_tables_describe_themselves(lake: Path) -> None:
@@ -110,11 +129,14 @@ def test_bad_lines_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
 
 
 def test_a_generation_is_kept_asked_again_and_forgotten(tmp_path: Path) -> None:
-    lake, file = tmp_path / "lake", tmp_path / "x.ndjson"
+    lake, file, settings = tmp_path / "lake", tmp_path / "x.ndjson", tmp_path / "bridge.toml"
+    settings.write_text(EVERYTHING_TOML)
 
     def count(*more: str) -> Any:
         told = orjson.loads(
-            command("cohort", "sql", "SELECT count(*) n FROM patient", "--lake", lake, "--json", *more).stdout
+            command(
+                "cohort", "sql", "SELECT count(*) n FROM patient", "--lake", lake, "--config", settings, "--json", *more
+            ).stdout
         )
         return told["rows"][0]["n"], told["generation"]
 

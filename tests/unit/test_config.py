@@ -107,8 +107,8 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     path = tmp_path / "bridge.toml"
     path.write_text(text)
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
-    sections = (config.Settings, config.Api, config.Identity, config.FolderSource, config.ReceiverSource)
-    tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "issuers", "fetch", "lake")
+    sections = (config.Settings, config.Api, config.Identity, config.Cohort, config.FolderSource, config.ReceiverSource)
+    tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "cohort", "issuers", "fetch", "lake")
     for section in (
         *sections,
         config.AeTitleIdentity,

@@ -15,6 +15,7 @@ from cohort.catalogue import question
 from cohort.manifest import manifest
 from cohort.omop import omop
 from cohort.omop_maps import ConceptMap, PersonMap
+from cohort.sandbox import run
 from cohort.selection import Selection
 from hospital import founding_answer
 from tests.hospital_lake import TODAY, HospitalLake, resource_line
@@ -23,7 +24,7 @@ BASE = "http://127.0.0.1:8042/dicom-web"
 
 
 def selected(hospital: HospitalLake, name: str) -> Selection:
-    return Selection(hospital.generation, question(name), {}, TODAY)
+    return Selection(hospital.generation, question(name), {}, TODAY, run)
 
 
 def test_it_lists_every_series_of_the_studies_that_answer(hospital: HospitalLake) -> None:

@@ -26,6 +26,7 @@ from cohort.fetch.plan import Series, wanted
 from cohort.fetch.run import ATTEMPTS, GIVEN_UP_SERIES, NOT_SENT, UNLISTED, Fetch, Report
 from cohort.fetch.sign_in import accesses
 from cohort.fetch.wado import ACCEPT_PLAIN, Access, WadoImages
+from cohort.sandbox import run
 from cohort.selection import Selection
 from tests.builders import a_dataset, as_file
 from tests.hospital_lake import TODAY, HospitalLake
@@ -54,7 +55,7 @@ class Rig:
     """An archive of the hospital's files and a folder to fetch into; waiting takes no time and is noted."""
 
     def __init__(self, hospital: HospitalLake, folder: Path, series: int = 4) -> None:
-        self.wanted = wanted(Selection(hospital.generation, question("osteosarcoma-ct"), {}, TODAY))[:series]
+        self.wanted = wanted(Selection(hospital.generation, question("osteosarcoma-ct"), {}, TODAY, run))[:series]
         uids = {one.study_instance_uid for one in self.wanted}
         files = [
             f

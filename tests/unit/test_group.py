@@ -6,6 +6,7 @@ import pytest
 
 from cohort.catalogue import question, questions, read_question
 from cohort.group import MEMBERS_REFRESHED, group
+from cohort.sandbox import run
 from cohort.selection import Selection
 from hospital import founding_answer
 from tests.hospital_lake import NOW, TODAY, HospitalLake
@@ -13,7 +14,7 @@ from tests.validity import told_wrong
 
 
 def selected(hospital: HospitalLake, name: str = "osteosarcoma-ct", **given: Any) -> Selection:
-    return Selection(hospital.generation, question(name), given, TODAY)
+    return Selection(hospital.generation, question(name), given, TODAY, run)
 
 
 def test_members_are_the_patients_of_the_answer(hospital: HospitalLake) -> None:
@@ -72,7 +73,7 @@ def test_negation_excludes_and_alternatives_stay_together(hospital: HospitalLake
         ]},
         "return": {"unit": "patient", "group_by": ["gender"]},
     }  # fmt: skip
-    made = group(Selection(hospital.generation, read_question(document), {}, TODAY))
+    made = group(Selection(hospital.generation, read_question(document), {}, TODAY, run))
     assert [(c["code"]["text"], c["valueCodeableConcept"]["text"], c["exclude"]) for c in made["characteristic"]] == [
         ("patient", "patient: gender male", True),
         ("any", "any of: (age today: older than 60 years), (not (report: any))", False),

@@ -195,13 +195,15 @@ def test_commands_and_python_take_the_address_of_a_bucket(
     for name, value in (moto.environment() | {"XDG_CACHE_HOME": str(tmp_path / "cache")}).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "patients.ndjson").write_text('{"resourceType": "Patient", "id": "p", "gender": "female"}\n')
+    allowed = tmp_path / "bridge.toml"
+    allowed.write_text('[cohort]\nsmall_cells = 1\nline_level = true\nidentifiers = "identifiers"\n')
     run = CliRunner().invoke
     assert run(app, ["load", str(tmp_path / "patients.ndjson"), "--lake", url]).exit_code == 0
-    asked = run(app, ["sql", "SELECT gender FROM patient", "--lake", url, "--format", "csv"])
+    asked = run(app, ["sql", "SELECT gender FROM patient", "--lake", url, "--format", "csv", "-c", str(allowed)])
     assert asked.exit_code == 0
     assert asked.stdout.split() == ["gender", "female"]
     assert "g000001" in run(app, ["generations", "list", "--lake", url]).stdout
-    assert cohort.open(url).sql("SELECT patient_id FROM patient").rows == (("p",),)
+    assert cohort.open(url, config=allowed).sql("SELECT patient_id FROM patient").rows == (("p",),)
     assert run(app, ["compact", "--lake", url]).exit_code == 0
     with pytest.raises(ConfigError, match="no data in"):
         cohort.open(moto.bucket())

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
-from cohort import clinical, compaction, fold
+from cohort import arrivals, clinical, compaction, flatten
 from cohort import lake as lake_module
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
@@ -216,7 +216,7 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
 
 
 def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
+    monkeypatch.setattr(flatten, "key_sql", lambda text: key_sql(text) if "_key" in text else "42::BIGINT")
     lake = published(tmp_path, [line("Patient", "first", gender="male")])
     lake.append([line("Patient", "second", gender="female"), line("Patient", "first", 2, gender="male")])
     found = lake.publish(NOW)
@@ -225,6 +225,36 @@ def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeyp
     (parked,) = lake.parked(10)
     assert parked["file"] == "clinical/second"
     assert "patient_key" in parked["reason"]
+
+
+def test_two_resources_whose_keys_are_equal_never_replace_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "key_sql", lambda _text: "42::BIGINT")
+    lake = published(tmp_path, [line("Condition", "first"), line("Condition", "second"), line("Condition", "first", 2)])
+    lake.append([line("Condition", "third"), line("Condition", "first", 3, recordedDate="2024-01-01")])
+    found = lake.publish(NOW)
+    assert found is not None
+    rows = connect(found).execute("SELECT condition_id, recorded_date::VARCHAR FROM condition").fetchall()
+    assert rows == [("first", "2024-01-01")]
+    assert [one["file"] for one in lake.parked(10)] == ["Condition/third", "Condition/second"]
+    assert "another id" in lake.parked(1)[0]["reason"]
+
+
+def test_a_line_that_is_none_does_not_keep_the_others_from_the_tables(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    sound = [line("Condition", "a", 2, recordedDate="2024-01-01"), line("Condition", "a", 1), line("Condition", "b")]
+    path = lake.append([*sound, rows_line("dicom_study", "1", [{"modality": "CT"}])])
+    whole = path.read_bytes()
+    wrong = (b"{bad", b"5", b'{"kind":"resource"}', b'{"kind":"other","revision":1}',
+             orjson.dumps(line("Con dition", "x")), orjson.dumps(line("Condition", "x") | {"resource": 5}))  # fmt: skip
+    path.write_bytes(whole + b"\n".join(wrong))
+    found = lake.publish(NOW)
+    assert found is not None
+    rows = connect(found).execute("SELECT condition_id, recorded_date::VARCHAR FROM condition ORDER BY 1").fetchall()
+    assert rows == [("a", "2024-01-01"), ("b", None)]
+    assert found.tables["dicom_study"].rows == 1
+    assert [(one["file"], one["line"]) for one in lake.parked(10)] == [(path.name, n) for n in range(5, 11)]
 
 
 def test_a_view_with_another_column_is_made_anew_from_the_resources(
@@ -382,14 +412,16 @@ def test_what_died_before_it_was_whole_is_removed_after_a_day(tmp_path: Path) ->
 
 
 def test_a_large_load_is_taken_in_bit_by_bit_and_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clinical, "BATCH_BYTES", 2_000)
-    monkeypatch.setattr(lake_module, "FOLD_BYTES", 10_000)
+    monkeypatch.setattr(clinical, "PART_BYTES", 2_000)
+    monkeypatch.setattr(clinical, "BLOCK_BYTES", 500)
+    monkeypatch.setitem(lake_module.FOLD_BYTES, ".ndjson", 10_000)
+    monkeypatch.setitem(lake_module.FOLD_BYTES, ".parquet", 10_000)
     file = tmp_path / "x.ndjson.gz"
     lines = [orjson.dumps({"resourceType": "Patient", "id": f"p{n % 300}", "gender": "other"}) for n in range(600)]
     file.write_bytes(gzip.compress(b"\n".join(lines)))
     lake, told = Lake(tmp_path / "lake"), list[tuple[int, int]]()
     report = clinical.load([file], lake, NOW, lambda done, of: told.append((done, of)))
-    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "loads").rglob("*.ndjson")]
+    sizes = [path.stat().st_size for path in (tmp_path / "lake" / "loads").rglob("*.parquet")]
     assert len(sizes) > 10
     assert max(sizes) < 10_000
     assert told[-1][0] <= told[-1][1] == file.stat().st_size

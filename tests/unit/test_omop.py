@@ -12,6 +12,7 @@ from cohort.catalogue import question
 from cohort.manifest import manifest
 from cohort.omop import TABLES, Omop, omop
 from cohort.omop_maps import CONCEPTS, PERSONS, ConceptMap, PersonMap
+from cohort.sandbox import run
 from cohort.selection import Selection
 from tests.findings import finding
 from tests.hospital_lake import TODAY, HospitalLake, resource_line
@@ -22,7 +23,7 @@ TYPES = {"integer": "INTEGER", "varchar": "VARCHAR", "date": "DATE", "timestamp"
 
 
 def selected(hospital: HospitalLake) -> Selection:
-    return Selection(hospital.generation, question("osteosarcoma-ct"), {}, TODAY)
+    return Selection(hospital.generation, question("osteosarcoma-ct"), {}, TODAY, run)
 
 
 def exported(hospital: HospitalLake, persons: PersonMap | None = None, concepts: ConceptMap | None = None) -> Omop:

@@ -10,8 +10,10 @@ from fastapi import FastAPI
 
 from bridge.api.security import harden
 from cohort.api import router
+from cohort.desk import Desk
 from cohort.omop import TABLES
 from tests.hospital_lake import HospitalLake
+from tests.policies import EVERYTHING, PATIENT
 from tests.validity import told_wrong
 
 with warnings.catch_warnings():
@@ -25,7 +27,7 @@ ASKED = {"date": "2026-01-01"}
 @pytest.fixture(scope="module")
 def web(hospital: HospitalLake) -> TestClient:
     app = FastAPI()
-    app.include_router(router(hospital.lake))
+    app.include_router(router(hospital.lake, Desk(hospital.root, EVERYTHING, PATIENT)))
     harden(app, ["testserver"])
     return TestClient(app)
 

@@ -24,7 +24,8 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(hospital: HospitalLake) -> Run:
     def invoke(*arguments: str | Path) -> Result:
-        result = CliRunner().invoke(app, [*map(str, arguments), "--lake", str(hospital.root)])
+        seen = [] if "--config" in arguments else ["--config", str(hospital.config)]
+        result = CliRunner().invoke(app, [*map(str, arguments), "--lake", str(hospital.root), *seen])
         if isinstance(result.exception, ProjectError):
             raise result.exception
         return result

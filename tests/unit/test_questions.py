@@ -223,6 +223,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"return": {"unit": "patient", "columns": ["patient_id", "patient_id"]}}, "return.columns:"),
     ({"return": {"unit": "patient", "columns": ["index_date"]}}, "return.columns[0]: the question has no index"),
     ({"return": {"unit": "patient", "columns": ["imaging_study_modality.modality"]}}, "return.columns[0]:"),
+    ({"return": {"unit": "patient", "columns": ["day"]}}, "return.columns[0]: day: a patient has no day"),
     ({"return": {"unit": "patient", "group_by": ["identifiers"]}}, "return.group_by[0]: a list"),
     ({"return": {"unit": "planet", "columns": []}}, "return.unit"),
     ({"return": {"unit": "patient"}}, "return"),

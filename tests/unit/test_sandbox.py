@@ -2,21 +2,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import orjson
 import pytest
 
 from bridge.errors import InvalidQuery
+from cohort import sandbox
 from cohort.answer import Answer
 from cohort.engine.duckdb import connect
+from cohort.functions import ALLOWED, TABLE_FUNCTIONS
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.render import as_csv, as_json, rendered
 from cohort.sandbox import Limits, run_sql
+
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 
 ESCAPES = """
 SELECT * FROM '/etc/passwd'
@@ -103,7 +113,42 @@ EXECUTE x
 BEGIN TRANSACTION
 CHECKPOINT
 VACUUM
+SELECT repeat('x', 3)
+SELECT list_resize([1], 3)
+SELECT range(3)
+SELECT sleep_ms(1)
+SELECT error('x')
+SELECT stats(gender) FROM patient
+SELECT json_serialize_plan('SELECT 1')
+SELECT json_deserialize_sql('{}')
+SELECT pg_sleep(1)
+SELECT write_log('x')
+SELECT test_all_types()
+SELECT * FROM test_all_types()
+SELECT * FROM repeat(1, 3)
+SELECT * FROM repeat_row(1, num_rows := 3)
+SELECT * FROM duckdb_functions()
+SELECT * FROM duckdb_logs
+SELECT * FROM duckdb_views
+SELECT * FROM stored.patient
+SELECT * FROM patient AT (VERSION => 1)
+SELECT $1
+SELECT ?
+WITH sqlite_master AS (SELECT 1) SELECT * FROM sqlite_master
+WITH t AS (SELECT * FROM glob('/*')) SELECT 1
+SELECT * FROM patient WHERE gender IN (SELECT content FROM read_text('/etc/passwd'))
+SELECT count(*) FILTER (WHERE getenv('HOME') = '') FROM patient
+SELECT sum(1) OVER (ORDER BY getenv('HOME')) FROM patient
+SELECT gender FROM patient ORDER BY getenv('HOME')
+SELECT gender FROM patient LIMIT (SELECT length(getenv('HOME')))
+SELECT list_transform([1], lambda x: getenv('HOME'))
+SELECT [getenv('HOME') FOR x IN [1]]
+SELECT CASE WHEN getenv('HOME') = '' THEN 1 END
+SELECT 'x'::VARCHAR COLLATE NOCASE, current_setting('threads')
+SELECT 1 UNION ALL SELECT length(content) FROM read_text('/etc/passwd')
+SELECT * FROM (SELECT * FROM patient PIVOT (count(*) FOR gender IN (getenv('HOME'))))
 """.strip().splitlines()
+ESCAPES.append("SELECT 1 -- harmless\n; SELECT 2")
 
 BOMBS = """
 SELECT repeat('x', 2000000000)
@@ -126,6 +171,16 @@ SELECT array_to_string(range(2000000000), ',')
 SELECT unnest(range(100000000000))
 SELECT max(s) FROM (SELECT string_split(concat_ws(',', range(100000000)), ',') AS s)
 SELECT regexp_matches('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' || i, '(a+)+$') FROM range(10000000000) t(i)
+WITH RECURSIVE t(l) AS (SELECT [1] UNION ALL SELECT list_concat(l, l) FROM t) SELECT length(max(l)) FROM t
+WITH a AS (SELECT * FROM range(100000)), b AS (SELECT * FROM a, a), c AS (SELECT * FROM b, b) SELECT count(*) FROM c
+SELECT * FROM range(1000000) a, range(1000000) b ORDER BY hash(a.range + b.range) LIMIT 1000000000
+SELECT median(i) OVER (ORDER BY i ROWS BETWEEN 1000000 PRECEDING AND CURRENT ROW) FROM range(100000000) t(i)
+SELECT replace(replace(replace(s, 'x', s), 'x', s), 'x', s) FROM (SELECT string_agg('x', '') AS s FROM range(20000))
+SELECT regexp_replace(s, 'x', s, 'g') FROM (SELECT string_agg('x', '') AS s FROM range(200000))
+SELECT count(*) FROM range(200000) a(i) JOIN range(200000) b(j) ON levenshtein(a.i || 'aaaaaaaa', b.j || 'bbbbbbbb') = 3
+SELECT histogram(i) FROM range(1000000000) t(i)
+SELECT list_sort(list(i)) FROM range(1000000000) t(i)
+SELECT generate_subscripts(list(i), 1) FROM range(1000000000) t(i)
 """.strip().splitlines()
 
 
@@ -147,8 +202,8 @@ def test_nothing_but_the_tables_can_be_reached(generation: Generation, sql: str)
 
 
 def test_the_lists_are_as_long_as_they_should_be() -> None:
-    assert len(ESCAPES) >= 60
-    assert len(BOMBS) >= 20
+    assert len(ESCAPES) >= 110
+    assert len(BOMBS) >= 30
 
 
 @pytest.mark.parametrize("sql", BOMBS)
@@ -168,6 +223,94 @@ def test_the_locked_connection_refuses_even_without_the_gate(generation: Generat
     connection = connect(generation)
     with pytest.raises(duckdb.Error):
         connection.execute(sql).fetchall()
+
+
+def test_a_query_in_a_worker_finds_no_environment_and_no_file_to_write(generation: Generation) -> None:
+    """What the worker is given, seen by a program that the worker's own start runs."""
+    told = orjson.loads(subprocess_of_worker("import os, json; print(json.dumps([dict(os.environ), os.getcwd()]))"))
+    assert [name for name in told[0] if name != "LC_CTYPE"] == []
+    assert told[1] == "/"
+
+
+def subprocess_of_worker(program: str) -> bytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "_PROGRAM", program)
+        return sandbox._process({}, sandbox.Limits(deadline_s=60))[1]
+
+
+def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
+    """A child of a worker that is ended at its deadline is ended too."""
+    left = tmp_path / "pid"
+    program = (
+        "import subprocess, sys, time, pathlib; "
+        "c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
+        f"pathlib.Path({str(left)!r}).write_text(str(c.pid)); time.sleep(99)"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "_PROGRAM", program)
+        with pytest.raises(InvalidQuery, match="longer than"):
+            sandbox._process({}, sandbox.Limits(deadline_s=8))
+    child = int(left.read_text())
+    for _ in range(500):
+        if not _alive(child):
+            return
+        time.sleep(0.02)
+    pytest.fail("the child goes on")
+
+
+def _alive(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_every_function_that_may_be_called_exists() -> None:
+    known = {row[0] for row in duckdb.execute("SELECT DISTINCT function_name FROM duckdb_functions()").fetchall()}
+    assert known >= ALLOWED | TABLE_FUNCTIONS
+
+
+def test_no_function_that_may_be_called_leaves_the_tables() -> None:
+    """By what DuckDB says of them, and by names that read, set, wait or tell of the engine."""
+    told = duckdb.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE has_side_effects OR function_type = 'pragma'"
+    ).fetchall()
+    harmless = {"random", "uuid", "gen_random_uuid", "unnest", "repeat", "now", "range", "generate_series"}
+    assert {row[0] for row in told} & ALLOWED <= harmless
+    words = re.compile("read_|_scan|duckdb|pragma|pg_|setting|variable|secret|log_|sleep|query|serialize|env|schema")
+    assert [name for name in ALLOWED if words.search(name)] == []
+
+
+def test_a_worker_ends_with_who_asked(generation: Generation) -> None:
+    """kill -9 of the asking process leaves no query running."""
+    lake = generation.tables["patient"].layers[0].file.parents[1]
+    program = (
+        "import sys; from pathlib import Path; from cohort.lake import Lake; "
+        "from cohort.sandbox import Limits, run_sql; "
+        "sql = 'SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) = 1'; "
+        "run_sql(Lake(Path(sys.argv[1])).current(), sql, Limits(deadline_s=100, cpu_s=100))"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", program, str(lake)], env={"PYTHONPATH": str(ROOT)})
+    children = Path(f"/proc/{asking.pid}/task/{asking.pid}/children")
+    worker = int(_until(lambda: next(iter(children.read_text().split()), None)))
+    _until(lambda: True if _threads(worker) > 1 else None)
+    asking.kill()
+    asking.wait()
+    _until(lambda: True if not _alive(worker) else None)
+
+
+def _threads(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Threads:"))
+
+
+def _until(look: Callable[[], T | None]) -> T:
+    for _ in range(3000):
+        found = look()
+        if found is not None:
+            return found
+        time.sleep(0.02)
+    pytest.fail("it did not come to be")
 
 
 def test_ordinary_sql_works(generation: Generation) -> None:

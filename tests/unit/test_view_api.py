@@ -11,9 +11,11 @@ from fastapi import FastAPI
 
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.api import router
+from cohort.desk import Desk
 from cohort.lake import Lake
 from cohort.view_export import MOST_JOBS, Exports
 from cohort.view_request import read_request
+from tests.policies import EVERYTHING, PATIENT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -48,7 +50,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     lake.append([line | {"id": p["id"], "resource": p} for p in PATIENTS])
     lake.publish(datetime.now(UTC))
     app = FastAPI()
-    app.include_router(router(lake))
+    app.include_router(router(lake, Desk(lake.root, EVERYTHING, PATIENT)))
     yield TestClient(app)
 
 
