@@ -244,7 +244,7 @@ def test_two_resources_whose_keys_are_equal_never_replace_one_another(
 def test_a_line_that_is_none_does_not_keep_the_others_from_the_tables(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     sound = [line("Condition", "a", 2, recordedDate="2024-01-01"), line("Condition", "a", 1), line("Condition", "b")]
-    path = lake.append([*sound, rows_line("dicom_study", "1", [{"modality": "CT"}])])
+    path = tmp_path / lake.append([*sound, rows_line("dicom_study", "1", [{"modality": "CT"}])])
     whole = path.read_bytes()
     wrong = (b"{bad", b"5", b'{"kind":"resource"}', b'{"kind":"other","revision":1}',
              orjson.dumps(line("Con dition", "x")), orjson.dumps(line("Condition", "x") | {"resource": 5}))  # fmt: skip
