@@ -61,7 +61,7 @@ def loaded(folder: Path, files: Mapping[str, bytes]) -> tuple[LoadReport, list[A
     lake.compact(NOW, everything=True)
     found = lake.current()
     assert found is not None
-    (layer,) = lake._generations.manifest()["tables"]["resource_Condition"]["layers"]
+    (layer,) = lake._generations.head().tables["resource_Condition"]["layers"]
     with ndjson.duckdb.connect() as db:
         file = folder / "lake" / "files" / layer["file"]
         held = db.execute(f"SELECT _hash, _key, _revision, id, deleted FROM '{file}' ORDER BY _key").fetchall()
