@@ -51,7 +51,7 @@ fmt: $(DEV) ## Format and sort imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench-flatten: $(SPARK)
+bench-flatten bench-questions: $(SPARK)
 bench-%: $(DEV) ## Run bench/NAME.py and write bench/results/NAME.json
 	$(BIN)/python -m bench.$*
 

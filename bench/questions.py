@@ -1,0 +1,269 @@
+"""Every ready question at 10,000, 100,000 and 1,000,000 patients: loading, size, seconds for one and four clients.
+
+    make bench-questions                            all sizes; hours, and about 100 GB of disk in FOLDER
+    python -m bench.questions --patients 10000 --folder FOLDER --no-hapi
+
+Beside each question, in the same run: the SQL a person would write, on DuckDB over one Parquet file for each type, and
+Spark on two threads over the lake's own files; beside the founding question, searches of HAPI FHIR. An answer that
+differs from the person's SQL ends the benchmark before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bench import naive_questions
+from bench.naive_questions import QUERIES
+from bench.population import TODAY
+from bench.questions_hapi import founding_by_search
+from bench.questions_spark import Spark
+from bench.results_file import ROOT, Measured, write
+from cohort.catalogue import column_types, question, questions, read_question
+from cohort.dialects import duckdb as dialect
+from cohort.engine.duckdb import connect
+from cohort.generation import Generations
+from cohort.question import Question
+from cohort.question_answer import compile_question
+
+SEED, RUNS, CLIENTS, MIXED, SIZES = 20260101, 5, 4, 40, (10_000, 100_000, 1_000_000)
+FOUNDING, TOP = "osteosarcoma-ct", 1_000_000
+NAIVE_MEMORY_MB, HAPI_PATIENTS = 4096, 1000
+ROWS = 10_000
+"""That the API gives at most."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one answer: the clock's, in the middle and the 95th percentile, and the CPU's of all threads."""
+
+    median_s: float
+    p95_s: float
+    cpu_s: float
+
+    @classmethod
+    def of(cls, walls: Iterable[float], cpus: Iterable[float] = (math.nan,)) -> Cost:
+        ordered = sorted(walls)
+        return cls(statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1], statistics.median(cpus))
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--patients", type=int, nargs="+", default=SIZES)
+    asked.add_argument("--folder", type=Path)
+    asked.add_argument("--no-spark", action="store_true")
+    asked.add_argument("--no-hapi", action="store_true")
+    wanted = asked.parse_args()
+    rows: list[Measured] = []
+    sizes: dict[str, Any] = {}
+    costs: dict[int, dict[str, Cost]] = {}
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as scratch:
+        for patients in sorted(wanted.patients):
+            folder = Path(scratch) / str(patients)
+            loaded = made(patients, folder)
+            sizes[f"{patients} patients"] = {k: loaded[k] for k in ("resources", "bytes", "rows")}
+            rows += loading(patients, loaded)
+            costs[patients] = measured(patients, folder, rows, spark=not wanted.no_spark)
+            shutil.rmtree(folder)
+        rows += growth(costs)
+        if not wanted.no_hapi:
+            rows.append(beside_hapi(Path(scratch)))
+    write("questions", SEED, sizes, rows, RUNS)
+
+
+def made(patients: int, folder: Path) -> dict[str, Any]:
+    """A lake and naive Parquet of so many patients; what loading took."""
+    folder.mkdir()
+    loaded: dict[str, Any] = _told("questions_lake", str(patients), str(SEED), str(folder))
+    return loaded
+
+
+def loading(patients: int, loaded: Mapping[str, Any]) -> list[Measured]:
+    at = f"{patients:,} patients"
+    return [
+        Measured(f"{at}: loading", loaded["resources"] / loaded["wall_s"], "resources/s"),
+        Measured(f"{at}: loading", loaded["bytes"] / 1e6 / loaded["wall_s"], "MB/s"),
+        Measured(f"{at}: loading, CPU", loaded["resources"] / loaded["cpu_s"], "resources/CPU s"),
+        Measured(f"{at}: loading, peak memory", loaded["peak_mb"], "MB"),
+        Measured(
+            f"{at}: size on disk", loaded["lake_bytes"] / 1e6, "MB", "naive Parquet, without the resources",
+            loaded["naive_bytes"] / 1e6, loaded["lake_bytes"] / loaded["naive_bytes"],
+        ),
+    ]  # fmt: skip
+
+
+def sql_of(wanted: Question) -> str:
+    return dialect.sql(compile_question(read_question(wanted.document), TODAY, column_types()))
+
+
+def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) -> dict[str, Cost]:
+    """Adds the rows of one size. Gives what each question costs the engine, by name."""
+    generation = Generations(folder / "lake").current()
+    assert generation is not None
+    found: dict[str, Cost] = {}
+    with closing(connect(generation)) as ours, closing(by_hand(folder)) as theirs:
+        counts = {name: checked(name, ours, theirs) for name in questions()}
+        for name, wanted in questions().items():
+            cost, peer = timed(ours, sql_of(wanted)), timed(theirs, QUERIES[name])
+            rows += beside(patients, name, counts[name], cost, peer)
+            found[name] = cost
+        mixed = Cost.of([once(ours, sql_of(one))[0] for one in mixture() for _ in range(2)][1::2])
+    rows.append(
+        Measured(
+            f"{patients:,} patients: {MIXED} founding questions of other codes, ages, modalities, p95", mixed.p95_s,
+            "s", "", None, None, *_goal(patients == TOP, "<= 0.5 s", mixed.p95_s <= 0.5),
+        )
+    )  # fmt: skip
+    if spark:
+        with Spark(generation) as peer_spark:
+            for name, wanted in questions().items():
+                walls, cpus = peer_spark.asked(wanted, TODAY, counts[name])
+                rows.append(against_spark(patients, name, found[name], Cost.of(walls, cpus)))
+    for clients in (1, CLIENTS):
+        rows += by_clients(patients, folder / "lake", clients)
+    return found
+
+
+def by_hand(folder: Path) -> Any:
+    return naive_questions.connect(folder / "naive", memory_limit_mb=NAIVE_MEMORY_MB)
+
+
+def checked(name: str, ours: Any, theirs: Any) -> int:
+    """How many rows the answer has. Raises AssertionError when the person's SQL has others."""
+    answers = [_digest(ours, sql_of(question(name))), _digest(theirs, QUERIES[name])]
+    assert answers[0] == answers[1], f"{name}: rows and digest {answers[0]}, by the person's SQL {answers[1]}"
+    return int(answers[0][0])
+
+
+def _digest(connection: Any, query: str) -> tuple[int, int]:
+    """The number of rows, and a sum of digests that does not depend on their order."""
+    width = len(connection.execute(f"DESCRIBE {query}").fetchall())
+    names = ", ".join(f"c{n}" for n in range(width))
+    text = " || '|' || ".join(f"coalesce(c{n}::VARCHAR, '-')" for n in range(width))
+    found = connection.execute(f"SELECT count(*), sum(hash({text})) FROM ({query}) answer({names})").fetchone()
+    return int(found[0]), int(found[1] or 0)
+
+
+def once(connection: Any, query: str) -> tuple[float, float]:
+    """Seconds and CPU seconds until the rows that the API gives at most are there."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    connection.execute(query).fetchmany(ROWS)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def timed(connection: Any, query: str) -> Cost:
+    """Of RUNS, after one that is not counted."""
+    runs = [once(connection, query) for _ in range(RUNS + 1)][1:]
+    return Cost.of([wall for wall, _ in runs], [cpu for _, cpu in runs])
+
+
+def beside(patients: int, name: str, count: int, cost: Cost, peer: Cost) -> list[Measured]:
+    what, hand = f"{patients:,} patients: {name} ({count:,} rows)", "SQL by hand, naive Parquet"
+    top, ratio = (name, patients) == (FOUNDING, TOP), peer.cpu_s / cost.cpu_s
+    return [
+        Measured(f"{what}, CPU", cost.cpu_s, "s", hand, peer.cpu_s, ratio, *_goal(top, ">= 60x", ratio >= 60)),
+        Measured(f"{what}, median", cost.median_s, "s", hand, peer.median_s, peer.median_s / cost.median_s),
+        Measured(
+            f"{what}, p95", cost.p95_s, "s", hand, peer.p95_s, peer.p95_s / cost.p95_s,
+            *_goal(top, "<= 0.15 s", cost.p95_s <= 0.15),
+        ),
+    ]  # fmt: skip
+
+
+def against_spark(patients: int, name: str, cost: Cost, peer: Cost) -> Measured:
+    top, ratio = (name, patients) == (FOUNDING, TOP), peer.cpu_s / cost.cpu_s
+    return Measured(
+        f"{patients:,} patients: {name}, CPU", cost.cpu_s, "s", "Spark local[2], the same files, warm", peer.cpu_s,
+        ratio, *_goal(top, ">= 300x", ratio >= 300),
+    )  # fmt: skip
+
+
+def _goal(applies: bool, goal: str, met: bool) -> tuple[str, bool | None]:
+    return (goal, met) if applies else ("", None)
+
+
+def mixture() -> list[Question]:
+    """The founding question about other diagnoses, ages and modalities, by the seed; half of them rare."""
+    chance, found = random.Random(SEED), []
+    for _ in range(MIXED):
+        document = orjson.loads(orjson.dumps(question(FOUNDING).document))
+        code = str(900_000_000 + int(5000 ** chance.random()))
+        document["criteria"]["all"][1]["condition"]["codes"] = {"system": "http://snomed.info/sct", "code": code}
+        document["parameters"].pop("condition")
+        for parameter, values in {
+            "older_than_years": range(20, 80), "within_years": range(1, 10), "modality": ("CT", "MR", "US", "PT"),
+        }.items():  # fmt: skip
+            document["parameters"][parameter]["default"] = chance.choice(values)
+        found.append(read_question(document))
+    return found
+
+
+def by_clients(patients: int, root: Path, clients: int) -> list[Measured]:
+    """Each client asks every question RUNS times; each question in a process of its own, as the API has it."""
+    told = _told("questions_clients", str(root), str(clients), str(RUNS), str(SEED))
+    assert not told["refused"], told["refused"]
+    who = f"{clients} client{'s' if clients > 1 else ''}, a process for each question"
+    rows = [Measured(f"{patients:,} patients: {who}, peak memory of the largest", told["peak_mb"], "MB")]
+    for name, seconds in told["seconds"].items():
+        cost = Cost.of(seconds)
+        what = f"{patients:,} patients: {name}, {who}"
+        rows += [Measured(f"{what}, median", cost.median_s, "s"), Measured(f"{what}, p95", cost.p95_s, "s")]
+    return rows
+
+
+def _told(module: str, *words: str) -> Any:
+    """What another module of the benchmark tells, in a process of its own, so that its memory can be known."""
+    command = [sys.executable, "-m", f"bench.{module}", *words]
+    return orjson.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def growth(costs: Mapping[int, Mapping[str, Cost]]) -> list[Measured]:
+    """By which power of the number of patients each question's CPU grows, between sizes: 1 is linear."""
+    rows = []
+    sizes = sorted(costs)
+    for small, large in pairwise(sizes):
+        for name in costs[small]:
+            power = math.log(costs[large][name].cpu_s / costs[small][name].cpu_s) / math.log(large / small)
+            rows.append(
+                Measured(
+                    f"{name}: growth of CPU from {small:,} to {large:,} patients", power, "power", goal="<= 1",
+                    met=power <= 1.05,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def beside_hapi(scratch: Path) -> Measured:
+    """The founding question as searches of a server, and by the engine over the same patients."""
+    folder = scratch / "hapi"
+    made(HAPI_PATIENTS, folder)
+    generation = Generations(folder / "lake").current()
+    assert generation is not None
+    with closing(connect(generation)) as ours:
+        answer = ours.execute(sql_of(question(FOUNDING))).fetchall()
+        cost = timed(ours, sql_of(question(FOUNDING)))
+    walls = founding_by_search(scratch, HAPI_PATIENTS, SEED, answer, RUNS)
+    peer = statistics.median(walls)
+    return Measured(
+        f"{HAPI_PATIENTS:,} patients: {FOUNDING}, median", cost.median_s, "s", "searches of HAPI FHIR JPA", peer,
+        peer / cost.median_s,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

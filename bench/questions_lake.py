@@ -1,0 +1,103 @@
+"""Makes the hospital of `bench.population` and loads it into a lake, in a process of its own whose memory is told.
+
+python -m bench.questions_lake PATIENTS SEED FOLDER      FOLDER/lake, FOLDER/naive; JSON on standard output
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+
+from bench.population import Population
+from bench.population_files import naive, write
+from cohort.clinical import load
+from cohort.generation import Generation
+from cohort.lake import Lake
+
+PUBLISHED = 50
+"""Thousands of patients published at once: what waits in the delta takes ten times the lake's room."""
+
+
+@dataclass
+class Loaded:
+    """What was loaded: resources and sets of DICOM rows, their bytes as NDJSON; the seconds and CPU seconds of loading,
+    publishing and compacting; the peak memory of the process; the bytes of the lake's newest generation and of the
+    naive Parquet; rows of each table."""
+
+    resources: int = 0
+    bytes: int = 0
+    wall_s: float = 0
+    cpu_s: float = 0
+    generate_s: float = 0
+    peak_mb: float = 0
+    lake_bytes: int = 0
+    naive_bytes: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def timed(self, work: Callable[[], object]) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        self.wall_s += time.perf_counter() - wall
+        self.cpu_s += time.process_time() - cpu
+
+
+def main() -> None:
+    patients, seed, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    loaded, lake = Loaded(), Lake(folder / "lake")
+    started = time.perf_counter()
+    for number, (clinical, bridge) in enumerate(write(Population(patients, seed), folder), 1):
+        files = [*clinical.iterdir(), *bridge]
+        loaded.bytes += sum(file.stat().st_size for file in files)
+        loaded.resources += sum(_lines(file) for file in files)
+        loaded.timed(partial(_append, lake, clinical, bridge))
+        if number % PUBLISHED == 0:
+            loaded.timed(partial(_publish, lake))
+    loaded.timed(partial(_publish, lake))
+    loaded.timed(partial(lake.compact, datetime.now(UTC), everything=True))
+    loaded.generate_s = time.perf_counter() - started - loaded.wall_s
+    loaded.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert not lake.parked(1)
+    naive(folder)
+    generation = lake.current()
+    assert generation is not None
+    loaded.lake_bytes = sum(path.stat().st_size for path in _files(generation))
+    loaded.naive_bytes = sum(path.stat().st_size for path in (folder / "naive").glob("*.parquet"))
+    loaded.rows = {name: table.rows for name, table in generation.tables.items()}
+    sys.stdout.buffer.write(orjson.dumps(asdict(loaded)))
+
+
+def _append(lake: Lake, clinical: Path, bridge: list[Path]) -> None:
+    """As `cohort load` and the bridge's sink do it, but that the bridge's lines are written already."""
+    load([clinical], lake, datetime.now(UTC))
+    shutil.rmtree(clinical)
+    for file in bridge:
+        file.rename(lake.root / "delta" / f"{time.time_ns():020}-{uuid4().hex}.ndjson")
+
+
+def _publish(lake: Lake) -> None:
+    lake.publish(datetime.now(UTC))
+    lake.compact(datetime.now(UTC))
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as raw:
+        return sum(block.count(b"\n") for block in iter(lambda: raw.read(1 << 20), b""))
+
+
+def _files(generation: Generation) -> set[Path]:
+    layers = [layer for table in generation.tables.values() for layer in table.layers]
+    return {path for layer in layers for path in (layer.file, layer.gone) if path}
+
+
+if __name__ == "__main__":
+    main()
