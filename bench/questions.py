@@ -1,6 +1,6 @@
 """Every ready question at 10,000, 100,000 and 1,000,000 patients: loading, size, seconds for one and four clients.
 
-    make bench-questions                            all sizes; hours, and about 100 GB of disk in FOLDER
+    make bench-questions                            all sizes; hours, and about 40 GB of disk in FOLDER
     python -m bench.questions --patients 10000 --folder FOLDER --no-hapi
 
 Beside each question, in the same run: the SQL a person would write, on DuckDB over one Parquet file for each type, and
