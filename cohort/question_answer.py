@@ -27,7 +27,7 @@ from cohort.expression import (
 from cohort.kinds import KEYS, KINDS, above
 from cohort.question import Question
 from cohort.question_rows import Compiler
-from cohort.relation import Group, Join, JoinKind, Ordered, Project, Relation, Shared, Table
+from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table
 from cohort.returns import Columns, Form, Returned, returned
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
@@ -41,12 +41,13 @@ _SCALARS: Mapping[str, Scalar] = {
 }  # fmt: skip
 
 
-def compile_question(question: Question, today: date, columns: Columns) -> Relation:
+def compile_question(question: Question, today: date, columns: Columns, most: int | None = None) -> Relation:
     """The answer to a question asked on a day: one row for each unit (for each coding of it, where codes are among
-    the columns) with the columns asked for, by patient and day; or the counts of each group."""
+    the columns) with the columns asked for, by patient and day; or the counts of each group. With `most`, the first
+    so many rows: what is listed is then looked up for these alone."""
     carried = {kind: needed(question, kind, columns) for kind in (question.unit, *above(question.unit))}
     units = Compiler(EventRows(today, columns, carried)).units(question)
-    return _Answer(question, today, columns, units.of(Shared("units", units.relation))).relation()
+    return _Answer(question, today, columns, units.of(Shared("units", units.relation)), most).relation()
 
 
 def result_columns(question: Question) -> tuple[str, ...]:
@@ -78,8 +79,9 @@ def counted(unit: str) -> str:
 
 
 class _Answer:
-    def __init__(self, question: Question, today: date, columns: Columns, units: Units) -> None:
+    def __init__(self, question: Question, today: date, columns: Columns, units: Units, most: int | None) -> None:
         self._question, self._today, self._columns, self._units = question, today, columns, units
+        self._most = most
         self._wanted = [returned(question.unit, n, columns) for n in question.columns or question.group_by]
 
     def relation(self) -> Relation:
@@ -87,19 +89,25 @@ class _Answer:
         lists = [w for w in self._wanted if w.form in (Form.LIST, Form.NAMED)]
         values = [(w.name, self._value(w)) for w in self._wanted]
         if self._question.group_by:
-            return self._counts(rows, values)
+            return self._first(self._counts(rows, values))
         kept = ("_id", "_person", *(("_day",) if "_day" in self._units.columns else ()))
         carried = {_LEVEL[w.level] for w in lists} | set(kept)
         plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
         rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
         names = [*sorted(carried), *(name for name, _ in plain)]
-        for wanted in lists:
-            rows = self._with_list(rows, names, wanted)
-            names.append(wanted.name)
         by = [Column("_person"), *([Column("_day")] if "_day" in kept else []), Column("_id")]
         by += [Column(name) for name, _ in plain] if KINDS[self._question.unit].codings else []
-        ordered = Ordered(rows, tuple(map(Order, by)))
-        return Project(ordered, tuple((w.name, Column(w.name)) for w in self._wanted))
+        order = tuple(map(Order, by))
+        of = self._units.relation
+        if self._most is not None and lists:
+            rows = of = Shared("shown", Limit(Ordered(rows, order), self._most))
+        for wanted in lists:
+            rows = self._with_list(rows, names, wanted, of)
+            names.append(wanted.name)
+        return Project(self._first(Ordered(rows, order)), tuple((w.name, Column(w.name)) for w in self._wanted))
+
+    def _first(self, rows: Ordered) -> Relation:
+        return rows if self._most is None else Limit(rows, self._most)
 
     def _beside(self) -> Relation:
         """The units with the columns that are wanted of them and of what they belong to, named KIND.COLUMN."""
@@ -140,20 +148,20 @@ class _Answer:
             "started_year": call(Function.YEAR, started),
         }[wanted.name]
 
-    def _counts(self, rows: Relation, values: Sequence[tuple[str, Expression]]) -> Relation:
+    def _counts(self, rows: Relation, values: Sequence[tuple[str, Expression]]) -> Ordered:
         unit = self._question.unit
         of = tuple((c, Column(c)) for c in dict.fromkeys((self._units.key, "_patient")))
-        grouped = Project(rows, (*of, *values), distinct=True)
+        grouped = Project(rows, (*of, *values))
         by = tuple((name, Column(name)) for name, _ in values)
         counts = [(counted(unit), Aggregate(AggregateFunction.COUNT_DISTINCT, Column(self._units.key)))]
         if unit != "patient":
             counts.append(("patients", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_patient"))))
         return Ordered(Group(grouped, by, tuple(counts)), tuple(Order(e) for _, e in by))
 
-    def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned) -> Relation:
+    def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned, of: Relation) -> Relation:
+        """The rows with a list beside each; `of` are the units whose lists can be wanted."""
         key = _LEVEL[wanted.level]
-        of = Project(self._units.relation, ((key, Column(key)),), distinct=True)
-        facts, kind = self._facts(of, key, wanted)
+        facts, kind = self._facts(Project(of, ((key, Column(key)),), distinct=True), key, wanted)
         order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in ("reports", "report_ids") else (
             Order(Column("_value")),)  # fmt: skip
         listed = Group(

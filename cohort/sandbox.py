@@ -77,8 +77,8 @@ def ask(
 ) -> Answer:
     """The exact answer to a question, as it is stored. Raises InvalidQuery for parameters it does not take or past a
     limit. What people see comes from `cohort.desk`."""
-    asked = read_question(question.document, given)
-    return run(generation, task_of(compile_question(asked, today, column_types())), limits)
+    asked, limits = read_question(question.document, given), limits or Limits()
+    return run(generation, task_of(compile_question(asked, today, column_types(), limits.rows + 1)), limits)
 
 
 def attrition(

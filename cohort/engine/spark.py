@@ -42,8 +42,8 @@ def ask(
 ) -> Answer:
     """The answer to a question, as `cohort.sandbox.ask` gives it, in a Spark session of this process.
     Raises InvalidQuery for parameters it does not take, ConfigError where Spark is not installed."""
-    asked = read_question(question.document, given)
-    return _run(generation, compile_question(asked, today, column_types()), limits or Limits())
+    asked, limits = read_question(question.document, given), limits or Limits()
+    return _run(generation, compile_question(asked, today, column_types(), limits.rows + 1), limits)
 
 
 def attrition(

@@ -55,6 +55,15 @@ def test_a_ready_question_is_answered_as_by_hand(engines: tuple[Any, Any], name:
     )
 
 
+@pytest.mark.parametrize("name", list(questions()))
+def test_the_first_rows_are_those_of_the_whole_answer(engines: tuple[Any, Any], name: str) -> None:
+    ours, _ = engines
+    asked = question(name), TODAY, column_types()
+    everything = ours.execute(dialect.sql(compile_question(*asked))).fetchall()
+    for most in (1, 7, len(everything) + 1):
+        assert ours.execute(dialect.sql(compile_question(*asked, most))).fetchall() == everything[:most]
+
+
 def test_most_ready_questions_find_somebody(engines: tuple[Any, Any]) -> None:
     _, theirs = engines
     answered = [name for name, query in QUERIES.items() if theirs.execute(query).fetchall()]
