@@ -69,13 +69,14 @@ def in_period(period: Period, today: date) -> Expression:
     return every(*conditions)
 
 
-def related(relation: TimeRelation | None) -> list[Expression]:
-    """What the event (`r`) must be to the day of the index event or of the unit (`l`)."""
+def related(relation: TimeRelation | None, sides: tuple[str, str] = ("l", "r")) -> list[Expression]:
+    """What the event must be to the day of the index event or of the unit, which are the left and the right side of a
+    join, or with ("", "") one row."""
     if relation is None:
         return []
     names = ("_index_day", "_index_end") if relation.to == "index" else ("_day", "_end")
-    start, end = (Column(name, "l") for name in names)
-    day = Column("_day", "r")
+    start, end = (Column(name, sides[0]) for name in names)
+    day = Column("_day", sides[1])
     conditions: list[Expression] = []
     before, after = relation.before_days, relation.after_days
     if before is not None or after is not None:
@@ -87,7 +88,7 @@ def related(relation: TimeRelation | None) -> list[Expression]:
         conditions.append(call(Function.GREATER, day, start))
     if relation.overlaps:
         conditions.append(call(Function.AT_MOST, day, end))
-        conditions.append(call(Function.AT_LEAST, Column("_end", "r"), start))
+        conditions.append(call(Function.AT_LEAST, Column("_end", sides[1]), start))
     return conditions
 
 

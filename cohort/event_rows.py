@@ -167,7 +167,8 @@ def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
     if kind in ("series", "acquisition") and (dated or of == "patient"):
         return _Beside(_STUDIES, "study_key", "study_key")
     if kind in LINKED and of == "study":
-        return _Beside(links(kind), KINDS[kind].id, "_linked")
+        key = "report_key" if kind == "report" else KINDS[kind].id
+        return _Beside(links(kind, key), key, "_linked")
     return None
 
 
@@ -180,9 +181,9 @@ def rows_of(kind: str) -> Relation:
     return Where(table, call(Function.NOT, every(*absent)))
 
 
-def links(kind: str) -> Relation:
-    """`_linked` (the id of a row) and `_study`, for each study a report or a finding is about."""
-    key = KINDS[kind].id
+def links(kind: str, key: str) -> Relation:
+    """`_linked` (this column of a row: its id or its key) and `_study`, for each study a report or a finding is
+    about."""
     if kind == "report":
         return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_key"))
     findings = Table(KINDS[kind].table)

@@ -7,7 +7,7 @@ Rows have `_id`, `_patient`, `_day`, `_end` and what they belong to (`_study`, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cohort.column_tests import related
 from cohort.event_rows import EventRows, Units, links
@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import LINKED, scope
+from cohort.kinds import KINDS, LINKED, scope
 from cohort.question import Age, Combination, Criterion, Event, Question, steps
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 
@@ -49,9 +49,9 @@ class Compiler:
         people = self.all(people, [c for c in first if refers_to_index(c)])
         if question.unit == "patient":
             return people
+        own = _own(criteria, question.unit)
         return self.all(
-            self.belonging(question.unit, criteria, people),
-            [c for c in criteria if c not in first and not _plain(c, question.unit)],
+            self.belonging(question.unit, own, people), [c for c in criteria if c not in first and c not in own]
         )
 
     def steps(self, question: Question) -> list[Units]:
@@ -70,18 +70,19 @@ class Compiler:
         events = [c for c in criteria if isinstance(c, Event) and _plain(c, "patient")]
         return self.all(self._rows("patient", events, unit=True), [c for c in criteria if isinstance(c, Age)])
 
-    def belonging(self, unit: str, criteria: Sequence[Criterion], people: Units) -> Units:
-        """Rows of the unit that pass what is plainly said about them and belong to these patients."""
+    def belonging(self, unit: str, events: Sequence[Event], people: Units) -> Units:
+        """Rows of the unit that pass what these events say of the row itself and belong to these patients."""
         if unit == "patient":
             return people
-        events = [c for c in criteria if isinstance(c, Event) and _plain(c, unit)]
         rows = self._rows(unit, events, unit=True)
         on = _same("_patient")
         if "_index_day" not in people.columns:
             return self.rows.of_modality(rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on)), events)
         both = (*rows.columns, "_index_day", "_index_end")
         columns = tuple((c, Column(c, "r" if c.startswith("_index") else "l")) for c in both)
-        joined = Join(rows.relation, people.relation, JoinKind.INNER, on, columns=columns)
+        joined: Relation = Join(rows.relation, people.relation, JoinKind.INNER, on, columns=columns)
+        if conditions := [c for e in events for c in related(e.relation, ("", ""))]:
+            joined = Where(joined, every(*conditions))
         return self.rows.of_modality(Units(joined, unit, both), events)
 
     def all(self, units: Units, criteria: Iterable[Criterion]) -> Units:
@@ -188,7 +189,8 @@ class Compiler:
         if not through:
             return found.relation
         columns = (*((c, Column(c, "l")) for c in found.columns), ("_linked", Column("_linked", "r")))
-        return Join(found.relation, links(units.unit), JoinKind.INNER, _same("_study"), columns=columns)
+        named = links(units.unit, KINDS[units.unit].id)
+        return Join(found.relation, named, JoinKind.INNER, _same("_study"), columns=columns)
 
     def _rows(
         self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
@@ -231,6 +233,18 @@ def _plain(criterion: Criterion, unit: str) -> bool:
         isinstance(criterion, Event) and not criterion.take and criterion.relation is None
         and scope(unit, criterion.kind, criterion.of) == "self"
     )  # fmt: skip
+
+
+def _own(criteria: Iterable[Criterion], unit: str) -> list[Event]:
+    """What is said of the row itself, by its own columns and days, and by its time from the index event. Where a row is
+    one coding of several, the second is said alone: it is about one coding, which need not be that of the others."""
+    plain = [c for c in criteria if isinstance(c, Event) and _plain(c, unit)]
+    timed = [
+        c for c in criteria if isinstance(c, Event) and refers_to_index(c) and _plain(replace(c, relation=None), unit)
+    ]
+    if KINDS[unit].codings and len(timed) + len(plain) > 1:
+        return plain
+    return plain + timed
 
 
 def _needs_day(event: Event) -> bool:
