@@ -15,7 +15,6 @@ import orjson
 
 from bench.population import TODAY, Population
 from bench.population_files import write
-from cohort.catalogue import code_lists
 from tests.services.hapi import HapiPeer, running_hapi
 
 TRANSACTION, PAGE, PATIENTS = 250, "500", 50
@@ -27,16 +26,21 @@ SINCE = TODAY.replace(year=TODAY.year - 2).isoformat()
 Resource = dict[str, Any]
 
 
-def founding_by_search(scratch: Path, patients: int, seed: int, answer: Sequence[Any], runs: int) -> list[float]:
-    """Seconds of each run after one that is not counted. Raises AssertionError where the studies, reports or numbers of
-    medications are others than those of `answer`, rows of the ready question."""
+def founding_by_search(
+    scratch: Path, codes: str, population: Population, answer: Sequence[Any], runs: int
+) -> list[float]:
+    """Seconds of each run after one that is not counted, about diagnoses with these codes (system|code,…).
+
+    Raises  AssertionError where the studies, reports or numbers of medications are others than those of `answer`, rows
+            of the ready question
+    """
     wanted = sorted((row[4], sorted(row[10]), len(row[12])) for row in answer)
     walls = []
     with running_hapi(scratch, referential_integrity=False, search_reuse_ms=0) as peer:
-        _fill(peer, scratch / "for-hapi", Population(patients, seed))
+        _fill(peer, scratch / "for-hapi", population)
         for _ in range(runs + 1):
             started = time.perf_counter()
-            found = sorted(_asked(peer))
+            found = sorted(_asked(peer, codes))
             walls.append(time.perf_counter() - started)
             assert found == wanted, f"HAPI: {len(found)} studies, not {len(wanted)}"
     return walls[1:]
@@ -89,9 +93,8 @@ def _batches(resources: Iterable[Resource]) -> Iterator[list[Resource]]:
         yield batch
 
 
-def _asked(peer: HapiPeer) -> Iterator[tuple[str, list[str], int]]:
+def _asked(peer: HapiPeer, codes: str) -> Iterator[tuple[str, list[str], int]]:
     """Study Instance UID, ids of its reports, number of different prescriptions of its patient."""
-    codes = ",".join(f"{system}|{code}" for system, code in code_lists()["osteosarcoma"])
     found = peer.search("Condition", code=codes, _include="Condition:subject", _count=PAGE)
     born = {f"Patient/{r['id']}": r.get("birthDate", "9") for r in found if r["resourceType"] == "Patient"}
     ill = {r["subject"]["reference"] for r in found if r["resourceType"] == "Condition" and _counts(r)}
