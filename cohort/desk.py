@@ -237,9 +237,9 @@ class Desk:
         if question.columns and not rows:
             answer = run(generation, Task(question_shown.totals_sql(question, today, columns)), limits)
             return replace(question_shown.totals(answer, self.policy), notes=self._notes(rows=False))
-        made = question_shown.rows_sql if rows else question_shown.groups_sql
-        task = Task(made(question, today, columns, self.policy, pseudonyms), variables=variables)
-        return replace(run(generation, task, limits), notes=self._notes(rows=rows))
+        asked = question, today, columns, self.policy, pseudonyms
+        sql = question_shown.rows_sql(*asked, limits.rows + 1) if rows else question_shown.groups_sql(*asked)
+        return replace(run(generation, Task(sql, variables=variables), limits), notes=self._notes(rows=rows))
 
     def _rows_task(self, generation: Generation, text: str) -> Task:
         if not self.policy.pseudonymous:

@@ -26,10 +26,13 @@ _ALWAYS = MEASURES[:2]
 """Measures of a comparison that are told even where neither count may be shown."""
 
 
-def rows_sql(question: Question, today: date, columns: Columns, policy: Policy, pseudonyms: Pseudonyms | None) -> str:
-    """SQL: the rows of a question that lists; `pseudonyms` None shows them as they are stored."""
+def rows_sql(
+    question: Question, today: date, columns: Columns, policy: Policy, pseudonyms: Pseudonyms | None, most: int
+) -> str:
+    """SQL: the rows of a question that lists; `pseudonyms` None shows them as they are stored, the first so many.
+    Under pseudonyms all are needed: they are in the order of these."""
     if pseudonyms is None:
-        return duckdb.sql(compile_question(question, today, columns))
+        return duckdb.sql(compile_question(question, today, columns, most))
     more = () if PERSON_COLUMN in question.columns else (PERSON_COLUMN,)
     made = duckdb.sql(compile_question(replace(question, columns=(*question.columns, *more)), today, columns))
     wanted = [returned(question.unit, name, columns) for name in question.columns]
