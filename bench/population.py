@@ -1,8 +1,8 @@
 """A hospital of any size, made by SQL from a seed: the facts. `bench.population_files` writes them as FHIR.
 
 Skewed like life: a hundredth of the patients has a sixth of everything; what happens to a person happens around the
-days of their visits, most of them recent; codes are Zipf-like, osteosarcoma is rare. A thousand patients at a time are
-made as tables of a DuckDB, each with the columns that a person would write a question of.
+days of their visits, most of them recent; codes are Zipf-like, osteosarcoma is rare. Some thousand patients at a time
+are made as tables of a DuckDB, each with the columns that a person would write a question of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import date
 import duckdb
 
 TODAY = date(2026, 1, 1)
-CHUNK = 1000
+CHUNK = 5000
 """Patients made at once: memory does not grow with the hospital."""
 
 SCT, ATC, RXNORM, LOINC = (

@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +24,8 @@ from cohort.clinical import load
 from cohort.generation import Generation
 from cohort.lake import Lake
 
-PUBLISHED = 50
-"""Thousands of patients published at once: what waits in the delta takes ten times the lake's room."""
+PUBLISHED = 10
+"""So many chunks of the population are loaded and published at once: NDJSON takes six times the room of the lake."""
 
 
 @dataclass
@@ -55,14 +55,17 @@ def main() -> None:
     patients, seed, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     loaded, lake = Loaded(), Lake(folder / "lake")
     started = time.perf_counter()
-    for number, (clinical, bridge) in enumerate(write(Population(patients, seed), folder), 1):
+    waiting: list[tuple[Path, list[Path]]] = []
+    for clinical, bridge in write(Population(patients, seed), folder):
         files = [*clinical.iterdir(), *bridge]
         loaded.bytes += sum(file.stat().st_size for file in files)
         loaded.resources += sum(_lines(file) for file in files)
-        loaded.timed(partial(_append, lake, clinical, bridge))
-        if number % PUBLISHED == 0:
-            loaded.timed(partial(_publish, lake))
-    loaded.timed(partial(_publish, lake))
+        waiting.append((clinical, bridge))
+        if len(waiting) == PUBLISHED:
+            loaded.timed(partial(_load, lake, waiting))
+            waiting = []
+    if waiting:
+        loaded.timed(partial(_load, lake, waiting))
     loaded.timed(partial(lake.compact, datetime.now(UTC), everything=True))
     loaded.generate_s = time.perf_counter() - started - loaded.wall_s
     loaded.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -76,15 +79,13 @@ def main() -> None:
     sys.stdout.buffer.write(orjson.dumps(asdict(loaded)))
 
 
-def _append(lake: Lake, clinical: Path, bridge: list[Path]) -> None:
+def _load(lake: Lake, waiting: Sequence[tuple[Path, list[Path]]]) -> None:
     """As `cohort load` and the bridge's sink do it, but that the bridge's lines are written already."""
-    load([clinical], lake, datetime.now(UTC))
-    shutil.rmtree(clinical)
-    for file in bridge:
-        file.rename(lake.root / "delta" / f"{time.time_ns():020}-{uuid4().hex}.ndjson")
-
-
-def _publish(lake: Lake) -> None:
+    load([clinical for clinical, _ in waiting], lake, datetime.now(UTC))
+    for clinical, bridge in waiting:
+        shutil.rmtree(clinical)
+        for file in bridge:
+            file.rename(lake.root / "delta" / f"{time.time_ns():020}-{uuid4().hex}.ndjson")
     lake.publish(datetime.now(UTC))
     lake.compact(datetime.now(UTC))
 
