@@ -34,6 +34,7 @@ from hospital import generate
 
 SEED = 20260101
 MARKER = "made-by-bridge-demo.json"
+STORE_TRIES, STORE_ANSWER_S = 5, 5.0
 RECEIVED_SHARE = 4
 """Every fourth study is sent by C-STORE, the others are copied into the watched folder."""
 
@@ -186,9 +187,22 @@ def _copy(files: Sequence[Path], root: Path, target: Path) -> None:
 
 
 def _c_store(bridge: Bridge, files: Sequence[Path]) -> None:
+    """Sends them; again where an answer is lost, which pynetdicom's client now and then does on a busy machine."""
+    for _ in range(STORE_TRIES):
+        status = _stored(bridge, files)
+        if status == 0:
+            return
+        if status is not None:
+            raise SourceUnavailable(f"the demo's C-STORE was answered with status 0x{status:04X}")
+    raise SourceUnavailable("the demo's C-STORE was not answered")
+
+
+def _stored(bridge: Bridge, files: Sequence[Path]) -> int | None:
+    """The status of the last C-STORE, of the first that is no success; None without an answer in time."""
     receiver = next(s for s in bridge.settings.sources if isinstance(s, config.ReceiverSource))
     datasets = [dcmread(file) for file in files]
     entity = AE("DEMO")
+    entity.dimse_timeout = STORE_ANSWER_S
     for context in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
         entity.add_requested_context(*context)
     association = entity.associate(
@@ -197,10 +211,12 @@ def _c_store(bridge: Bridge, files: Sequence[Path]) -> None:
     if not association.is_established:
         raise SourceUnavailable("the demo's C-STORE association was not accepted")
     for dataset in datasets:
-        answer = association.send_c_store(dataset)
-        if getattr(answer, "Status", None) != 0:
-            raise SourceUnavailable("the demo's C-STORE was not answered with success")
+        status = getattr(association.send_c_store(dataset), "Status", None)
+        if status != 0:
+            association.abort()
+            return status
     association.release()
+    return 0
 
 
 def _wait(

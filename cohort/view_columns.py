@@ -114,7 +114,7 @@ def _column(table: ViewTable, name: str, compiled: Type) -> tuple[str, ...] | No
             return _moment(value)
         case Scalar.TEXT, "VARCHAR" if described.type == "base64Binary":
             return _decoded(value)
-        case Scalar.TEXT, "VARCHAR" if name == "study_instance_uid":
+        case Scalar.TEXT, "VARCHAR" if name in ("study_instance_uid", "series_instance_uid"):
             rest = f"substring({value}, {len(_URN_OID) + 1})"
             return (f"CASE WHEN starts_with({value}, '{_URN_OID}') THEN {rest} ELSE {value} END",)
         case (Scalar.TEXT, "VARCHAR") | (Scalar.BOOLEAN, "BOOLEAN") | (Scalar.INTEGER, "BIGINT"):
