@@ -6,6 +6,7 @@ Messages name the attribute, the setting or the place, and what to do; never a p
 from __future__ import annotations
 
 import traceback
+from dataclasses import dataclass
 
 
 class ProjectError(Exception):
@@ -41,6 +42,22 @@ class InvalidResource(RejectedInput):
 
 class RefusedByServer(RejectedInput):
     """A receiving server refused the content (4xx): the same content would be refused again."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one field of what a client sent cannot be taken. `field` as `findings[0].code`, "" for the whole."""
+
+    field: str
+    reason: str
+
+
+class RefusedResult(RejectedInput):
+    """An AI result that cannot be taken as it is. Result: `refusals`, every field that is wrong; never a value."""
+
+    def __init__(self, refusals: tuple[Refusal, ...]) -> None:
+        super().__init__("; ".join(f"{r.field} {r.reason}".strip() for r in refusals[:5]))
+        self.refusals = refusals
 
 
 class Unavailable(ProjectError):

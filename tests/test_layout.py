@@ -24,6 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
     "bridge.translate.fhir_search": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
+    "bridge.findings": {
+        "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "orjson", "pydantic",
+    },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
