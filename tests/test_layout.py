@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
+    "bridge.translate.r5_selections": {"bridge.model", "bridge.translate", "orjson"},
     "bridge.translate.fhir_search": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
     "bridge.findings": {

@@ -19,7 +19,6 @@ from bridge.follow.export import groups
 from bridge.follow.notification import Notification, NotificationType, bundle, status_r4, status_r5
 from bridge.follow.ports import Event, Subscription, SubscriptionStatus
 from bridge.follow.subscription import Payload, Wanted, payload, with_status
-from bridge.follow.subscription_r5 import full_resource_r5
 from bridge.follow.topics import TOPICS, topic, topic_id
 from bridge.follow.versions import R4, R5, media_type, redacted, unredacted, wanted
 from bridge.model import Change, Resource, StoredResource
@@ -196,8 +195,6 @@ class _Subscriptions:
         first = _number("eventsSinceNumber", asked, 1)
         last = _number("eventsUntilNumber", asked, _LAST)
         shape = payload("content", asked["content"]) if "content" in asked else self._wanted(subscription).payload
-        if subscription.fhir_version == R5 and shape is Payload.FULL_RESOURCE:
-            full_resource_r5("content", self._wanted(subscription).resource_type)
         found = self._state.events(id_, max(first, 1) - 1, EVENTS_AT_ONCE)
         found = [event for event in found if event.number <= last]
         contents: dict[int, StoredResource] = {}

@@ -7,7 +7,6 @@ from bridge.follow import subscription as read
 from bridge.follow.subscription import NOT_SHOWN, Form, Payload, Wanted
 from bridge.follow.topics import TOPICS
 from bridge.model import Resource
-from bridge.translate.r5 import CONVERTED
 
 _ELEMENTS = frozenset({
     "resourceType", "id", "meta", "language", "text", "extension", "identifier", "name", "status", "topic",
@@ -30,8 +29,6 @@ def wanted_r5(content: Resource) -> Wanted:
     if given.get("contentType", "application/fhir+json") != "application/fhir+json":
         raise InvalidQuery("Subscription.contentType: allowed is application/fhir+json")
     payload = read.payload("Subscription.content", given.get("content", Payload.ID_ONLY))
-    if payload is Payload.FULL_RESOURCE:
-        full_resource_r5("Subscription.content", TOPICS[topic])
     pairs = [_filter(one, TOPICS[topic]) for one in read.items("filterBy", given.get("filterBy"), read.MAXIMUM_FILTERS)]
     return Wanted(
         form=Form.R5,
@@ -52,12 +49,6 @@ def wanted_r5(content: Resource) -> Wanted:
         ),
         end=read.end("Subscription.end", given.get("end")),
     )  # fmt: skip
-
-
-def full_resource_r5(element: str, kind: str) -> None:
-    """Raises InvalidQuery naming the element when resources of a type cannot be given in R5."""
-    if kind not in CONVERTED:
-        raise InvalidQuery(f"{element}: allowed are empty and id-only; {kind} is not given in R5 here")
 
 
 def redacted_r5(content: Resource) -> Resource:

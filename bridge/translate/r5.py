@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bridge.errors import RejectedInput
 from bridge.model import Resource
+from bridge.translate import r5_results
 
 _IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
@@ -136,8 +137,12 @@ _IMAGING_STUDY = (
 )  # fmt: skip
 
 CONVERTED: Mapping[str, Callable[[Resource], Resource]] = {
+    "Device": r5_results.device,
+    "DiagnosticReport": r5_results.diagnostic_report,
     "Endpoint": _endpoint,
     "ImagingStudy": _imaging_study,
+    "Observation": r5_results.observation,
     "Patient": _patient,
+    "Provenance": r5_results.provenance,
 }
 """Resource type → its conversion."""

@@ -274,10 +274,16 @@ def test_r5_brings_resources_in_r5_as_their_events_made_them(rig: Rig) -> None:
     assert "resource" not in str(rig.get(f"/Subscription/{made['id']}/$events?content=id-only")["entry"][1:])
 
 
-def test_reports_which_have_no_r5_form_are_told_by_id(rig: Rig) -> None:
+def test_reports_are_brought_in_r5_too(rig: Rig) -> None:
     made = rig.post(in_r5(HOOK, topic=REPORTS), media_type=R5_TYPE)
-    outcome = rig.get(f"/Subscription/{made['id']}/$events?content=full-resource", 400)
-    assert "DiagnosticReport is not given in R5" in outcome["issue"][0]["diagnostics"]
+    study = {"reference": "ImagingStudy/s"}
+    report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "code": {"text": "CT"}}
+    with rig.state._db.write() as connection:
+        rig.state._put(connection, "DiagnosticReport", "r", report | {"imagingStudy": [study]}, rig.now, "1.2.3")
+    rig.run()
+    found = rig.get(f"/Subscription/{made['id']}/$events?content=full-resource")
+    assert told_wrong(found, "r5") == []
+    assert found["entry"][1]["resource"]["study"] == [study]
 
 
 def test_whoever_is_down_misses_nothing_and_delays_nobody(rig: Rig) -> None:

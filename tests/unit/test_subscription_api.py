@@ -7,7 +7,7 @@ import pytest
 
 from bridge.follow.endpoints import is_allowed
 from bridge.state import State
-from tests.subscribing import BACKPORT, REPORTS, by_criteria, by_topic, in_r5
+from tests.subscribing import BACKPORT, by_criteria, by_topic, in_r5
 from tests.unit.test_changefeed import state as state
 from tests.unit.test_notifier import HOOK, R5_TYPE, Rig, valid
 
@@ -174,7 +174,6 @@ def test_what_cannot_be_done_is_told_by_its_element(rig: Rig, content: dict[str,
     ("content", "told"),
     [
         (in_r5(HOOK, topic="https://nowhere.example/topic"), "topics here are"),
-        (in_r5(HOOK, topic=REPORTS, content="full-resource"), "Subscription.content: allowed are empty and id-only"),
         (in_r5(HOOK, channelType={"code": "websocket"}), "allowed is rest-hook"),
         (in_r5(HOOK, contentType="application/fhir+xml"), "contentType"),
         (in_r5(HOOK, {"filterParameter": "colour", "value": "blue"}), "cannot filter by colour"),

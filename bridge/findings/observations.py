@@ -1,0 +1,183 @@
+"""The findings of a result as FHIR R4 Observations: one for each finding, one for each of its measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.findings.concepts import (
+    AIAST,
+    CERTAINTY,
+    CLINAST,
+    LATERALITY,
+    SERIES,
+    concept,
+    fixed,
+    identifier,
+    laterality,
+    presence,
+    quantity,
+    study_reference,
+)
+from bridge.findings.model import Finding, Measurement
+from bridge.findings.review import Reader, Standing
+from bridge.findings.selections import selections, series_of
+from bridge.model import Resource
+from bridge.translate.codes import DCM, CodeTables
+from bridge.translate.uids import resource_id, uid_identifier
+
+_CONFIDENCE = "http://hl7.org/fhir/uv/aitransparency/StructureDefinition/AIconfidence"
+_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all resources of a result share: how it stands, its study, its program's Device, the site's codes."""
+
+    standing: Standing
+    imaging_study: Resource
+    device: Resource
+    tables: CodeTables
+
+    @property
+    def run_id(self) -> str:
+        return self.standing.result.run_id
+
+    @property
+    def device_reference(self) -> Resource:
+        model = self.standing.result.model
+        return {
+            "reference": f"Device/{self.device['id']}",
+            "type": "Device",
+            "display": f"{model.name} {model.version}",
+        }
+
+    def labels(self) -> Resource:
+        """Resource.meta: asserted by AI, and by a clinician too once somebody has signed it."""
+        return {"security": [AIAST, CLINAST] if self.standing.signed_by else [AIAST]}
+
+    def of_study(self) -> Resource:
+        """Elements that Observation and DiagnosticReport take over from the study."""
+        study = self.imaging_study
+        orders = [r for r in study.get("basedOn", ()) if r.get("type") == "ServiceRequest"]
+        made = {
+            "basedOn": orders,
+            "subject": study["subject"],
+            "encounter": study.get("encounter"),
+            "effectiveDateTime": study.get("started"),
+            "issued": self.issued,
+        }
+        return {name: value for name, value in made.items() if value}
+
+    @property
+    def issued(self) -> str:
+        """When it became what it is: the last review, else when the program made it."""
+        reviews = self.standing.reviews
+        return (reviews[-1].reviewed_at if reviews else self.standing.result.produced_at).isoformat()
+
+    def readers(self) -> list[Resource]:
+        signed_by = self.standing.signed_by
+        return [reader_reference(signed_by)] if signed_by else []
+
+
+def reader_reference(reader: Reader) -> Resource:
+    """A reader as reference to a Practitioner: by identifier where there is one, and by name."""
+    made: Resource = {"type": "Practitioner"}
+    if reader.identifier_value:
+        system = {"system": reader.identifier_system} if reader.identifier_system else {}
+        made["identifier"] = system | {"value": reader.identifier_value}
+    return made | {"display": reader.name}
+
+
+def observations(around: Surroundings) -> list[Resource]:
+    """All Observations of a result, measurements before the finding they belong to; same result, same bytes."""
+    found: list[Resource] = []
+    for finding in around.standing.result.findings:
+        members = [_measurement(around, finding, m, n) for n, m in enumerate(finding.measurements, 1)]
+        found += [*members, _finding(around, finding, members)]
+    return found
+
+
+def finding_id(run_id: str, finding: str) -> str:
+    """The id of the Observation of a finding."""
+    return resource_id("Observation of AI result", run_id, finding)
+
+
+def _finding(around: Surroundings, finding: Finding, members: list[Resource]) -> Resource:
+    own: Resource = {"resourceType": "Observation", "id": finding_id(around.run_id, finding.id)}
+    if finding.confidence is not None:
+        sure = quantity(finding.confidence.percent, "%")
+        own["extension"] = [{"url": _CONFIDENCE, "valueQuantity": sure}]
+    made = own | _shared(around, finding, identifier(around.run_id, finding.id))
+    made["code"] = concept(finding.code, around.tables)
+    made |= _value(finding, around.tables)
+    if finding.text:
+        made["note"] = [{"text": finding.text}]
+    if members:
+        made["hasMember"] = [{"reference": f"Observation/{m['id']}", "type": "Observation"} for m in members]
+    if components := _components(finding):
+        made["component"] = components
+    return made
+
+
+def _measurement(around: Surroundings, finding: Finding, measurement: Measurement, n: int) -> Resource:
+    made: Resource = {
+        "resourceType": "Observation",
+        "id": resource_id("Observation of AI result", around.run_id, finding.id, str(n)),
+    }
+    made |= _shared(around, finding, identifier(around.run_id, finding.id, str(n)))
+    made["code"] = concept(measurement.code, around.tables)
+    made["valueQuantity"] = quantity(measurement.value, measurement.unit)
+    return made | {"component": components} if (components := _place(finding)) else made
+
+
+def _shared(around: Surroundings, finding: Finding, own_identifier: Resource) -> Resource:
+    study = study_reference(around.imaging_study)
+    where = selections(finding, around.imaging_study)
+    made: Resource = {
+        "meta": around.labels(),
+        "identifier": [own_identifier, *_tracking(finding)],
+        "partOf": [study],
+        "status": around.standing.status.value,
+        "category": [{"coding": [{"system": _CATEGORY, "code": "imaging", "display": "Imaging"}]}],
+        **around.of_study(),
+        "device": around.device_reference,
+        "derivedFrom": [study | {"extension": where} if where else study],
+    }
+    if readers := around.readers():
+        made["performer"] = readers
+    if finding.location.body_site is not None:
+        made["bodySite"] = concept(finding.location.body_site, around.tables)
+    return made
+
+
+def _tracking(finding: Finding) -> list[Resource]:
+    """What makes findings of one lesion known as such: PS3.16 TID 1410 Tracking Identifier and Unique Identifier."""
+    found: list[Resource] = []
+    if (known := uid_identifier(finding.tracking_uid)) is not None:
+        found.append({"type": {"coding": [{"system": DCM, "code": "112040"}]}} | known)
+    if finding.tracking_identifier:
+        kind = {"type": {"coding": [{"system": DCM, "code": "112039"}]}}
+        found.append(kind | {"value": finding.tracking_identifier})
+    return found
+
+
+def _value(finding: Finding, tables: CodeTables) -> Resource:
+    if finding.presence is not None:
+        return {"valueCodeableConcept": presence(finding.presence)}
+    if finding.classification is not None:
+        return {"valueCodeableConcept": concept(finding.classification, tables)}
+    if finding.score is not None:
+        return {"valueQuantity": quantity(finding.score.value, finding.score.unit)}
+    return {}
+
+
+def _components(finding: Finding) -> list[Resource]:
+    sure = finding.confidence
+    found = [{"code": fixed(CERTAINTY), "valueQuantity": quantity(sure.percent, "%")}] if sure else []
+    return [*found, *_place(finding)]
+
+
+def _place(finding: Finding) -> list[Resource]:
+    side = finding.location.laterality
+    found = [{"code": fixed(LATERALITY), "valueCodeableConcept": laterality(side)}] if side else []
+    return [*found, *({"code": fixed(SERIES), "valueString": uid} for uid in series_of(finding))]

@@ -1,0 +1,118 @@
+"""What readers say of an AI result, and how the result stands after all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from bridge.errors import Refusal, RefusedResult
+from bridge.findings.model import MOST_FINDINGS, AiResult, Finding, Name, OptionalName, Text
+
+MOST_REVIEWS = 100
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class ReportStatus(StrEnum):
+    """FHIR R4 DiagnosticReport.status and Observation.status, those that both have and a result can have."""
+
+    PRELIMINARY = "preliminary"
+    FINAL = "final"
+    AMENDED = "amended"
+    ENTERED_IN_ERROR = "entered-in-error"
+
+
+class Decision(StrEnum):
+    """What a reader does with a result."""
+
+    ACCEPT = "accept"
+    AMEND = "amend"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reviewed it: a name, and the id by which an EHR knows the practitioner."""
+
+    __pydantic_config__ = _STRICT
+    name: Name
+    identifier_system: OptionalName = ""
+    identifier_value: OptionalName = ""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One review. An amendment replaces the findings with the same ids, and the conclusion where it gives one."""
+
+    __pydantic_config__ = _STRICT
+    decision: Decision
+    reader: Reader
+    reviewed_at: AwareDatetime
+    findings: Annotated[tuple[Finding, ...], Field(max_length=MOST_FINDINGS)] = ()
+    conclusion: Text | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A result as it stands: what it says now, and who has signed it (None: nobody)."""
+
+    result: AiResult
+    status: ReportStatus
+    signed_by: Reader | None
+    reviews: tuple[Review, ...]
+
+
+def standing(result: AiResult, reviews: Sequence[Review]) -> Standing:
+    """The result after its reviews, in the order they came.
+
+    To      preliminary → final when a reader accepts it; an amendment leaves preliminary what nobody has signed and
+            makes amended what was final; rejected → entered-in-error
+    """
+    status, signed = ReportStatus.PRELIMINARY if result.preliminary else ReportStatus.FINAL, None
+    now = result
+    for review in reviews:
+        if review.decision is Decision.REJECT:
+            status, signed = ReportStatus.ENTERED_IN_ERROR, None
+        elif review.decision is Decision.AMEND:
+            now = _amended(now, review)
+            if status is not ReportStatus.PRELIMINARY:
+                status, signed = ReportStatus.AMENDED, review.reader
+        else:
+            status = ReportStatus.FINAL if status is ReportStatus.PRELIMINARY else status
+            signed = review.reader
+    return Standing(now, status, signed, tuple(reviews))
+
+
+def check_review(review: Review, so_far: Standing) -> None:
+    """Raises RefusedResult when the review does not fit how the result stands, naming the field and the reason."""
+    refusals = []
+    if so_far.status is ReportStatus.ENTERED_IN_ERROR:
+        refusals.append(Refusal("decision", "comes too late: the result was rejected; send a new run"))
+    if len(so_far.reviews) >= MOST_REVIEWS:
+        refusals.append(Refusal("decision", f"is one too many: a result has at most {MOST_REVIEWS} reviews"))
+    gives = bool(review.findings) or review.conclusion is not None
+    if gives != (review.decision is Decision.AMEND):
+        refusals.append(Refusal("decision", "amend has findings or a conclusion; accept and reject have neither"))
+    refusals += [r for n, f in enumerate(review.findings) if (r := _unfit(f, n, so_far.result)) is not None]
+    if refusals:
+        raise RefusedResult(tuple(refusals))
+
+
+def _unfit(finding: Finding, n: int, result: AiResult) -> Refusal | None:
+    """Each measurement is an Observation of its own that stays: it may get another value, not another meaning."""
+    before = next((f for f in result.findings if f.id == finding.id), None)
+    if before is None:
+        return Refusal(f"findings[{n}].id", "is no finding of the result: what a reader adds is the reader's report")
+    if [m.code for m in finding.measurements] != [m.code for m in before.measurements]:
+        return Refusal(f"findings[{n}].measurements", "must measure what those of the finding did, in their order")
+    return None
+
+
+def _amended(result: AiResult, review: Review) -> AiResult:
+    changed = {f.id: f for f in review.findings}
+    findings = tuple(changed.get(f.id, f) for f in result.findings)
+    conclusion = result.conclusion if review.conclusion is None else review.conclusion
+    return replace(result, findings=findings, conclusion=conclusion)
