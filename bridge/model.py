@@ -159,9 +159,9 @@ class Receipt:
 class StudyState:
     """Everything a sink needs to make its side match one study: the newest state, whole.
 
-    Result  `revision` of the newest resource among them; `resources` ImagingStudy, Patient and Endpoints in the
-            order they must exist (referenced first); `rows` table name → rows for `dicom_*` tables; `receipt` of the
-            sink's last delivery.
+    Result  `revision` of the newest resource among them; `resources` ImagingStudy, Patient, Endpoints and those of
+            AI results in the order they must exist (referenced first); `rows` table name → rows for `dicom_*` tables;
+            `receipt` of the sink's last delivery.
     """
 
     study_instance_uid: str
@@ -172,6 +172,16 @@ class StudyState:
 
     def of_type(self, resource_type: str) -> tuple[StoredResource, ...]:
         return tuple(r for r in self.resources if r.resource_type == resource_type)
+
+
+@dataclass(frozen=True)
+class KeptResult:
+    """One AI result as it is kept: in its JSON form, with its reviews in the order they came."""
+
+    run_id: str
+    study_instance_uid: str
+    content: bytes
+    reviews: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

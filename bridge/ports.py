@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from bridge.errors import ProjectError
-from bridge.model import IndexedFile, Receipt, Rejection, StoredResource, StudyResult, StudyState, WadoEndpoint
+from bridge.model import (
+    IndexedFile,
+    KeptResult,
+    Receipt,
+    Rejection,
+    StoredResource,
+    StudyResult,
+    StudyState,
+    WadoEndpoint,
+)
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
 
@@ -276,6 +285,10 @@ class PipelineState(WorkTable, Protocol):
     def commit_verified(self, source: str, different: Iterable[str], progress: str, now: float) -> None: ...
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...
+
+    def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]:
+        """All AI results that are kept for a study, whether it is known or not."""
+        ...
 
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:
         """Notes by what the studies are translated; work in RETRANSLATE_QUEUE when that changed. Result: whether."""

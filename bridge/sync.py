@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from bridge.errors import Conflict, ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
+from bridge.findings.attached import attached
 from bridge.model import Receipt, StudyResult, StudyState
 from bridge.ports import (
     POLL_QUEUE,
@@ -273,6 +274,7 @@ class Pipeline:
         if result is None:
             self._retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
+        result = attached(result, self.state.ai_results(uid), self.translator.site.tables)
         self.at("translated")
         if self.check is not None:
             self.check(result)

@@ -35,6 +35,9 @@ class FhirFake(httpx.BaseTransport):
     says: dict[str, Any] = field(default_factory=dict)
     """What its CapabilityStatement claims of every type otherwise than it does."""
 
+    types: tuple[str, ...] = ("Patient", "ImagingStudy", "Endpoint", "ServiceRequest", "Encounter")
+    """What it knows of."""
+
     claims: tuple[str, ...] | None = None
     """The bundles that it claims to take."""
 
@@ -178,8 +181,7 @@ class FhirFake(httpx.BaseTransport):
             "conditionalUpdate": self.conditional,
             "versioning": "versioned-update" if self.if_match else "versioned",
         }
-        types = ("Patient", "ImagingStudy", "Endpoint", "ServiceRequest", "Encounter")
-        resources = [{"type": t, "interaction": [{"code": "search-type"}], **can, **self.says} for t in types]
+        resources = [{"type": t, "interaction": [{"code": "search-type"}], **can, **self.says} for t in self.types]
         interactions = [{"code": b} for b in (self.bundles if self.claims is None else self.claims)]
         rest = [{"mode": "server", "resource": resources, "interaction": interactions}]
         return {"resourceType": "CapabilityStatement", "fhirVersion": self.version, "rest": rest}

@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.rounds": set(),
-    "bridge.sync": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate"},
+    "bridge.sync": {
+        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
+    },
     "bridge.loops": {"bridge.errors", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",

@@ -8,6 +8,7 @@ from bridge.findings.concepts import (
     AIAST,
     CERTAINTY,
     CLINAST,
+    COMMENT,
     LATERALITY,
     SERIES,
     concept,
@@ -110,8 +111,6 @@ def _finding(around: Surroundings, finding: Finding, members: list[Resource]) ->
     made = own | _shared(around, finding, identifier(around.run_id, finding.id))
     made["code"] = concept(finding.code, around.tables)
     made |= _value(finding, around.tables)
-    if finding.text:
-        made["note"] = [{"text": finding.text}]
     if members:
         made["hasMember"] = [{"reference": f"Observation/{m['id']}", "type": "Observation"} for m in members]
     if components := _components(finding):
@@ -173,7 +172,9 @@ def _value(finding: Finding, tables: CodeTables) -> Resource:
 
 def _components(finding: Finding) -> list[Resource]:
     sure = finding.confidence
-    found = [{"code": fixed(CERTAINTY), "valueQuantity": quantity(sure.percent, "%")}] if sure else []
+    found: list[Resource] = [{"code": fixed(CERTAINTY), "valueQuantity": quantity(sure.percent, "%")}] if sure else []
+    if finding.text:
+        found.append({"code": fixed(COMMENT), "valueString": finding.text})
     return [*found, *_place(finding)]
 
 

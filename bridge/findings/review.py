@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter
 
 from bridge.errors import Refusal, RefusedResult
 from bridge.findings.model import MOST_FINDINGS, AiResult, Finding, Name, OptionalName, Text
@@ -63,6 +63,19 @@ class Standing:
     status: ReportStatus
     signed_by: Reader | None
     reviews: tuple[Review, ...]
+
+
+_ADAPTER: TypeAdapter[Review] = TypeAdapter(Review)
+
+
+def review_as_json(review: Review) -> bytes:
+    """The review in its JSON form: the same review, the same bytes."""
+    return _ADAPTER.dump_json(review)
+
+
+def kept_review(content: bytes) -> Review:
+    """A review from what `review_as_json` made of it."""
+    return _ADAPTER.validate_json(content)
 
 
 def standing(result: AiResult, reviews: Sequence[Review]) -> Standing:

@@ -19,8 +19,13 @@ from bridge.state.schema import holding, resource, resource_index, resource_vers
 from bridge.state.work import held_by
 from bridge.translate.search_parameters import index_entries
 
-OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport"})
+OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
 """Resource types each of whose resources belongs to one study for ever."""
+
+
+_REFERRED_FIRST = (
+    "Endpoint", "Patient", "Device", "ImagingStudy", "Observation", "DiagnosticReport", "Provenance",
+)  # fmt: skip
 
 
 class Resources(Holdings):
@@ -209,9 +214,8 @@ class Resources(Holdings):
             if refs is None:
                 return ()
             found = [self._newest(connection, kind, id_) for kind, id_ in orjson.loads(refs)]
-        order = {"Endpoint": 0, "Patient": 1}
         known = [r for r in found if r is not None]
-        return tuple(sorted(known, key=lambda r: (order.get(r.resource_type, 2), r.resource_type, r.id)))
+        return tuple(sorted(known, key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id)))
 
     def _newest(self, connection: Connection, kind: str, id_: str) -> StoredResource | None:
         joined = resource_version.join(

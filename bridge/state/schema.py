@@ -153,6 +153,25 @@ resource_index = Table(
     Index("resource_index_low", "resource_type", "param", "low"),
 )
 
+ai_result = Table(
+    "ai_result",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("study_instance_uid", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Index("ai_result_study", "study_instance_uid"),
+)
+
+ai_result_review = Table(
+    "ai_result_review",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+
 export_job = Table(
     "export_job",
     metadata,

@@ -29,7 +29,16 @@ _MODIFIERS = {
 }
 INCLUDES = {
     "ImagingStudy": {"patient": "Patient", "subject": "Patient", "endpoint": "Endpoint"},
-    "DiagnosticReport": {"patient": "Patient", "subject": "Patient"},
+    "DiagnosticReport": {"patient": "Patient", "subject": "Patient", "result": "Observation"},
+    "Observation": {
+        "patient": "Patient",
+        "subject": "Patient",
+        "device": "Device",
+        "has-member": "Observation",
+        "part-of": "ImagingStudy",
+    },
+    "Provenance": {"target": "DiagnosticReport"},
+    "Device": {},
     "Patient": {},
     "Endpoint": {},
 }
@@ -191,8 +200,8 @@ class _Parser:
         param = param.partition(":")[0]
         if INCLUDES.get(kind, {}).get(param) != self._type:
             raise InvalidQuery(
-                "_revinclude: allowed are ImagingStudy and DiagnosticReport:patient, :subject (Patient), "
-                "ImagingStudy:endpoint (Endpoint)"
+                "_revinclude: allowed are, of types that refer to this one, those that metadata lists as "
+                "searchRevInclude"
             )
         self._revinclude.append((kind, param))
 

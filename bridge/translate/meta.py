@@ -13,9 +13,10 @@ def instant(seconds: float) -> str:
 
 
 def with_meta(stored: StoredResource, elements: frozenset[str] = frozenset()) -> Resource:
-    """A current resource with meta.versionId and meta.lastUpdated; only some elements where asked."""
+    """A current resource with meta.versionId, meta.lastUpdated and its labels; only some elements where asked."""
     content = stored.content or {}
     meta: Resource = {"versionId": str(stored.version), "lastUpdated": instant(stored.last_updated)}
+    meta |= content.get("meta", {})
     if elements:
         kept = elements | {"resourceType", "id", *_MANDATORY.get(stored.resource_type, ())}
         content = {k: v for k, v in content.items() if k in kept}
@@ -28,5 +29,7 @@ def with_meta(stored: StoredResource, elements: frozenset[str] = frozenset()) ->
 _MANDATORY = {
     "ImagingStudy": ("status", "subject"),
     "DiagnosticReport": ("status", "code"),
+    "Observation": ("status", "code"),
+    "Provenance": ("target", "recorded", "agent"),
     "Endpoint": ("status", "connectionType", "payloadType", "address"),
 }

@@ -60,9 +60,11 @@ def _selection(observation: Resource, study: Resource, extension: Resource) -> R
     parts = {part["url"]: part for part in extension["extension"]}
     uid = study["identifier"]["value"].removeprefix("urn:oid:")
     what = orjson.dumps(extension, option=orjson.OPT_SORT_KEYS).decode()
+    id_ = resource_id("ImagingSelection", uid, what)
     made: Resource = {
         "resourceType": "ImagingSelection",
-        "id": resource_id("ImagingSelection", uid, what),
+        "id": id_,
+        "identifier": [_own(id_)],
         "status": "available",
         "subject": observation["subject"],
         "code": {"coding": [parts["code"]["valueCoding"]]},
@@ -107,10 +109,13 @@ def _body_structure(observation: Resource) -> Resource | None:
     included = {"structure": site} | ({"laterality": side} if side else {})
     subject = observation["subject"]
     key = orjson.dumps([subject, tracking, included], option=orjson.OPT_SORT_KEYS).decode()
-    made: Resource = {"resourceType": "BodyStructure", "id": resource_id("BodyStructure", key)}
-    if tracking:
-        made["identifier"] = tracking
+    id_ = resource_id("BodyStructure", key)
+    made: Resource = {"resourceType": "BodyStructure", "id": id_, "identifier": [_own(id_), *tracking]}
     return made | {"includedStructure": [included], "patient": subject}
+
+
+def _own(id_: str) -> Resource:
+    return {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{id_}"}
 
 
 def _tracks(identifier: Resource) -> bool:

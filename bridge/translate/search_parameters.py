@@ -295,6 +295,54 @@ PARAMETERS: Mapping[str, Mapping[str, SearchParameter]] = {
         ),
         SearchParameter("result", R, "DiagnosticReport.result", _references("result", "result"), ("Observation",)),
     ),
+    "Observation": _of(
+        SearchParameter("identifier", T, "Observation.identifier", _codes("identifier", "identifier")),
+        SearchParameter("status", T, "Observation.status", _codes("status", "status")),
+        SearchParameter("category", T, "Observation.category", _codes("category", "category")),
+        SearchParameter("code", T, "Observation.code", _codes("code", "code")),
+        SearchParameter(
+            "value-concept",
+            T,
+            "Observation.value as CodeableConcept",
+            _codes("value-concept", "valueCodeableConcept"),
+        ),
+        SearchParameter("date", D, "Observation.effective as dateTime", _dates("date", "effectiveDateTime")),
+        SearchParameter(
+            "patient",
+            R,
+            "Observation.subject.where(resolve() is Patient)",
+            _references("patient", "subject", types=["Patient"]),
+            ("Patient",),
+        ),
+        SearchParameter(
+            "subject", R, "Observation.subject", _references("subject", "subject"), ("Patient", "Device", "Group")
+        ),
+        SearchParameter("encounter", R, "Observation.encounter", _references("encounter", "encounter"), ("Encounter",)),
+        SearchParameter("based-on", R, "Observation.basedOn", _references("based-on", "basedOn"), ("ServiceRequest",)),
+        SearchParameter("part-of", R, "Observation.partOf", _references("part-of", "partOf"), ("ImagingStudy",)),
+        SearchParameter(
+            "derived-from", R, "Observation.derivedFrom", _references("derived-from", "derivedFrom"), ("ImagingStudy",)
+        ),
+        SearchParameter("device", R, "Observation.device", _references("device", "device"), ("Device",)),
+        SearchParameter(
+            "has-member", R, "Observation.hasMember", _references("has-member", "hasMember"), ("Observation",)
+        ),
+        SearchParameter("performer", R, "Observation.performer", _references("performer", "performer"), _PEOPLE),
+    ),
+    "Device": _of(
+        SearchParameter("identifier", T, "Device.identifier", _codes("identifier", "identifier")),
+        SearchParameter("status", T, "Device.status", _codes("status", "status")),
+        SearchParameter("type", T, "Device.type", _codes("type", "type")),
+        SearchParameter("manufacturer", S, "Device.manufacturer", _strings("manufacturer", "manufacturer")),
+        SearchParameter("device-name", S, "Device.deviceName.name", _strings("device-name", "deviceName.name")),
+    ),
+    "Provenance": _of(
+        SearchParameter(
+            "target", R, "Provenance.target", _references("target", "target"), ("DiagnosticReport", "Observation")
+        ),
+        SearchParameter("agent", R, "Provenance.agent.who", _references("agent", "agent.who"), ("Device", *_PEOPLE)),
+        SearchParameter("recorded", D, "Provenance.recorded", _dates("recorded", "recorded")),
+    ),
     "Endpoint": _of(
         SearchParameter("identifier", T, "Endpoint.identifier", _codes("identifier", "identifier")),
         SearchParameter("status", T, "Endpoint.status", _codes("status", "status")),

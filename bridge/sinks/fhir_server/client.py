@@ -124,11 +124,12 @@ class FhirClient:
 
     def identified(self, kind: str, tokens: Sequence[str], elements: str) -> list[Resource]:
         """Every resource with one of these identifiers, each as `system|value`; some of them at a time. Of each its
-        `elements`, or all of it where the server gives no parts."""
+        `elements`, or all of it for "" and where the server gives no parts."""
+        parts = [("_elements", elements)] if elements else []
         found: list[Resource] = []
         for start in range(0, len(tokens), IDENTIFIERS_PER_SEARCH):
             some = ",".join(tokens[start : start + IDENTIFIERS_PER_SEARCH])
-            found += self.search(kind, [("identifier", some), ("_count", "200"), ("_elements", elements)])
+            found += self.search(kind, [("identifier", some), ("_count", "200"), *parts])
         return found
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
@@ -249,7 +250,8 @@ def _parsed(content: bytes) -> Any:
 
 _CODE = re.compile(r"[a-z-]{1,30}")
 _PLACE = re.compile(
-    r"(Bundle|Endpoint|ImagingStudy|Parameters|Patient)(\.[a-z][A-Za-z0-9]{0,40}(\[[0-9]{1,6}\])?){0,10}"
+    r"(BodyStructure|Bundle|Device|DiagnosticReport|Endpoint|ImagingSelection|ImagingStudy|Observation|Parameters|Patient"
+    r"|Provenance)(\.[a-z][A-Za-z0-9]{0,40}(\[[0-9]{1,6}\])?){0,10}"
 )
 """An element of what is sent, as FHIRPath names it; what a server puts into parentheses after it may quote a value."""
 

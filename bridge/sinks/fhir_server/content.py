@@ -15,14 +15,31 @@ resourceType id identifier status modality subject encounter started basedOn ref
 numberOfSeries numberOfInstances procedureCode procedure reasonCode reason location description series
 """
 _ENDPOINT = "resourceType id identifier status connectionType name payloadType payloadMimeType payload address"
+_DEVICE = """
+resourceType id identifier udiCarrier status manufacturer displayName deviceName name type version
+"""
+_OBSERVATION = """
+resourceType id extension identifier basedOn partOf status category code subject encounter effectiveDateTime issued
+performer valueQuantity valueCodeableConcept bodySite bodyStructure device hasMember derivedFrom component
+"""
+_DIAGNOSTIC_REPORT = """
+resourceType id identifier basedOn status category code subject encounter effectiveDateTime issued performer
+resultsInterpreter result imagingStudy study conclusion
+"""
+_PROVENANCE = "resourceType id target occurredDateTime recorded reason authorization activity agent entity"
 _PATIENT = "resourceType id identifier name gender birthDate"
 
 OURS: Mapping[str, frozenset[str]] = {
     "ImagingStudy": frozenset(_IMAGING_STUDY.split()),
     "Endpoint": frozenset(_ENDPOINT.split()),
     "Patient": frozenset(_PATIENT.split()),
+    "Device": frozenset(_DEVICE.split()),
+    "Observation": frozenset(_OBSERVATION.split()),
+    "DiagnosticReport": frozenset(_DIAGNOSTIC_REPORT.split()),
+    "Provenance": frozenset(_PROVENANCE.split()),
 }
-"""The elements that the bridge keeps true. Others are their owners': a note, a narrative, a Procedure stay."""
+"""The elements that the bridge keeps true. Others are their owners': a note, a narrative, a Procedure stay. Of types
+not named here, those that we give."""
 
 _KEPT_OF_META = ("profile", "security", "tag")
 _SUBSETTED = "SUBSETTED"

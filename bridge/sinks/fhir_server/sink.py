@@ -17,6 +17,7 @@ from bridge.sinks.fhir_server.client import Doubtful, FhirClient, TooLarge
 from bridge.sinks.fhir_server.content import digest, merged, referring, same, version_of, without_instances
 from bridge.sinks.fhir_server.duplicates import Duplicates
 from bridge.sinks.fhir_server.orders import LINKED, linked
+from bridge.sinks.fhir_server.results import Results
 from bridge.sinks.fhir_server.shared import Endpoints, Patients
 from bridge.sinks.fhir_server.studies import Studies
 from bridge.sinks.fhir_server.subjects import Found, SubjectPolicy, Subjects
@@ -65,7 +66,8 @@ class _Job:
 
 
 class FhirServerSink:
-    """Makes the ImagingStudy, Endpoint and (by policy) Patient resources of one FHIR R4 or R5 server match the state.
+    """Makes the ImagingStudy, Endpoint and (by policy) Patient resources of one FHIR R4 or R5 server match the state,
+    and those of AI results.
 
     Every delivery reads what the server has, so a repeated one, one after an unknown outcome and one after foreign
     changes are all the same case. For one thread at a time.
@@ -92,7 +94,7 @@ class FhirServerSink:
         self._writer = Writer(self._client, entries=self._policy.bundle_entries, size=self._policy.bundle_bytes)
         self._subjects = Subjects(self._client, self._policy.subjects)
         self._endpoints, self._patients = Endpoints(self._client, self._writer), Patients(self._client, self._writer)
-        self._studies = Studies(self._client)
+        self._studies, self._results = Studies(self._client), Results(self._client, self._writer)
         self.duplicates = Duplicates(self._client, self._studies)
         self._offered: Capabilities | None = None
         self._offered_until = 0.0
@@ -123,6 +125,7 @@ class FhirServerSink:
         self._compare([j for j in jobs.values() if j.going])
         self._write([j for j in jobs.values() if j.going], offered)
         self._settle_races([j for j in jobs.values() if j.raced])
+        self._write_results([j for j in jobs.values() if j.error is None and j.receipt], offered, project)
         return _outcomes(states, jobs)
 
     def offered(self) -> Capabilities:
@@ -260,6 +263,19 @@ class FhirServerSink:
             try:
                 self._studies.chosen(found.get(job.uid, []), {written[job.uid]})
             except ProjectError as error:
+                job.error = error
+
+    def _write_results(
+        self, jobs: Sequence[_Job], offered: Capabilities, project: Callable[[Resource], Resource]
+    ) -> None:
+        """The AI results of studies that are there."""
+        for job in jobs:
+            study_id = job.receipt.reference.rpartition("/")[2] if job.receipt is not None else ""
+            if not study_id:
+                continue
+            try:
+                self._results.deliver(job.state, job.study, study_id, offered, project)
+            except (RejectedInput, Conflict, Doubtful) as error:
                 job.error = error
 
 

@@ -26,8 +26,9 @@ FAILURES_BELIEVED = 2
 class Upsert:
     """One resource to be as `content` says, whose `id` is ours.
 
-    Result  `token` the identifier it is known by, as `system|value`; `there` its id on the server, "" when it is not
-            there; `version_id` the version that was read, so that a newer one is not overwritten
+    Result  `token` the identifier it is known by, as `system|value`, "" where it has none; `there` its id on the
+            server, "" when it is not there; `version_id` the version that was read, so that a newer one is not
+            overwritten
     """
 
     content: Resource
@@ -162,7 +163,7 @@ class Writer:
     def _single(self, upsert: Upsert, request: _Request, offered: Capabilities) -> Written | ProjectError:
         """Alone, by the first way that works; SinkUnavailable is raised, what concerns this resource is given back."""
         first: ProjectError | None = None
-        for way in list(self._ways_of(upsert.kind, offered)):
+        for way in self._ways_for(upsert, offered):
             asked = request if request.way == way else self._request(upsert, offered, way)
             try:
                 written = self._send(asked)
@@ -173,7 +174,7 @@ class Writer:
                 if upsert.there or upsert.kind in self._proved:
                     return first
                 continue
-            if not upsert.there:
+            if upsert.token and not upsert.there:
                 self._learned(upsert.kind, way)
             return written
         return first or RefusedByServer(f"sink {self._client.name}: {upsert.kind} cannot be written there")
@@ -200,7 +201,11 @@ class Writer:
         return _Request("POST", kind, body, "", way, if_none_exist=query if way == "conditional create" else "")
 
     def _way(self, upsert: Upsert, offered: Capabilities) -> str:
-        return self._ways_of(upsert.kind, offered)[0]
+        return self._ways_for(upsert, offered)[0]
+
+    def _ways_for(self, upsert: Upsert, offered: Capabilities) -> list[str]:
+        """What has no identifier goes under our id or not at all: it could not be found again."""
+        return list(self._ways_of(upsert.kind, offered)) if upsert.token else ["put"]
 
     def _ways_of(self, kind: str, offered: Capabilities) -> list[str]:
         if kind not in self._ways:
