@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
+from bridge.api.ai_results import Intake
+from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
@@ -95,7 +97,9 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings)]
+        settings, tables = self.settings, self.pipeline.translator.site.tables
+        intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s)
+        routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager

@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.follow",
+        "bridge.findings", "bridge.follow",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),

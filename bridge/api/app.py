@@ -45,6 +45,7 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
             {
                 "fhir": f"{base}/fhir",
                 "changefeed": f"{base}/changefeed",
+                "ai_results": f"{base}/ai-results",
                 "cohort": f"{base}/cohort/",
                 "operations": f"{base}/operations/status",
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bridge.errors import Refusal, RefusedResult
 from bridge.findings.model import (
+    RUN_ID,
     AiResult,
     Code,
     Finding,
@@ -26,7 +27,7 @@ from bridge.findings.model import (
 MOST_RESULTS = 100
 """Results of one request."""
 
-_MOST_REFUSALS = 50
+MOST_REFUSALS = 50
 _ADAPTER: TypeAdapter[AiResult] = TypeAdapter(AiResult)
 _FEWEST_POINTS = {PlanarShape.POLYLINE: 2, SpatialShape.POLYLINE: 2, SpatialShape.POLYGON: 3}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -61,10 +62,10 @@ def read_result(item: object, schemes: Container[str]) -> AiResult:
     try:
         result = _ADAPTER.validate_json(orjson.dumps(item))
     except ValidationError as error:
-        raise RefusedResult(tuple(_shape(error))[:_MOST_REFUSALS]) from None
+        raise RefusedResult(tuple(shape_refused(error))[:MOST_REFUSALS]) from None
     except (TypeError, ValueError, RecursionError):
         raise RefusedResult((Refusal("", "is not JSON that can be read"),)) from None
-    if wrong := tuple(_meaning(result, schemes))[:_MOST_REFUSALS]:
+    if wrong := tuple(findings_refused(result.findings, schemes))[:MOST_REFUSALS]:
         raise RefusedResult(wrong)
     return result
 
@@ -72,10 +73,22 @@ def read_result(item: object, schemes: Container[str]) -> AiResult:
 def run_id_of(item: object) -> str:
     """The run_id that an item has, for the answer to it; "" when it has none that could be one."""
     found = item.get("run_id") if isinstance(item, dict) else None
-    return found[:128] if isinstance(found, str) else ""
+    return found if isinstance(found, str) and re.fullmatch(RUN_ID, found) else ""
 
 
-def _shape(error: ValidationError) -> Refusals:
+def findings_refused(findings: Sequence[Finding], schemes: Container[str]) -> Refusals:
+    """What is wrong with findings that the schema cannot say."""
+    seen: set[str] = set()
+    for n, finding in enumerate(findings):
+        at = f"findings[{n}]"
+        if finding.id in seen:
+            yield Refusal(f"{at}.id", "is the id of an earlier finding")
+        seen.add(finding.id)
+        yield from _finding(finding, at, schemes)
+
+
+def shape_refused(error: ValidationError) -> Refusals:
+    """What is wrong with the shape of what was sent, by field."""
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         yield Refusal(_place(one["loc"]), _REASONS.get(one["type"], one["msg"]))
 
@@ -92,17 +105,6 @@ def _place(loc: tuple[int | str, ...]) -> str:
     """`findings[0].code.scheme`. A name that could be none of the contract is not repeated."""
     text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" if _NAME.fullmatch(p) else ".?" for p in loc)
     return text.removeprefix(".")
-
-
-def _meaning(result: AiResult, schemes: Container[str]) -> Refusals:
-    """What the schema cannot say."""
-    seen: set[str] = set()
-    for n, finding in enumerate(result.findings):
-        at = f"findings[{n}]"
-        if finding.id in seen:
-            yield Refusal(f"{at}.id", "is the id of an earlier finding of this result")
-        seen.add(finding.id)
-        yield from _finding(finding, at, schemes)
 
 
 def _finding(finding: Finding, at: str, schemes: Container[str]) -> Refusals:

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 
 MOST_FINDINGS, MOST_IMAGES, MOST_MEASUREMENTS, MOST_REGIONS, MOST_POINTS, MOST_FRAMES = 200, 500, 50, 50, 1000, 1000
 
+RUN_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
 OptionalUid = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)+)?$", max_length=64)]
 Name = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$", max_length=200)]
@@ -204,7 +205,7 @@ class AiResult:
     """
 
     __pydantic_config__ = _STRICT
-    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+    run_id: Annotated[str, Field(pattern=RUN_ID)]
     model: Model
     study_instance_uid: Uid
     produced_at: AwareDatetime

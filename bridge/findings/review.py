@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter
+import orjson
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bridge.errors import Refusal, RefusedResult
+from bridge.findings.contract import MOST_REFUSALS, findings_refused, shape_refused
 from bridge.findings.model import MOST_FINDINGS, AiResult, Finding, Name, OptionalName, Text
 
 MOST_REVIEWS = 100
@@ -76,6 +78,19 @@ def review_as_json(review: Review) -> bytes:
 def kept_review(content: bytes) -> Review:
     """A review from what `review_as_json` made of it."""
     return _ADAPTER.validate_json(content)
+
+
+def read_review(item: object, schemes: Container[str]) -> Review:
+    """A review from its JSON form. Raises RefusedResult, with a field and a reason for everything that is wrong."""
+    try:
+        review = _ADAPTER.validate_json(orjson.dumps(item))
+    except ValidationError as error:
+        raise RefusedResult(tuple(shape_refused(error))[:MOST_REFUSALS]) from None
+    except (TypeError, ValueError, RecursionError):
+        raise RefusedResult((Refusal("", "is not JSON that can be read"),)) from None
+    if wrong := tuple(findings_refused(review.findings, schemes))[:MOST_REFUSALS]:
+        raise RefusedResult(wrong)
+    return review
 
 
 def standing(result: AiResult, reviews: Sequence[Review]) -> Standing:

@@ -10,6 +10,7 @@ import pytest
 from bridge.code_tables import code_tables
 from bridge.errors import RefusedResult
 from bridge.findings.contract import as_json, kept, read_result, schema
+from bridge.findings.example import EXAMPLE
 from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
 from tests.ai_results import DIAMETER, INSTANCE, SERIES, a_finding, a_full_finding, a_result, an_image
@@ -43,6 +44,7 @@ def test_the_published_schema_is_that_of_the_model_and_the_documented_example_fi
     assert published == schema()
     example = json.loads((DOCS / "ai-results.md").read_text("utf-8").split("```json\n")[1].split("```")[0])
     jsonschema.Draft202012Validator(published).validate(example)
+    assert example == EXAMPLE
     assert read(example).model.name == "LungNet"
 
 

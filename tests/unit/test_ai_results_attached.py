@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from bridge.code_tables import code_tables
@@ -19,6 +19,8 @@ from bridge.model import KeptResult, StoredResource
 from bridge.sinks.lake import LakeSink
 from bridge.state import State
 from bridge.translate.meta import with_meta
+from cohort.lake import Lake
+from cohort.sandbox import run_sql
 from tests.ai_results import a_finding, a_full_finding, a_result, an_image
 from tests.archive_fake import FakeSink
 from tests.builders import STUDY, headers
@@ -182,17 +184,28 @@ def test_a_result_that_cannot_be_read_any_more_stops_nothing(state: State) -> No
     assert "cannot read" in remark["problem"]
 
 
-def test_the_lake_gets_results_with_their_labels(state: State, tmp_path: Path) -> None:
-    rig = Rig(state)
+def test_the_lake_s_findings_and_reports_are_those_of_the_results(state: State, tmp_path: Path) -> None:
+    rig, lake = Rig(state), Lake(tmp_path / "lake")
     rig.pipeline.sinks = {"ehr": FakeSink("ehr"), "lake": LakeSink(tmp_path / "lake", lambda: None)}
     rig.a.put(headers())
-    keep(rig, a_result())
+    keep(rig, a_result(a_full_finding()))
     rig.run()
-    files = sorted((tmp_path / "lake" / "delta").iterdir())
-    lines = [orjson.loads(line) for line in b"".join(f.read_bytes() for f in files).splitlines()]
-    (finding,) = [line["resource"] for line in lines if line.get("type") == "Observation"]
-    assert finding["meta"]["security"][0]["code"] == "AIAST"
-    assert finding["partOf"][0]["reference"].startswith("ImagingStudy/")
+    lake.publish(datetime(2026, 1, 1, tzinfo=UTC))
+    generation = lake.current()
+    assert generation is not None
+    found = run_sql(
+        generation,
+        "SELECT DISTINCT f.code, f.value_code, f.value_number, f.value_unit, f.body_site_code, f.asserted_by_ai, "
+        "f.device, f.status, s.study_instance_uid FROM imaging_finding f JOIN imaging_study s USING (study_key) "
+        "ORDER BY f.code",
+    )
+    shared = ("39607008", True, "LungNet 2.1.0", "preliminary", STUDY)
+    assert list(found.rows) == [
+        ("427359005", "52101004", None, None, *shared),
+        ("81827009", None, 8.5, "mm", *shared),
+    ]
+    reports = run_sql(generation, "SELECT status, count(*) FROM diagnostic_report GROUP BY status")
+    assert list(reports.rows) == [("preliminary", 1)]
 
 
 def test_what_is_read_has_its_labels_beside_its_version(state: State) -> None:

@@ -1,0 +1,209 @@
+"""AI results by HTTP: taken one by one or in batches, shown as they stand, reviewed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Protocol
+
+import orjson
+from fastapi import APIRouter, HTTPException, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from bridge.api.negotiation import SentBody, sent_json
+from bridge.errors import InvalidQuery, Refusal, RefusedResult
+from bridge.findings.attached import standing_of
+from bridge.findings.contract import MOST_RESULTS, as_json, read_result, run_id_of, schema
+from bridge.findings.example import EXAMPLE
+from bridge.findings.model import AiResult
+from bridge.findings.placement import misplaced
+from bridge.findings.report import report_id
+from bridge.findings.review import check_review, read_review, review_as_json
+from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
+from bridge.translate.codes import CodeTables
+from bridge.translate.uids import imaging_study_id
+
+MOST_OF_A_STUDY = 500
+"""Results kept of one study: every translation of it looks at all of them."""
+
+RunId = Annotated[str, Path(max_length=128)]
+
+
+class AiResultsState(Protocol):
+    """What of the state senders and reviewers of results reach."""
+
+    def keep_result(self, result: KeptResult, now: float, quiet_s: float, max_wait_s: float) -> bool: ...
+
+    def add_review(self, result: KeptResult, review: bytes, now: float) -> bool: ...
+
+    def ai_result(self, run_id: str) -> KeptResult | None: ...
+
+    def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
+
+    def hinted(self, study_instance_uid: str) -> dict[str, int]: ...
+
+    def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None: ...
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What decides whether a result is taken: the state, the site's codes; when its study is translated after it."""
+
+    state: AiResultsState
+    tables: CodeTables
+    clock: Callable[[], float]
+    quiet_s: float = 0.0
+    max_wait_s: float = 0.0
+
+    def take(self, item: object) -> tuple[int, dict[str, Any]]:
+        """(HTTP status, answer) of one result: 201 kept, 200 kept before, 409 and 422 refused."""
+        try:
+            result = read_result(item, self.tables.coding_scheme)
+            return self._keep(result, KeptResult(result.run_id, result.study_instance_uid, as_json(result)))
+        except RefusedResult as error:
+            return 422, _refused(run_id_of(item), error.refusals)
+
+    def _keep(self, result: AiResult, kept: KeptResult) -> tuple[int, dict[str, Any]]:
+        before = self.state.ai_result(kept.run_id)
+        if before is None:
+            self._check(result)
+            if self.state.keep_result(kept, self.clock(), self.quiet_s, self.max_wait_s):
+                return 201, {"run_id": kept.run_id, "outcome": "kept"}
+            before = self.state.ai_result(kept.run_id)
+        if before is None or before.content != kept.content:
+            reason = "names a run whose result is kept already and is another one: give each run an id of its own"
+            return 409, _refused(kept.run_id, (Refusal("run_id", reason),))
+        return 200, {"run_id": kept.run_id, "outcome": "unchanged"}
+
+    def _check(self, result: AiResult) -> None:
+        """What only the state knows. A study that waits to be read again may have more images than are known yet."""
+        uid = result.study_instance_uid
+        if len(self.state.ai_results(uid)) >= MOST_OF_A_STUDY:
+            raise RefusedResult(
+                (Refusal("study_instance_uid", f"has {MOST_OF_A_STUDY} results, the most it can have"),)
+            )
+        study = self.study(uid)
+        if study is not None and not self.state.hinted(uid) and (wrong := misplaced(result, study)):
+            raise RefusedResult(wrong)
+
+    def study(self, uid: str) -> Resource | None:
+        """The ImagingStudy of a study that archives hold; None of one that is not known, announced or withdrawn."""
+        found = self.state.read_resource("ImagingStudy", imaging_study_id(uid))
+        content = found.content if found is not None else None
+        return content if content and content["status"] == ImagingStudyStatus.AVAILABLE.value else None
+
+    def review(self, run_id: str, item: object) -> dict[str, Any]:
+        """The result after a review. Raises RefusedResult."""
+        kept = self.known(run_id)
+        review = read_review(item, self.tables.coding_scheme)
+        before = standing_of(kept)
+        check_review(review, before)
+        study = self.study(kept.study_instance_uid)
+        if study is not None and (wrong := misplaced(replace(before.result, findings=review.findings), study)):
+            raise RefusedResult(wrong)
+        if not self.state.add_review(kept, review_as_json(review), self.clock()):
+            raise HTTPException(409, "somebody else reviewed it at this moment: read it again")
+        return self.shown(self.known(run_id))
+
+    def known(self, run_id: str) -> KeptResult:
+        found = self.state.ai_result(run_id)
+        if found is None:
+            raise HTTPException(404, "no result is kept under this run_id")
+        return found
+
+    def shown(self, kept: KeptResult) -> dict[str, Any]:
+        """A result as it stands: `attached` whether its study has it, with `errors` where its images are not there."""
+        found, study = standing_of(kept), self.study(kept.study_instance_uid)
+        wrong = misplaced(found.result, study) if study is not None else ()
+        report = self.state.read_resource("DiagnosticReport", report_id(kept.run_id))
+        made = {
+            "run_id": kept.run_id,
+            "study_instance_uid": kept.study_instance_uid,
+            "status": found.status.value,
+            "attached": study is not None and not wrong,
+            "errors": _errors(wrong),
+            "signed_by": found.signed_by.name if found.signed_by else None,
+            "diagnostic_report": f"DiagnosticReport/{report.id}" if report is not None else None,
+        }
+        reviews = [orjson.loads(review) for review in kept.reviews]
+        return made | {"result": orjson.loads(kept.content), "reviews": reviews}
+
+
+def router(intake: Intake) -> APIRouter:
+    """Routes under /ai-results."""
+    routes = APIRouter(prefix="/ai-results", tags=["AI results"])
+
+    @routes.post("", openapi_extra=_POST)
+    def post_results(request: Request, body: SentBody) -> JSONResponse:
+        item = _sent(request, body)
+        if not isinstance(item, dict) or "results" not in item:
+            status, answer = intake.take(item)
+            return JSONResponse(answer, status)
+        items = item["results"]
+        if not isinstance(items, list) or len(items) > MOST_RESULTS or item.keys() != {"results"}:
+            raise HTTPException(400, f"results: a list of at most {MOST_RESULTS}, and nothing beside it")
+        return JSONResponse({"results": [intake.take(one)[1] for one in items]})
+
+    @routes.get("")
+    def get_results(study_instance_uid: Annotated[str, Query(max_length=64)]) -> list[dict[str, Any]]:
+        return [intake.shown(kept) for kept in intake.state.ai_results(study_instance_uid)]
+
+    @routes.get("/$schema")
+    def get_schema() -> dict[str, Any]:
+        return schema()
+
+    @routes.get("/{run_id}")
+    def get_result(run_id: RunId) -> dict[str, Any]:
+        return intake.shown(intake.known(run_id))
+
+    @routes.post("/{run_id}/review", openapi_extra=_REVIEW)
+    def post_review(run_id: RunId, request: Request, body: SentBody) -> JSONResponse:
+        try:
+            return JSONResponse(intake.review(run_id, _sent(request, body)))
+        except RefusedResult as error:
+            return JSONResponse(_refused(run_id, error.refusals), 422)
+
+    return routes
+
+
+def _sent(request: Request, body: bytes) -> object:
+    try:
+        return sent_json(request, body)
+    except InvalidQuery as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _refused(run_id: str, refusals: tuple[Refusal, ...]) -> dict[str, Any]:
+    return {"run_id": run_id, "outcome": "refused", "errors": _errors(refusals)}
+
+
+def _errors(refusals: tuple[Refusal, ...]) -> list[dict[str, str]]:
+    return [{"field": r.field, "reason": r.reason} for r in refusals]
+
+
+def _body(examples: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: {"value": value} for name, value in examples.items()}
+    content = {"application/json": {"schema": dict(described), "examples": named}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_ONE = {"$ref": "/ai-results/$schema"}
+_MANY = {"type": "object", "required": ["results"], "properties": {"results": {"type": "array", "items": _ONE}}}
+_POST = _body({"one": EXAMPLE, "several": {"results": [EXAMPLE]}}, {"anyOf": [_ONE, _MANY]})
+_REVIEWED = {
+    "reader": {"name": "Leser, Lia", "identifier_system": "http://hospital.example/staff", "identifier_value": "L7"},
+    "reviewed_at": "2025-12-01T12:00:00+01:00",
+}
+_REVIEW = _body(
+    {
+        "accept": {"decision": "accept", **_REVIEWED},
+        "amend": {
+            "decision": "amend",
+            **_REVIEWED,
+            "conclusion": "No nodule: a vessel.",
+            "findings": EXAMPLE["findings"],
+        },
+        "reject": {"decision": "reject", **_REVIEWED},
+    },
+    {"type": "object", "required": ["decision", "reader", "reviewed_at"]},
+)
