@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.translate.validate": {"bridge.errors", "bridge.model", "fhir", "pydantic"},
     "bridge.findings": {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "orjson", "pydantic",
+        "pydicom",
     },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from typing import Annotated, Any, Protocol
 
 import orjson
@@ -19,6 +20,7 @@ from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import check_review, read_review, review_as_json
+from bridge.findings.sr import read_sr
 from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
 from bridge.translate.codes import CodeTables
 from bridge.translate.uids import imaging_study_id
@@ -54,16 +56,25 @@ class Intake:
     clock: Callable[[], float]
     quiet_s: float = 0.0
     max_wait_s: float = 0.0
+    zone: tzinfo | None = None
+    """Of the times of DICOM documents that carry no offset."""
 
     def take(self, item: object) -> tuple[int, dict[str, Any]]:
         """(HTTP status, answer) of one result: 201 kept, 200 kept before, 409 and 422 refused."""
         try:
-            result = read_result(item, self.tables.coding_scheme)
-            return self._keep(result, KeptResult(result.run_id, result.study_instance_uid, as_json(result)))
+            return self._keep(read_result(item, self.tables.coding_scheme))
         except RefusedResult as error:
             return 422, _refused(run_id_of(item), error.refusals)
 
-    def _keep(self, result: AiResult, kept: KeptResult) -> tuple[int, dict[str, Any]]:
+    def take_sr(self, content: bytes) -> tuple[int, dict[str, Any]]:
+        """The same of a DICOM SR document."""
+        try:
+            return self._keep(read_sr(content, self.tables.coding_scheme, self.zone))
+        except RefusedResult as error:
+            return 422, _refused("", error.refusals)
+
+    def _keep(self, result: AiResult) -> tuple[int, dict[str, Any]]:
+        kept = KeptResult(result.run_id, result.study_instance_uid, as_json(result))
         before = self.state.ai_result(kept.run_id)
         if before is None:
             self._check(result)
@@ -135,6 +146,9 @@ def router(intake: Intake) -> APIRouter:
 
     @routes.post("", openapi_extra=_POST)
     def post_results(request: Request, body: SentBody) -> JSONResponse:
+        if request.headers.get("content-type", "").partition(";")[0].strip() == "application/dicom":
+            status, answer = intake.take_sr(body)
+            return JSONResponse(answer, status)
         item = _sent(request, body)
         if not isinstance(item, dict) or "results" not in item:
             status, answer = intake.take(item)
@@ -183,13 +197,14 @@ def _errors(refusals: tuple[Refusal, ...]) -> list[dict[str, str]]:
 
 def _body(examples: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: {"value": value} for name, value in examples.items()}
-    content = {"application/json": {"schema": dict(described), "examples": named}}
+    content: dict[str, Any] = {"application/json": {"schema": dict(described), "examples": named}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 _ONE = {"$ref": "/ai-results/$schema"}
 _MANY = {"type": "object", "required": ["results"], "properties": {"results": {"type": "array", "items": _ONE}}}
 _POST = _body({"one": EXAMPLE, "several": {"results": [EXAMPLE]}}, {"anyOf": [_ONE, _MANY]})
+_POST["requestBody"]["content"]["application/dicom"] = {"schema": {"type": "string", "format": "binary"}}
 _REVIEWED = {
     "reader": {"name": "Leser, Lia", "identifier_system": "http://hospital.example/staff", "identifier_value": "L7"},
     "reviewed_at": "2025-12-01T12:00:00+01:00",

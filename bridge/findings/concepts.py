@@ -30,6 +30,7 @@ _LATERALITY = {
 }
 LATERALITY = Code(SCT, "272741003", "Laterality")
 CERTAINTY = Code(DCM, "111012", "Certainty of Finding")
+DERIVATION = Code(DCM, "121401", "Derivation")
 COMMENT = Code(DCM, "121106", "Comment")
 SERIES = Code(DCM, "112002", "Series Instance UID")
 

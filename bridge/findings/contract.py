@@ -127,6 +127,7 @@ def _codes(finding: Finding, at: str, schemes: Container[str]) -> Refusals:
         ("classification", finding.classification),
         ("location.body_site", finding.location.body_site),
         *((f"measurements[{n}].code", m.code) for n, m in enumerate(finding.measurements)),
+        *((f"measurements[{n}].derivation", m.derivation) for n, m in enumerate(finding.measurements)),
     ]
     for name, code in named:
         if code is not None and code.scheme not in schemes:

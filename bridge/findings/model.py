@@ -106,12 +106,14 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number with its unit (UCUM; "1" for numbers without one)."""
+    """One number with its unit (UCUM; "1" for numbers without one); `derivation` such as mean, where it is one of many
+    values."""
 
     __pydantic_config__ = _STRICT
     code: Code
     value: Number
     unit: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=64, description="UCUM code")]
+    derivation: Code | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from bridge.findings.concepts import (
     CERTAINTY,
     CLINAST,
     COMMENT,
+    DERIVATION,
     LATERALITY,
     SERIES,
     concept,
@@ -126,7 +127,12 @@ def _measurement(around: Surroundings, finding: Finding, measurement: Measuremen
     made |= _shared(around, finding, identifier(around.run_id, finding.id, str(n)))
     made["code"] = concept(measurement.code, around.tables)
     made["valueQuantity"] = quantity(measurement.value, measurement.unit)
-    return made | {"component": components} if (components := _place(finding)) else made
+    derived = measurement.derivation
+    components = (
+        [{"code": fixed(DERIVATION), "valueCodeableConcept": concept(derived, around.tables)}] if derived else []
+    )
+    components += _place(finding)
+    return made | ({"component": components} if components else {})
 
 
 def _shared(around: Surroundings, finding: Finding, own_identifier: Resource) -> Resource:

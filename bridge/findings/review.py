@@ -134,7 +134,7 @@ def _unfit(finding: Finding, n: int, result: AiResult) -> Refusal | None:
     before = next((f for f in result.findings if f.id == finding.id), None)
     if before is None:
         return Refusal(f"findings[{n}].id", "is no finding of the result: what a reader adds is the reader's report")
-    if [m.code for m in finding.measurements] != [m.code for m in before.measurements]:
+    if [(m.code, m.derivation) for m in finding.measurements] != [(m.code, m.derivation) for m in before.measurements]:
         return Refusal(f"findings[{n}].measurements", "must measure what those of the finding did, in their order")
     return None
 

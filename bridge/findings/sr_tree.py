@@ -1,0 +1,132 @@
+"""The content tree of a DICOM SR document, item by item. Source: PS3.3 C.17.3, C.18."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.sr._snomed_dict import mapping as _snomed
+
+_RETIRED_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+Json = dict[str, Any]
+
+
+class ContentItem:
+    """One content item. Concept names are `CODE DESIGNATOR` here, such as `121071 DCM`; "" where there is none."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    @property
+    def value_type(self) -> str:
+        return text(self._dataset, "ValueType")
+
+    @property
+    def name_code(self) -> Json | None:
+        return coded(self._dataset, "ConceptNameCodeSequence")
+
+    @property
+    def name(self) -> str:
+        found = self.name_code
+        return f"{found['code']} {found['scheme']}" if found else ""
+
+    def children(self, *names: str, value_type: str = "") -> Iterator[ContentItem]:
+        """The items below it that have one of these concept names (any, if none is given) and value type."""
+        for child in self._dataset.get("ContentSequence") or ():
+            item = ContentItem(child)
+            if (not names or item.name in names) and value_type in ("", item.value_type):
+                yield item
+
+    def child(self, *names: str, value_type: str = "") -> ContentItem | None:
+        return next(self.children(*names, value_type=value_type), None)
+
+    @property
+    def code(self) -> Json | None:
+        """The value of a CODE item."""
+        return coded(self._dataset, "ConceptCodeSequence")
+
+    @property
+    def words(self) -> str:
+        """The value of a TEXT item."""
+        return _CONTROL.sub(" ", str(self._dataset.get("TextValue") or "")).strip()
+
+    @property
+    def uid(self) -> str:
+        """The value of a UIDREF item."""
+        return text(self._dataset, "UID")
+
+    @property
+    def measured(self) -> Json | None:
+        """`value` and `unit` (a code) of a NUM item; None when it has no value."""
+        for measured in self._dataset.get("MeasuredValueSequence") or ():
+            value = measured.get("NumericValue")
+            if value not in (None, ""):
+                unit = coded(measured, "MeasurementUnitsCodeSequence") or {"scheme": "", "code": ""}
+                return {"value": float(value), "unit": unit}
+        return None
+
+    @property
+    def instance(self) -> tuple[str, list[int], list[int]]:
+        """(SOP Instance UID, frames, segments) that an IMAGE item refers to; "" when it refers to none."""
+        for reference in self._dataset.get("ReferencedSOPSequence") or ():
+            frames, segments = (_integers(reference, f"Referenced{kind}Number") for kind in ("Frame", "Segment"))
+            return text(reference, "ReferencedSOPInstanceUID"), frames, segments
+        return "", [], []
+
+    def points(self, dimensions: int) -> list[list[float]]:
+        """The coordinates of a SCOORD (2) or SCOORD3D (3) item, point by point."""
+        data = self._dataset.get("GraphicData")
+        numbers = [float(n) for n in (data if isinstance(data, list | tuple) or _many(data) else [])]
+        return [numbers[n : n + dimensions] for n in range(0, len(numbers), dimensions)]
+
+    @property
+    def graphic_type(self) -> str:
+        return text(self._dataset, "GraphicType")
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        return text(self._dataset, "ReferencedFrameOfReferenceUID")
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """The first value as text; "" when absent or empty."""
+    value = dataset.get(keyword)
+    if _many(value):
+        value = value[0] if len(value) else ""
+    return " ".join(str(value if value is not None else "").replace("\0", " ").split())
+
+
+def coded(dataset: Dataset, keyword: str) -> Json | None:
+    """The first item of a code sequence (PS3.3 8.8) as scheme, code and display; retired SNOMED codes as SNOMED CT."""
+    for item in dataset.get(keyword) or ():
+        code = text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue")
+        scheme = text(item, "CodingSchemeDesignator")
+        if scheme in _RETIRED_SNOMED and code in _snomed["SRT"]:
+            scheme, code = "SCT", _snomed["SRT"][code]
+        return {"scheme": scheme, "code": code, "display": _CONTROL.sub(" ", text(item, "CodeMeaning"))[:200]}
+    return None
+
+
+def evidence(dataset: Dataset) -> dict[str, str]:
+    """SOP Instance UID → Series Instance UID of everything the document says it refers to (PS3.3 C.17.2)."""
+    found = {}
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in dataset.get(keyword) or ():
+            for series in study.get("ReferencedSeriesSequence") or ():
+                for instance in series.get("ReferencedSOPSequence") or ():
+                    found[text(instance, "ReferencedSOPInstanceUID")] = text(series, "SeriesInstanceUID")
+    return found
+
+
+def _integers(dataset: Dataset, keyword: str) -> list[int]:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return []
+    return sorted({int(v) for v in value}) if _many(value) else [int(value)]
+
+
+def _many(value: object) -> bool:
+    return type(value).__name__ == "MultiValue" or isinstance(value, list | tuple)
