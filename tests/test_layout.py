@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {

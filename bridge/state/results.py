@@ -21,8 +21,9 @@ class Results(Resources):
         """Keeps a result under its run. Result: False when there is one of this run already, which stays as it is."""
         row = {"run_id": result.run_id, "study_instance_uid": result.study_instance_uid, "content": result.content}
         statement = self._insert(ai_result).values(row | {"received_at": now}).on_conflict_do_nothing()
+        statement = statement.returning(ai_result.c.run_id)
         with self._db.write() as connection:
-            new = connection.execute(statement).rowcount == 1
+            new = connection.execute(statement).first() is not None
             if new:
                 self._mark(connection, STUDY_QUEUE, [result.study_instance_uid], now, quiet_s, max_wait_s)
         return new

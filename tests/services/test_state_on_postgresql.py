@@ -12,6 +12,7 @@ from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State
 from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
+from tests.unit.test_ai_results_attached import *  # noqa: F403
 from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
 from tests.unit.test_export import *  # noqa: F403
 from tests.unit.test_notifier import *  # noqa: F403
