@@ -29,6 +29,9 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "orjson", "pydantic",
         "pydicom",
     },
+    "bridge.findings.sr_writing": {
+        "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
+    },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, HTTPException, Path, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from bridge.api.negotiation import SentBody, sent_json
 from bridge.errors import InvalidQuery, Refusal, RefusedResult
@@ -21,8 +21,10 @@ from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import check_review, read_review, review_as_json
 from bridge.findings.sr import read_sr
+from bridge.findings.sr_uid import is_document_of
 from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
 from bridge.translate.codes import CodeTables
+from bridge.translate.headers import Headers
 from bridge.translate.uids import imaging_study_id
 
 MOST_OF_A_STUDY = 500
@@ -43,6 +45,8 @@ class AiResultsState(Protocol):
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
 
     def hinted(self, study_instance_uid: str) -> dict[str, int]: ...
+
+    def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
 
     def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None: ...
 
@@ -77,6 +81,9 @@ class Intake:
         kept = KeptResult(result.run_id, result.study_instance_uid, as_json(result))
         before = self.state.ai_result(kept.run_id)
         if before is None:
+            for known in self.state.ai_results(result.study_instance_uid):
+                if is_document_of(result.run_id, known):
+                    return 200, {"run_id": known.run_id, "outcome": "unchanged"}
             self._check(result)
             if self.state.keep_result(kept, self.clock(), self.quiet_s, self.max_wait_s):
                 return 201, {"run_id": kept.run_id, "outcome": "kept"}
@@ -115,6 +122,20 @@ class Intake:
         if not self.state.add_review(kept, review_as_json(review), self.clock()):
             raise HTTPException(409, "somebody else reviewed it at this moment: read it again")
         return self.shown(self.known(run_id))
+
+    def document(self, run_id: str) -> bytes:
+        """The result as a DICOM SR document. Raises RefusedResult."""
+        kept = self.known(run_id)
+        study = self.study(kept.study_instance_uid)
+        instance = next((h for held in self.state.snapshots(kept.study_instance_uid).values() for h in held), None)
+        found = standing_of(kept)
+        if study is None or instance is None or misplaced(found.result, study):
+            raise HTTPException(409, "the result is not attached to its study: there is no document of it yet")
+        try:
+            from bridge.findings.sr_writing import written
+        except ImportError:
+            raise HTTPException(501, "highdicom is not installed: pip install 'imaging-bridge[sr]'") from None
+        return written(found, study, instance)
 
     def known(self, run_id: str) -> KeptResult:
         found = self.state.ai_result(run_id)
@@ -169,6 +190,13 @@ def router(intake: Intake) -> APIRouter:
     @routes.get("/{run_id}")
     def get_result(run_id: RunId) -> dict[str, Any]:
         return intake.shown(intake.known(run_id))
+
+    @routes.get("/{run_id}/sr", response_class=Response)
+    def get_document(run_id: RunId) -> Response:
+        try:
+            return Response(intake.document(run_id), media_type="application/dicom")
+        except RefusedResult as error:
+            return JSONResponse(_refused(run_id, error.refusals), 422)
 
     @routes.post("/{run_id}/review", openapi_extra=_REVIEW)
     def post_review(run_id: RunId, request: Request, body: SentBody) -> JSONResponse:

@@ -9,8 +9,8 @@ from bridge.findings.sr_tree import ContentItem, Json
 
 _TRACKING_ID, _TRACKING_UID = "112039 DCM", "112040 DCM"
 _FINDING, _CATEGORY, _SITE, _SIDE = "121071 DCM", "276214006 SCT", "363698007 SCT", "272741003 SCT"
-_REGION, _SEGMENT, _SEGMENT_FRAME, _VOLUME = "111030 DCM", "121191 DCM", "121214 DCM", "121231 DCM"
-_SPACE, _DERIVATION, _CERTAINTY = "130488 DCM", "121401 DCM", "111012 DCM"
+_SEGMENT, _SEGMENT_FRAME = "121191 DCM", "121214 DCM"
+_DERIVATION, _CERTAINTY, _COMMENT = "121401 DCM", "111012 DCM", "121106 DCM"
 _SIDES = {"7771000": "left", "24028007": "right", "51440002": "bilateral"}
 _PRESENCE = {"52101004": "present", "2667000": "absent", "373068000": "undetermined"}
 _NOT_EVALUATED = frozenset({
@@ -38,15 +38,19 @@ class Groups:
         if finding:
             made["presence"] = _presence(group)
         self._measure(made, group)
-        if finding or made.get("measurements"):
+        if (comment := group.child(_COMMENT, value_type="TEXT")) is not None and comment.words:
+            made["text"] = comment.words
+        said = bool(finding or made.get("measurements"))
+        if said:
             yield made
-        yield from self.evaluations(group, shared, number)
+        yield from self.evaluations(group, shared, number, commented=said)
 
-    def evaluations(self, container: ContentItem, shared: Json, number: str) -> Iterator[Json]:
-        """Each CODE or TEXT item that evaluates as a finding of its own."""
-        items = (i for i in container.children() if i.name_code and i.name not in _NOT_EVALUATED)
+    def evaluations(self, container: ContentItem, shared: Json, number: str, commented: bool = False) -> Iterator[Json]:
+        """Each CODE or TEXT item that evaluates as a finding of its own; not a Comment that is another's text."""
+        left_out = _NOT_EVALUATED | {_COMMENT} if commented else _NOT_EVALUATED
+        items = (i for i in container.children() if i.name_code and i.name not in left_out)
         for n, item in enumerate((i for i in items if i.value_type in ("CODE", "TEXT")), 1):
-            said = {"classification": item.code} if item.value_type == "CODE" else {"text": item.words}
+            said = _said(item)
             if any(said.values()):
                 yield {"id": f"{number}.{n}", "code": item.name_code} | shared | said
 
@@ -134,6 +138,15 @@ class Groups:
 def _spatial(item: ContentItem) -> Iterator[Json]:
     frame, shape = item.frame_of_reference_uid, item.graphic_type.lower()
     yield {"frame_of_reference_uid": frame, "shape": shape, "points": item.points(3)}
+
+
+def _said(item: ContentItem) -> Json:
+    """What an evaluation says: presence by SNOMED CT's codes, else a class, or words."""
+    if item.value_type == "TEXT":
+        return {"text": item.words}
+    code = item.code
+    known = _PRESENCE.get(code["code"]) if code and code["scheme"] == "SCT" else None
+    return {"presence": known} if known else {"classification": code}
 
 
 def _presence(group: ContentItem) -> str:
