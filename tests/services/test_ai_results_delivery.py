@@ -18,10 +18,13 @@ from tests.builders import a_translator, headers
 from tests.cases.test_ai_cases import CASES
 from tests.contract.fhir_sink import MRN, a_study
 from tests.services.hapi import HapiPeer
+from tests.services.test_hapi_validation import element
 from tests.unit.test_ai_results_attached import a_kept
 from tests.unit.test_sync import Rig
 
 R4, R5 = "hapi_r4", "hapi_r5"
+UNKNOWN_CODE = "Terminology_PassThrough_TX_Message"
+"""AIAST is newer than the edition of v3-ObservationValue among HAPI's definitions."""
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_every_case_is_valid_there(server: str, request: pytest.FixtureRequest) 
         (one["resourceType"], location, code)
         for one in told
         for severity, location, code in peer.validate(one)
-        if severity in ("error", "fatal")
+        if severity in ("error", "fatal") and not (code == UNKNOWN_CODE and "AIAST" in str(element(one, location)))
     }
     assert wrong == set()
 
