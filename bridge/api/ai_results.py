@@ -16,6 +16,7 @@ from bridge.errors import InvalidQuery, Refusal, RefusedResult
 from bridge.findings.attached import standing_of
 from bridge.findings.contract import MOST_RESULTS, as_json, read_result, run_id_of, schema
 from bridge.findings.example import EXAMPLE
+from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
@@ -66,6 +67,8 @@ class Intake:
     def take(self, item: object) -> tuple[int, dict[str, Any]]:
         """(HTTP status, answer) of one result: 201 kept, 200 kept before, 409 and 422 refused."""
         try:
+            if isinstance(item, dict) and item.get("resourceType") == "Bundle":
+                return self._keep(read_bundle(item, self.tables))
             return self._keep(read_result(item, self.tables.coding_scheme))
         except RefusedResult as error:
             return 422, _refused(run_id_of(item), error.refusals)
