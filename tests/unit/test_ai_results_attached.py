@@ -186,7 +186,7 @@ def test_a_result_that_cannot_be_read_any_more_stops_nothing(state: State) -> No
 
 def test_the_lake_s_findings_and_reports_are_those_of_the_results(state: State, tmp_path: Path) -> None:
     rig, lake = Rig(state), Lake(tmp_path / "lake")
-    rig.pipeline.sinks = {"ehr": FakeSink("ehr"), "lake": LakeSink(tmp_path / "lake", lambda: None)}
+    rig.pipeline.sinks = {"ehr": FakeSink("ehr"), "lake": LakeSink(lake.append, lambda: None)}
     rig.a.put(headers())
     keep(rig, a_result(a_full_finding()))
     rig.run()
