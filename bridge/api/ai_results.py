@@ -20,7 +20,7 @@ from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
-from bridge.findings.review import check_review, read_review, review_as_json
+from bridge.findings.review import Standing, check_review, read_review, review_as_json
 from bridge.findings.sr import read_sr
 from bridge.findings.sr_uid import is_document_of
 from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
@@ -148,7 +148,13 @@ class Intake:
 
     def shown(self, kept: KeptResult) -> dict[str, Any]:
         """A result as it stands: `attached` whether its study has it, with `errors` where its images are not there."""
-        found, study = standing_of(kept), self.study(kept.study_instance_uid)
+        try:
+            return self._stands(kept, standing_of(kept))
+        except RefusedResult as error:
+            return {"run_id": kept.run_id, "attached": False, "errors": _errors(error.refusals)}
+
+    def _stands(self, kept: KeptResult, found: Standing) -> dict[str, Any]:
+        study = self.study(kept.study_instance_uid)
         wrong = misplaced(found.result, study) if study is not None else ()
         report = self.state.read_resource("DiagnosticReport", report_id(kept.run_id))
         made = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from bridge.errors import RefusedResult
+from bridge.errors import Refusal, RefusedResult
 from bridge.findings.contract import kept
 from bridge.findings.placement import misplaced
 from bridge.findings.report import resources
@@ -30,7 +30,7 @@ def attached(made: StudyResult, results: Sequence[KeptResult], tables: CodeTable
     for one in results:
         try:
             found = standing_of(one)
-        except (ValidationError, RefusedResult):
+        except RefusedResult:
             unusable += 1
             continue
         if misplaced(found.result, study):
@@ -43,8 +43,11 @@ def attached(made: StudyResult, results: Sequence[KeptResult], tables: CodeTable
 
 
 def standing_of(one: KeptResult) -> Standing:
-    """A kept result after its reviews."""
-    return standing(kept(one.content), [kept_review(review) for review in one.reviews])
+    """A kept result after its reviews. Raises RefusedResult for what another version kept and this cannot read."""
+    try:
+        return standing(kept(one.content), [kept_review(review) for review in one.reviews])
+    except ValidationError:
+        raise RefusedResult((Refusal("", "cannot be read by this version; it is kept"),)) from None
 
 
 _LEFT_OUT = "of an AI result is not in the study; the result is shown when it is"

@@ -16,6 +16,7 @@ from bridge.code_tables import code_tables
 from bridge.compose import Bridge
 from bridge.findings.contract import MOST_RESULTS, schema
 from bridge.findings.example import EXAMPLE
+from bridge.model import KeptResult
 from bridge.ports import STUDY_QUEUE
 from bridge.state import State
 from tests.ai_results import DIAMETER, a_finding, a_full_finding, a_result, an_image
@@ -182,6 +183,15 @@ def test_a_review_that_is_wrong_is_refused_by_its_field(web: Web, fields: dict[s
 def test_a_run_that_is_not_known_cannot_be_reviewed(web: Web) -> None:
     web.review("accept", 404)
     web.get("/ai-results/run-1", 404)
+
+
+def test_a_result_that_cannot_be_read_any_more_hides_no_other(web: Web) -> None:
+    web.post("/ai-results", a_result(), 201)
+    web.state.keep_result(KeptResult("old", STUDY, b'{"of": "another time"}'), web.rig.now, 0, 0)
+    found = web.get(f"/ai-results?study_instance_uid={STUDY}")
+    assert [(one["run_id"], len(one["errors"])) for one in found] == [("old", 1), ("run-1", 0)]
+    item = {"decision": "accept", "reader": READER, "reviewed_at": "2025-12-02T08:00:00Z"}
+    assert "kept" in web.post("/ai-results/old/review", item, 422)["errors"][0]["reason"]
 
 
 def test_a_result_waits_as_long_as_its_study_is_quiet(web: Web) -> None:
