@@ -62,10 +62,19 @@ def laterality(value: Laterality) -> Resource:
     return fixed(_LATERALITY[value])
 
 
+def decimal(value: float) -> int | float:
+    """A number as FHIR's decimal: whole ones without a point, others to 14 digits, since R5 has 17 behind the point.
+
+    >>> decimal(93.0), decimal(0.0040752675359352975)
+    (93, 0.0040752675359353)
+    """
+    short = float(f"{value:.14g}")
+    return int(short) if short.is_integer() and abs(short) < 2**53 else short
+
+
 def quantity(value: float, unit: str) -> Resource:
-    """A number with its UCUM unit; a whole number without a decimal point."""
-    whole = int(value) if value.is_integer() and abs(value) < 2**53 else value
-    return {"value": whole, "unit": unit, "system": UCUM, "code": unit}
+    """A number with its UCUM unit; see `decimal`."""
+    return {"value": decimal(value), "unit": unit, "system": UCUM, "code": unit}
 
 
 def study_reference(imaging_study: Resource) -> Resource:

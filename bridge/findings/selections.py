@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bridge.findings.concepts import decimal
 from bridge.findings.model import Code, Finding, ImageReference, PlanarRegion, Point2D, Point3D, Segment, SpatialRegion
 from bridge.model import Resource
 from bridge.translate.codes import DCM
@@ -86,7 +87,7 @@ def _instance(uid: str, classes: SopClasses, parts: Sequence[Resource]) -> list[
 
 def _all(points: Sequence[Point2D] | Sequence[Point3D]) -> str:
     """`x y x y`: one string, since an extension for each number would be far larger than what it says."""
-    return " ".join(str(int(v)) if v.is_integer() else repr(v) for point in points for v in point)
+    return " ".join(repr(decimal(v)) for point in points for v in point)
 
 
 def _group(url: str, parts: Sequence[Resource]) -> Resource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bridge.code_tables import code_tables
@@ -18,7 +18,7 @@ from bridge.findings.sr import read_sr
 from bridge.findings.sr_writing import written
 from bridge.translate.r5 import to_r5
 from bridge.translate.r5_selections import with_selections
-from tests.ai_results import INSTANCE, SERIES, a_result
+from tests.ai_results import INSTANCE, SERIES, a_finding, a_result
 from tests.builders import STUDY, a_translator, headers
 from tests.unit.test_ai_result_fhir import a_review
 from tests.validity import told_wrong
@@ -92,6 +92,7 @@ result = st.builds(
 )
 
 
+@example(a_result(a_finding(score={"value": 0.00040752675359352975}, presence=None)), [])
 @given(result, st.lists(st.sampled_from(["accept", "reject"]), max_size=1))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_result_is_valid_fhir_and_a_document_or_a_refusal(item: dict[str, Any], decisions: list[str]) -> None:
