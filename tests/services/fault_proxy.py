@@ -131,8 +131,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         proxy = self.server.proxy
         if "Transfer-Encoding" in self.headers:
-            self._answer(411, [], b"")  # bodies of unknown length are not forwarded
-            self._cut()
+            self._answer(411, [("Connection", "close")], b"")  # bodies of unknown length are not forwarded
+            self.close_connection = True
+            with suppress(OSError):  # what is left unread would reset the connection, and the answer with it
+                self.connection.settimeout(2)
+                self.connection.shutdown(socket.SHUT_WR)
+                while self.connection.recv(65_536):
+                    pass
             return
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         what, as_date = proxy.drawn()
