@@ -60,7 +60,9 @@ def test_a_result_is_delivered_once_and_follows_its_reviews(
     peer: HapiPeer = request.getfixturevalue(server)
     rig, study = Rig(state), a_study()
     policy = FhirServerPolicy(subjects=SubjectPolicy("create"))
-    rig.pipeline.sinks = {"ehr": FhirServerSink("ehr", peer.url, policy=policy)}
+    sink = FhirServerSink("ehr", peer.url, policy=policy)
+    request.addfinalizer(sink.close)
+    rig.pipeline.sinks = {"ehr": sink}
     rig.pipeline.translator = a_translator(("a", "b"), {"a": "http://pacs/dw"}, issuers=Issuers({}, MRN, "http://ris"))
     uids = {"series_instance_uid": f"{study}.1", "sop_instance_uid": f"{study}.1.1"}
     place = {"image": uids, "shape": "circle", "points": [[120.5, 88], [126.5, 88]]}
