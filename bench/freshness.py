@@ -61,6 +61,7 @@ def main() -> None:
         small = _visible(lake, base, changed_lines(sizes, "medication_request", 1, 2))
         lines = [x for name, share in MIXED.items() for x in changed_lines(sizes, name, int(changed * share), 2)]
         mixed = _visible(lake, base, lines)
+        lake = Lake(root)
         over = _current(lake)
         started = time.monotonic()
         lake.compact(datetime.now(UTC), everything=True)
@@ -112,6 +113,7 @@ def _visible(lake: Lake, base: Generation, lines: list[dict[str, Any]]) -> Cost:
     costs = []
     for _ in range(RUNS):
         _restored(lake, base)
+        lake = Lake(lake.root)  # which has not seen what was taken back
         costs.append(_cost(run))
         over = [t.layers[-1].rows for n, t in _current(lake).tables.items() if n in MIXED and len(t.layers) == 2]
         assert sum(over) == len(lines)
