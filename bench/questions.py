@@ -38,7 +38,7 @@ from bench.results_file import ROOT, Measured, write
 from cohort.catalogue import column_types, question, questions, read_question
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
-from cohort.generation import Generations
+from cohort.lake import Lake
 from cohort.question import Question
 from cohort.question_answer import compile_question
 
@@ -115,7 +115,7 @@ def sql_of(wanted: Question, most: int | None = ROWS + 1) -> str:
 
 def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) -> dict[str, Cost]:
     """Adds the rows of one size. Gives what each question costs the engine, by name."""
-    generation = Generations(folder / "lake").current()
+    generation = Lake(folder / "lake").current()
     assert generation is not None
     found: dict[str, Cost] = {}
     with closing(connect(generation)) as ours, closing(by_hand(folder)) as theirs:
@@ -271,7 +271,7 @@ def beside_hapi(scratch: Path) -> Measured:
     """The founding question about a common cancer as searches of a server, and by the engine over the same patients."""
     folder, asked = scratch / "hapi", about(BREAST_CANCER)
     made(HAPI_PATIENTS, folder)
-    generation = Generations(folder / "lake").current()
+    generation = Lake(folder / "lake").current()
     assert generation is not None
     with closing(connect(generation)) as ours:
         answer = ours.execute(sql_of(asked)).fetchall()

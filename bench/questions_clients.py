@@ -18,7 +18,7 @@ from bench.population import TODAY
 from bridge.errors import ProjectError
 from cohort import sandbox
 from cohort.catalogue import question, questions
-from cohort.generation import Generations
+from cohort.lake import Lake
 
 LIMITS = sandbox.Limits(cpu_s=600, deadline_s=300)
 """As the API has them, but that slow ones are waited for."""
@@ -27,7 +27,7 @@ LIMITS = sandbox.Limits(cpu_s=600, deadline_s=300)
 def main() -> None:
     """Tells `seconds` (question → of each asking), `refused` (question → why) and `peak_mb` of the largest process."""
     root, clients, runs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    generation, names = Generations(root).current(), list(questions())
+    generation, names = Lake(root).current(), list(questions())
     assert generation is not None
     seconds: dict[str, list[float]] = {name: [] for name in names}
     refused: dict[str, str] = {}

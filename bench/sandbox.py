@@ -22,7 +22,8 @@ from bridge.errors import ProjectError
 from cohort.catalogue import code_lists, read_question
 from cohort.clinical import load
 from cohort.desk import Caller, Desk
-from cohort.lake import Generation, Lake
+from cohort.generation import Generation
+from cohort.lake import Lake
 from cohort.privacy import Policy
 from cohort.question import Question
 from hospital import generate
