@@ -19,7 +19,7 @@ from bridge.config import Cohort
 from cohort import question_shown
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
-from cohort.catalogue import column_types, questions, read_question
+from cohort.catalogue import questions, read_question
 from cohort.comparison import compile_comparison
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
@@ -132,7 +132,7 @@ class Desk:
                 found = spark.attrition(generation, question, given, today, limits)
             else:
                 read = read_question(question.document, given)
-                found = run(generation, task_of(compile_attrition(read, today, column_types())), limits)
+                found = run(generation, task_of(compile_attrition(read, today, generation.column_types)), limits)
             answers.append(replace(question_shown.attrition(found, self.policy), notes=self._notes(rows=False)))
         return answers[0]
 
@@ -142,7 +142,9 @@ class Desk:
         parameters = {"first": first.name, "second": second.name, "date": today.isoformat()}
         asked = self._asked(caller, "comparison", "comparison", parameters, generation)
         with self._asking(asked, "duckdb", first, second) as answers:
-            found = run(generation, task_of(compile_comparison(first, second, today, column_types())), self.limits)
+            found = run(
+                generation, task_of(compile_comparison(first, second, today, generation.column_types)), self.limits
+            )
             answers.append(replace(question_shown.comparison(found, self.policy), notes=self._notes(rows=False)))
         return answers[0]
 
@@ -231,7 +233,7 @@ class Desk:
             yield answers
 
     def _answered(self, generation: Generation, question: Question, today: date, limits: Limits) -> Answer:
-        columns, pseudonyms = column_types(), self._pseudonyms if self.policy.pseudonymous else None
+        columns, pseudonyms = generation.column_types, self._pseudonyms if self.policy.pseudonymous else None
         variables = pseudonyms.variables() if pseudonyms else {}
         rows = bool(question.columns) and self.policy.line_level
         if question.columns and not rows:

@@ -51,6 +51,11 @@ class Generation:
     tables: Mapping[str, Table]
     present: Callable[[Iterable[str]], None] = field(default=_they_are, compare=False, repr=False)
 
+    @property
+    def column_types(self) -> dict[str, dict[str, str]]:
+        """table → column → DuckDB type, as its files have them: what a question of it is compiled for."""
+        return {name: {c.name: c.type for c in table.columns} for name, table in self.tables.items()}
+
     def fetch(self, tables: Collection[str]) -> None:
         """Makes the files of these tables be on this machine. Raises InvalidQuery when they are no longer kept."""
         layers = [one for name in tables for one in self.tables[name].layers]

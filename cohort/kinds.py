@@ -56,6 +56,9 @@ LEVELS: Mapping[str, str] = {"patient": "patient_id", "study": "study_instance_u
 KEYS: Mapping[str, str] = {"patient": "patient_key", "study": "study_key", "series": "series_key"}
 """what rows belong to → the column with the integer key of that id, which joins use."""
 
+OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_modality")
+"""Tables of what belongs to a study. Their patient is said again, so that few of their rows need be read."""
+
 ABOVE: Mapping[str, tuple[str, ...]] = {
     "series": ("study", "patient"),
     "acquisition": ("series", "study", "patient"),

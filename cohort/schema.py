@@ -28,6 +28,9 @@ _SQL_TYPES = {
 _PARTIAL = re.compile(r"^[0-9]{4}(-[0-9]{2}){0,2}")
 _URN_OID = "urn:oid:"
 
+DISPUTED = "disputed_study"
+"""The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -100,11 +103,16 @@ def catalogue() -> Mapping[str, TableSchema]:
     origin = Column("origin", "VARCHAR", "clinical, or imaging when only the archives know the person", "", "the lake")
     found["patient"] = TableSchema(patient.name, patient.title, (*patient.columns, origin))
     links = found["diagnostic_report_study"]
-    kept = tuple(c for c in links.columns if c.name not in ("patient_id", "accession_system"))
+    kept = tuple(c for c in links.columns if c.name != "accession_system")
     found["diagnostic_report_study"] = TableSchema(
         links.name,
         "One row for each study a report is about, resolved by reference, Study Instance UID or accession number",
         kept,
+    )
+    found[DISPUTED] = TableSchema(
+        DISPUTED,
+        "One row for each study of which ImagingStudies or reports name several patients, or none",
+        (Column("study_instance_uid", "VARCHAR", "Study Instance UID", "", "the lake"),),
     )
     return {name: _with_keys(table) for name, table in sorted((found | dict(dicom_tables())).items())}
 

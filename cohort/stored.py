@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from cohort.schema import catalogue, dicom_tables, view_tables
+from cohort.schema import DISPUTED, catalogue, dicom_tables, view_tables
 
 RESOURCE = {
     "_hash": "BIGINT",
@@ -23,6 +23,9 @@ OWN_IDENTIFIER, OWN_REPORT_STUDY, LINK, ROWS_REVISION = (
 )  # fmt: skip
 """Identifiers and report links as resources state them; imaging patient → clinical patient; revisions of DICOM rows."""
 
+_DECIDED = ("patient", "patient_identifier", "diagnostic_report_study")
+"""Tables of views whose rows the fold decides from tables of resources' own statements."""
+
 _CLUSTERED_BY = (
     "patient_key", "study_key", "series_key", "code", "medication_code", "onset_date", "authored_date",
     "effective_date", "performed_date", "started_date", "_hash",
@@ -37,7 +40,7 @@ def stored_tables() -> Mapping[str, Mapping[str, str]]:
     found[ROWS_REVISION] = {"_revision": "BIGINT"} | rows
     for name, schema in catalogue().items():
         found[name] = {c.name: c.type for c in schema.columns} | rows
-        if name in view_tables() and "patient_id" in found[name] and name not in ("patient", "patient_identifier"):
+        if name in view_tables() and "patient_id" in found[name] and name not in _DECIDED:
             found[name] |= {"_own_patient_id": "VARCHAR", "_own_patient_key": "BIGINT"}
     views = view_tables()
     own = {c.name: c.type for c in views["patient_identifier"].schema.columns}
@@ -61,7 +64,9 @@ def clustered_by(table: str) -> str:
 def told_apart_by(table: str) -> str:
     """The columns, by comma, that tell whose a row is. `_hash` is enough where rows come from resources: no two of one
     type have the same (cohort.arrivals), and it is read several times faster than `_key`."""
-    from_resources = table.startswith("resource_") or table in view_tables() or table in (OWN_REPORT_STUDY, LINK)
+    from_resources = (
+        table.startswith("resource_") or table in view_tables() or table in (OWN_REPORT_STUDY, LINK, DISPUTED)
+    )
     return "_hash" if from_resources and table != "patient_identifier" else "_hash, _key"
 
 

@@ -70,9 +70,10 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
         "cohort.relation",
     },
+    "cohort.study_rows": {"cohort.expression", "cohort.kinds", "cohort.relation", "cohort.returns"},
     "cohort.question_answer": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
-        "cohort.question_rows", "cohort.relation", "cohort.returns",
+        "cohort.question_rows", "cohort.relation", "cohort.returns", "cohort.study_rows",
     },
     "cohort.question_members": {
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question", "cohort.question_rows",
@@ -122,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.fetch.multipart": set(),
     "cohort.stored": {"cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
-    "cohort.report_links": {"cohort.stored", "cohort.tables"},
+    "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
     "cohort.bulk_job": {"bridge.errors", "cohort.store", "orjson"},
     "cohort.store": {"bridge.errors", "cohort.store"},
