@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-from cohort.kinds import KINDS, OF_STUDIES
+from cohort.kinds import KINDS
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.returns import Form, Returned
@@ -116,7 +116,7 @@ def _view(table: TableSchema, policy: Policy, pseudonyms: Pseudonyms, one: bool)
         _expression(shown(table.name, c.name), f't."{c.name}"', False, person, policy, pseudonyms) + f' AS "{c.name}"'
         for c in table.columns
     ]
-    if one and "patient_id" in names and table.name not in ("imaging_finding", *OF_STUDIES):  # found by study alone
+    if one and "patient_id" in names and table.name != "imaging_finding":  # a finding may name its study alone
         source += f" WHERE t.patient_id = decode(getvariable('{PERSON}'))"
     return f"SELECT {', '.join(columns)} FROM {source}"
 

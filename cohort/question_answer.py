@@ -213,6 +213,7 @@ class _Answer:
         """Reports about studies, with these columns (of the link, `_key`, and the report)."""
         study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
         report = call(Function.EQUAL, Column("_report", "l"), Column("report_key", "r"))
+        subject = call(Function.EQUAL, Column("_patient", "l"), Column("subject_key", "r"))
         person = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
         pair: Named = (("_key", Column("_study", "l")), ("_report", Column("report_key", "r")))
         whose: Named = (*pair, ("_patient", Column("_patient", "l")))
@@ -225,7 +226,7 @@ class _Answer:
 
         if not by_patient("diagnostic_report_study", "_study", self._columns):
             return reports(links(of, study, pair), report)
-        agreed = reports(links(of, every(study, person), whose), every(report, person))
+        agreed = reports(links(of, every(study, subject), whose), every(report, person))
         return Union((agreed, reports(links(disputed(of), study, pair), report)))
 
     def _endpoints(self, of: Relation) -> Relation:

@@ -43,7 +43,7 @@ def finish(tables: Tables) -> None:
     tables.make(
         "reports",
         f"""
-        SELECT _hash, _key, diagnostic_report_id, report_key, patient_id, {read} FROM {own}
+        SELECT _hash, _key, diagnostic_report_id, report_key, {read} FROM {own}
         WHERE _hash IN (SELECT _hash FROM touched_report)
         OR study_key IN (SELECT study_key FROM touched_study)
         OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
@@ -71,14 +71,15 @@ def finish(tables: Tables) -> None:
 
 def _dispute(tables: Tables) -> None:
     """Which of the studies in `touched_key` are disputed now."""
-    said = ("study_key", "patient_key")
+    studies = tables.scan("imaging_study", ["study_key", "patient_key"])
+    links = tables.scan("diagnostic_report_study", ["study_key", "subject_key"])
     tables.make(
         "disputed",
         f"""
         SELECT study_key FROM (
-            SELECT * FROM {tables.scan("imaging_study", said)} SEMI JOIN touched_key USING (study_key)
+            SELECT * FROM {studies} SEMI JOIN touched_key USING (study_key)
             UNION ALL
-            SELECT * FROM {tables.scan("diagnostic_report_study", said)} SEMI JOIN touched_key USING (study_key))
+            SELECT * FROM {links} SEMI JOIN touched_key USING (study_key))
         GROUP BY study_key HAVING count(DISTINCT patient_key) > 1 OR count(patient_key) < count(*)""",
     )
     rows = "SELECT study_instance_uid, study_key FROM {} SEMI JOIN disputed USING (study_key)"
@@ -107,7 +108,7 @@ WITH accessions AS (
     SELECT imaging_study_id, min(study_instance_uid) AS study_instance_uid, min(study_key) AS study_key
     FROM candidates GROUP BY imaging_study_id
 ), named AS (
-    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.patient_id, r.patient_key, r.accession_number,
+    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.patient_key AS subject_key, r.accession_number,
            CASE WHEN u.study_key IS NOT NULL THEN r.study_instance_uid
                 ELSE coalesce(i.study_instance_uid, a.study_instance_uid, r.study_instance_uid) END
                AS study_instance_uid,

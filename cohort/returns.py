@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bridge.errors import InvalidQuery
-from cohort.kinds import KEYS, KINDS, LINKED, OF_STUDIES, above
+from cohort.kinds import KEYS, KINDS, LINKED, above
 
 Columns = Mapping[str, Mapping[str, str]]
 """table → column → DuckDB type: what the lake's tables have."""
@@ -91,8 +91,6 @@ def _listed(unit: str, name: str, table: str, column: str, columns: Columns) -> 
     ids = {} if unit in KEYS else {"id": KINDS[unit].id}
     ids |= {level: KEYS[level] for level in levels(unit)}
     for level, key in ids.items():
-        if level == "patient" and table in OF_STUDIES:
-            continue
         if key in columns[table] and columns[table][column] in _TESTED:
             return Returned(name, Form.LIST, table=table, column=column, level=level, key=key)
     raise InvalidQuery(f"{table}.{column} cannot be had for each {unit}")

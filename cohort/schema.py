@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from cohort.keys import KEYS
+from cohort.kinds import BY_CODE, OF_STUDIES
 from cohort.view import Row, View, ViewColumn
 
 _SQL_TYPES = {
@@ -114,7 +115,17 @@ def catalogue() -> Mapping[str, TableSchema]:
         "One row for each study of which ImagingStudies or reports name several patients, or none",
         (Column("study_instance_uid", "VARCHAR", "Study Instance UID", "", "the lake"),),
     )
+    found |= {name: _of_study(found[name]) for name in OF_STUDIES}
+    for name, copy in BY_CODE.items():
+        found[copy] = TableSchema(copy, f"The rows of {name}, in the order of their codes", found[name].columns)
     return {name: _with_keys(table) for name, table in sorted((found | dict(dicom_tables())).items())}
+
+
+def _of_study(table: TableSchema) -> TableSchema:
+    """With `subject_key` in the place of the patient, whose columns would be ambiguous beside the study's."""
+    subject = Column("subject_key", "BIGINT", "patient_key of whom its resource is about", "", "the lake")
+    kept = tuple(c for c in table.columns if c.name != "patient_id")
+    return TableSchema(table.name, table.title, (*kept, subject))
 
 
 def _with_keys(table: TableSchema) -> TableSchema:

@@ -102,9 +102,11 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
             link = cells(r, "diagnostic_report_study", study_instance_uid=uid, patient_id=report["patient_id"])
             made["diagnostic_report_study"].append(link | {"diagnostic_report_id": report["diagnostic_report_id"]})
     made["disputed_study"] = disputed(made)
+    made["condition_by_code"] = made["condition"]
     for rows in made.values():
         for row in rows:
             row |= {name: row.get(of) and key(row[of]) for of, name in KEYS.items() if of in row}
+            row["subject_key"] = row.get("patient_key")
     return made
 
 

@@ -121,7 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
     "cohort.fetch.multipart": set(),
-    "cohort.stored": {"cohort.schema"},
+    "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
@@ -129,7 +129,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.store": {"bridge.errors", "cohort.store"},
     "cohort.store.place": {"bridge.config", "bridge.errors", "cohort.store"},
     "cohort.store.s3": {"bridge.errors", "bridge.web", "cohort.store", "boto3", "botocore"},
-    "cohort.generation": {"bridge.errors", "cohort.layers", "cohort.schema", "cohort.store", "orjson"},
+    "cohort.generation": {"bridge.errors", "cohort.kinds", "cohort.layers", "cohort.schema", "cohort.store", "orjson"},
     "cohort.arrivals": {"cohort.delta", "cohort.keys", "cohort.layers", "cohort.tables", "duckdb", "orjson"},
     "cohort.ndjson": {"cohort.arrivals", "cohort.keys", "cohort.layers", "duckdb"},
     "cohort.flatten": {

@@ -16,6 +16,7 @@ import pytest
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.catalogue import read_question
 from cohort.clinical import load
+from cohort.keys import key
 from cohort.lake import Lake
 from cohort.sandbox import ask as ask_question
 from cohort.sandbox import run_sql
@@ -167,10 +168,10 @@ def test_an_accession_number_of_another_patient_or_of_two_studies_finds_nothing(
 def test_a_study_is_disputed_while_its_resources_name_several_patients_or_none(lake: Lake) -> None:
     by_reference = {"imagingStudy": [{"reference": "ImagingStudy/is-1.2"}]}
     disputed = "SELECT study_instance_uid FROM disputed_study ORDER BY 1"
-    linked = "SELECT patient_id, study_instance_uid FROM diagnostic_report_study"
+    linked = "SELECT subject_key, study_instance_uid FROM diagnostic_report_study"
     put(lake, study("1.2", "ehr"), study("1.3", "ehr"), report("r", **by_reference))
     assert ask(lake, disputed) == []
-    assert ask(lake, linked) == [("ehr", "1.2")]
+    assert ask(lake, linked) == [(key("ehr"), "1.2")]
     other = study("1.2", "someone")["resource"] | {"id": "other"}
     put(lake, line("ImagingStudy", "other", 2, **other))
     assert ask(lake, disputed) == [("1.2",)]

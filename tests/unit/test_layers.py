@@ -29,6 +29,7 @@ from cohort.sandbox import ask
 from cohort.schema import catalogue, dicom_tables
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
+SUBJECT = {"reference": "Patient/p"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -50,18 +51,24 @@ def disputes(generation: Generation | None) -> list[Any]:
     assert generation is not None
     named = """
         SELECT study_key FROM (SELECT study_key, patient_key FROM imaging_study
-                               UNION ALL SELECT study_key, patient_key FROM imaging_study_modality
-                               UNION ALL SELECT study_key, patient_key FROM diagnostic_report_study)
+                               UNION ALL SELECT study_key, subject_key FROM imaging_study_modality
+                               UNION ALL SELECT study_key, subject_key FROM diagnostic_report_study)
         WHERE study_key IS NOT NULL
         GROUP BY study_key HAVING count(DISTINCT patient_key) > 1 OR count(patient_key) < count(*)"""
     said = "SELECT study_key FROM disputed_study"
     links = """
         SELECT report_key FROM diagnostic_report_study l WHERE NOT EXISTS (
             SELECT 1 FROM diagnostic_report r
-            WHERE r.report_key = l.report_key AND r.patient_key IS NOT DISTINCT FROM l.patient_key)"""
+            WHERE r.report_key = l.report_key AND r.patient_key IS NOT DISTINCT FROM l.subject_key)"""
     with connect(generation) as connection:
         queries = f"({named}) EXCEPT {said}", f"{said} EXCEPT ({named})", links
         return [row for query in queries for row in connection.execute(query).fetchall()]
+
+
+def answered(lake: Lake, document: Any) -> Any:
+    generation = lake.current()
+    assert generation is not None
+    return ask(generation, read_question(document), {}, NOW.date()).rows
 
 
 def published(root: Path, lines: list[dict[str, Any]]) -> Lake:
@@ -137,6 +144,8 @@ def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int) -> 
         if chance.random() < 0.2:
             lake.compact(NOW, everything=chance.random() < 0.5)
         assert disputes(lake.current()) == []
+        found = contents(lake.current())
+        assert found["condition_by_code"] == found["condition"]
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
     lake.compact(NOW, everything=True)
     assert contents(lake.current()) == contents(published(tmp_path / "two", everything).current())
@@ -252,11 +261,32 @@ def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path) -> 
     known = orjson.loads(manifest.read_bytes())
     del known["tables"]["disputed_study"]
     for table in OF_STUDIES:
-        known["tables"][table]["columns"].remove("patient_key")
+        known["tables"][table]["columns"].remove("subject_key")
     manifest.write_bytes(orjson.dumps(known))
-    found = lake.current()
-    assert found is not None
-    assert ask(found, read_question(document), {}, NOW.date()).rows == ((["CT"], [], []),)
+    assert answered(lake, document) == ((["CT"], [], []),)
+
+
+def test_a_lake_from_before_a_table_by_code_gets_it_with_the_next_publish(tmp_path: Path) -> None:
+    code = {"coding": [{"system": "s", "code": "1"}]}
+    lake = published(tmp_path, [line("Patient", "p"), line("Condition", "c", code=code, subject=SUBJECT)])
+    (manifest,) = (tmp_path / "generations").glob("*.json")
+    known = orjson.loads(manifest.read_bytes())
+    del known["tables"]["condition_by_code"]
+    manifest.write_bytes(orjson.dumps(known))
+    document = {
+        "name": "q", "title": "T", "description": "D",
+        "criteria": {"all": [{"condition": {"codes": {"system": "s", "code": "1"}}}]},
+        "return": {"unit": "patient", "columns": ["patient_id"]},
+    }  # fmt: skip
+    assert answered(lake, document) == (("p",),)
+    assert "condition_by_code" not in (lake.current() or pytest.fail()).tables
+    lake.append([line("Patient", "q")])
+    lake.publish(NOW)
+    assert (lake.current() or pytest.fail()).tables["condition_by_code"].rows == 1
+    assert answered(lake, document) == (("p",),)
+    lake.append([gone("Condition", "c", 2)])
+    lake.publish(NOW)
+    assert answered(lake, document) == ()
 
 
 def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
