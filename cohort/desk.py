@@ -18,9 +18,7 @@ from typing import Any
 from bridge.config import Cohort
 from cohort import question_shown
 from cohort.answer import Answer
-from cohort.attrition import compile_attrition
 from cohort.catalogue import column_types, questions, read_question
-from cohort.comparison import compile_comparison
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
 from cohort.generation import Generation
@@ -28,7 +26,7 @@ from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms, read_secret
 from cohort.query_log import Asked, QueryLog
 from cohort.question import Question
-from cohort.sandbox import Limits, Run, Task, run, task_of
+from cohort.sandbox import Limits, Run, Task, attrition, compare, run
 from cohort.schema import TableSchema
 from cohort.selection import EXPORT_LIMITS, Selection
 from cohort.timeline import Timeline, timeline
@@ -128,11 +126,8 @@ class Desk:
         limits = limits or self.limits
         asked = self._asked(caller, "attrition", question.name, dict(given) | {"date": today.isoformat()}, generation)
         with self._asking(asked, engine, question) as answers:
-            if engine == "spark":
-                found = spark.attrition(generation, question, given, today, limits)
-            else:
-                read = read_question(question.document, given)
-                found = run(generation, task_of(compile_attrition(read, today, column_types())), limits)
+            exact = spark.attrition if engine == "spark" else attrition
+            found = exact(generation, question, given, today, limits)
             answers.append(replace(question_shown.attrition(found, self.policy), notes=self._notes(rows=False)))
         return answers[0]
 
@@ -142,7 +137,7 @@ class Desk:
         parameters = {"first": first.name, "second": second.name, "date": today.isoformat()}
         asked = self._asked(caller, "comparison", "comparison", parameters, generation)
         with self._asking(asked, "duckdb", first, second) as answers:
-            found = run(generation, task_of(compile_comparison(first, second, today, column_types())), self.limits)
+            found = compare(generation, first, second, today, self.limits)
             answers.append(replace(question_shown.comparison(found, self.policy), notes=self._notes(rows=False)))
         return answers[0]
 
