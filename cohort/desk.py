@@ -18,7 +18,7 @@ from typing import Any
 from bridge.config import Cohort
 from cohort import question_shown
 from cohort.answer import Answer
-from cohort.catalogue import column_types, questions, read_question
+from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
 from cohort.generation import Generation
@@ -226,7 +226,7 @@ class Desk:
             yield answers
 
     def _answered(self, generation: Generation, question: Question, today: date, limits: Limits) -> Answer:
-        columns, pseudonyms = column_types(), self._pseudonyms if self.policy.pseudonymous else None
+        columns, pseudonyms = generation.column_types, self._pseudonyms if self.policy.pseudonymous else None
         variables = pseudonyms.variables() if pseudonyms else {}
         rows = bool(question.columns) and self.policy.line_level
         if question.columns and not rows:
