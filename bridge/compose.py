@@ -55,7 +55,10 @@ PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
 COMPACT_EVERY_S = 30.0
 PUBLISH_SHARE = 0.2
-"""At most this share of the time goes into publishing: under load generations come less often, not slower work."""
+"""At most this share of the time goes into publishing that takes long: generations come less often, not slower work."""
+
+VISIBLE_WITHIN_S = 5.0
+"""What is delivered to the lake is visible to questions within so long, while publishing takes less than half of it."""
 
 
 class Bridge:
@@ -180,8 +183,7 @@ class Bridge:
                 if not self._lake_is_open:
                     self._open_lake()
                 self.publish()
-                spent = time.monotonic() - started
-                self.stopping.wait(max(PUBLISH_AT_MOST_EVERY_S, spent / PUBLISH_SHARE - spent))
+                self.stopping.wait(pause_s(time.monotonic() - started))
             self.publish()
         except ConfigError as error:
             self._died(str(error))
@@ -211,6 +213,15 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def pause_s(spent_s: float) -> float:
+    """How long nothing is published after publishing took so long. What comes in the meantime waits for the pause and
+    for the publishing before and after it."""
+    pause, in_time = spent_s / PUBLISH_SHARE - spent_s, VISIBLE_WITHIN_S - 2 * spent_s
+    if in_time >= PUBLISH_AT_MOST_EVERY_S:
+        pause = min(pause, in_time)
+    return max(PUBLISH_AT_MOST_EVERY_S, pause)
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:
