@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
+from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import Intake
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
@@ -94,6 +95,9 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
         )
+        lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
+        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self._closed)
+        self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
@@ -115,11 +119,10 @@ class Bridge:
             self._open_lake()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
-            followers = stack.enter_context(self._followers())
+            self._ai.prepare()
+            others = stack.enter_context(self._followers()) | self._ai.steps()
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(
-                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
-            )
+            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, others)
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
             compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)

@@ -185,6 +185,14 @@ class KeptResult:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A DICOM SR document of a result, as a Part 10 file."""
+
+    sop_instance_uid: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What the translation of one study made, to be committed in one transaction.
 

@@ -15,6 +15,7 @@ from bridge.api.negotiation import SentBody, sent_json
 from bridge.errors import InvalidQuery, Refusal, RefusedResult
 from bridge.findings.attached import standing_of
 from bridge.findings.contract import MOST_RESULTS, as_json, read_result, run_id_of, schema
+from bridge.findings.documents import written_document
 from bridge.findings.example import EXAMPLE
 from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.model import AiResult
@@ -135,10 +136,9 @@ class Intake:
         if study is None or instance is None or misplaced(found.result, study):
             raise HTTPException(409, "the result is not attached to its study: there is no document of it yet")
         try:
-            from bridge.findings.sr_writing import written
+            return written_document(found, study, instance)
         except ImportError:
             raise HTTPException(501, "highdicom is not installed: pip install 'imaging-bridge[sr]'") from None
-        return written(found, study, instance)
 
     def known(self, run_id: str) -> KeptResult:
         found = self.state.ai_result(run_id)

@@ -4,7 +4,7 @@ version and time are columns, so the same study always gives the same bytes."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from bridge.errors import InvalidQuery
 from bridge.model import Rejection, Resource, StoredResource, StudyResult
-from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, sink_queue
+from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, Wait, sink_queue
 from bridge.state.holdings import Holdings
 from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
 from bridge.state.work import held_by
@@ -39,11 +39,13 @@ class Resources(Holdings):
         row_sinks: Sequence[str],
         now: float,
         finished: bool = True,
+        followed_by: Mapping[str, Wait] | None = None,
     ) -> bool:
         """Everything one translation made, in one transaction with the end of its claim (unless not `finished`).
 
         A resource whose content did not change gets no new version. Sinks are marked when any resource changed,
-        `row_sinks` also when only the headers did. Result: whether any resource changed. Raises LeaseLost.
+        `row_sinks` also when only the headers did, queues of `followed_by` as sinks are, after their wait. Result:
+        whether any resource changed. Raises LeaseLost.
         """
         uid = result.study_instance_uid
         with self._db.write() as connection:
@@ -63,6 +65,8 @@ class Resources(Holdings):
             if any(changed):
                 for sink in (*sinks, *row_sinks):
                     self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+                for queue, wait in (followed_by or {}).items():
+                    self._mark(connection, queue, [uid], now, wait.quiet_s, wait.max_wait_s)
             elif before is None or before.digest != digest:
                 for sink in row_sinks:
                     self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)

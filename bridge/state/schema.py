@@ -172,6 +172,16 @@ ai_result_review = Table(
     Column("received_at", Float, nullable=False),
 )
 
+stored_document = Table(
+    "stored_document",
+    metadata,
+    Column("archive", String, primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("study_instance_uid", String, nullable=False),
+    Column("stored_at", Float, nullable=False),
+    Index("stored_document_study", "archive", "study_instance_uid"),
+)
+
 export_job = Table(
     "export_job",
     metadata,
