@@ -21,7 +21,6 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.ai_steps import AiSteps
-from bridge.api.ai_results import Intake
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
 from bridge.archives import Archives
@@ -32,6 +31,7 @@ from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.rest_hook import RestHook
+from bridge.intake import Intake
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
@@ -95,15 +95,16 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
         )
+        tables = self.pipeline.translator.site.tables
+        self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
         lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
         self._ai = AiSteps(settings, self.state, settling, lease_s, at, self._closed)
         self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        settings, tables = self.settings, self.pipeline.translator.site.tables
-        intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
-        routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
+        results = ai_results_router(self.intake, self.state)
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager

@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.sources.peer", "bridge.sources.scu", "bridge.translate", "bridge.web", "orjson",
     },
     "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
+    "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
     "bridge.rounds": set(),
     "bridge.settling": {"bridge.errors", "bridge.ports"},
     "bridge.sync": {
@@ -66,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow",
+        "bridge.findings", "bridge.follow", "bridge.intake",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),

@@ -16,7 +16,7 @@ from bridge.model import Rejection, Resource, StoredResource, StudyResult
 from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, Wait, sink_queue
 from bridge.state.holdings import Holdings
 from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
-from bridge.state.work import held_by
+from bridge.state.work import BATCH, held_by
 from bridge.translate.search_parameters import index_entries
 
 OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
@@ -220,6 +220,23 @@ class Resources(Holdings):
             found = [self._newest(connection, kind, id_) for kind, id_ in orjson.loads(refs)]
         known = [r for r in found if r is not None]
         return tuple(sorted(known, key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id)))
+
+    def newest_contents(self, resource_type: str, ids: Sequence[str]) -> dict[str, Resource]:
+        """id → the newest content, of the resources that there are and that are not deleted."""
+        joined = resource_version.join(
+            resource,
+            (resource.c.resource_type == resource_version.c.resource_type)
+            & (resource.c.id == resource_version.c.id)
+            & (resource.c.version == resource_version.c.version),
+        )
+        found: dict[str, Resource] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(ids), BATCH):
+                some = (resource.c.resource_type == resource_type) & resource.c.id.in_(ids[start : start + BATCH])
+                columns = select(resource.c.id, resource_version.c.content).select_from(joined)
+                rows = connection.execute(columns.where(some, resource.c.deleted.is_(False)))
+                found |= {row.id: orjson.loads(row.content) for row in rows}
+        return found
 
     def _newest(self, connection: Connection, kind: str, id_: str) -> StoredResource | None:
         joined = resource_version.join(

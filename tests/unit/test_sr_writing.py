@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydicom import dcmread
 from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 
-from bridge.api.ai_results import Intake, router
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.errors import RefusedResult
 from bridge.findings.contract import read_result
@@ -20,6 +20,7 @@ from bridge.findings.review import standing
 from bridge.findings.sr import read_sr
 from bridge.findings.sr_uid import document_uid
 from bridge.findings.sr_writing import written
+from bridge.intake import Intake
 from bridge.state import State
 from bridge.translate.headers import Headers
 from tests.ai_results import LUNG, NODULE, a_finding, a_full_finding, a_result, an_image
@@ -150,7 +151,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 def test_a_document_of_ours_that_comes_back_makes_no_second_result(state: State) -> None:
     rig = Rig(state)
     app = FastAPI()
-    app.include_router(router(Intake(state, code_tables(), lambda: rig.now)))
+    app.include_router(router(Intake(state, code_tables(), lambda: rig.now), state))
     client = TestClient(app)
     assert client.post("/ai-results", json=a_result()).status_code == 201
     assert client.get("/ai-results/run-1/sr").status_code == 409
