@@ -73,7 +73,7 @@ class Intake:
 
     def take(self, items: Sequence[object]) -> list[Taken]:
         """Keeps results in their JSON form, or as FHIR Bundles; each has an answer of its own, in order."""
-        return self._keep([self._read(item) for item in items])
+        return self._keep([self.read(item) for item in items])
 
     def take_sr(self, content: bytes) -> Taken:
         """The same of a DICOM SR document."""
@@ -101,7 +101,8 @@ class Intake:
         """The ImagingStudy of a study that archives hold; None of one that is not known, announced or withdrawn."""
         return _available(self.state, [uid]).get(uid)
 
-    def _read(self, item: object) -> AiResult | Taken:
+    def read(self, item: object) -> AiResult | Taken:
+        """A result from its JSON form or a FHIR Bundle, or the answer to what is none."""
         try:
             if isinstance(item, dict) and item.get("resourceType") == "Bundle":
                 return read_bundle(item, self.tables)

@@ -193,6 +193,18 @@ class Document:
 
 
 @dataclass(frozen=True)
+class ModelCall:
+    """A call that a model answered. `content` is the digest of what it was called for, `results` how many it gave."""
+
+    model: str
+    version: str
+    study_instance_uid: str
+    content: str
+    run_id: str
+    results: int
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What the translation of one study made, to be committed in one transaction.
 

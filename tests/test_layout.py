@@ -53,6 +53,10 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
         "bridge.sources.peer", "bridge.sources.scu", "bridge.translate", "bridge.web", "orjson",
     },
+    "bridge.model_calls": {
+        "bridge.errors", "bridge.findings", "bridge.intake", "bridge.model", "bridge.model_calls", "bridge.ports",
+        "bridge.settling", "bridge.translate", "bridge.web", "orjson",
+    },
     "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
     "bridge.rounds": set(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from bridge.errors import SinkUnavailable
 from bridge.web.answers import Unusable, bounded, check_address, explained, retry_after
 from bridge.web.owner import Owner
 
@@ -18,8 +19,12 @@ _HINTS = {
     405: ": {product} does not take this under this address; check {setting}",
     429: ": too many requests",
 }
-NOT_NOW = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
-"""Besides 3xx and 5xx: what says nothing of the content, and may be another answer once somebody saw to it."""
+NOT_NOW = frozenset({401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504})
+"""Besides 3xx: what says nothing of the content, and may be another answer once somebody saw to it."""
+
+
+class Doubtful(SinkUnavailable):
+    """The peer failed at this request. Whether it fails at others too tells if the request or the peer is at fault."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class Exchange:
     """One peer under one address; redirects are not followed and no proxy is used, so that nothing goes elsewhere.
 
     `product` is what the operator calls the peer, `setting` the setting its address stands in. Safe to use from several
-    threads. Raises ConfigError when `url` is no address, the owner's Unavailable when no answer can be had, and for
-    every answer that says nothing of what was sent.
+    threads. Raises ConfigError when `url` is no address; the owner's Unavailable when no answer can be had, and for
+    every answer that says nothing of what was sent; Doubtful where that may be the fault of what was sent.
     """
 
     def __init__(
@@ -73,13 +78,18 @@ class Exchange:
         try:
             with self._client.stream("POST", self._url + path, content=content, headers=dict(headers)) as response:
                 status, wait_s = response.status_code, retry_after(response)
-                if status in NOT_NOW or 300 <= status < 400 or status >= 500:
+                if status in NOT_NOW or 300 <= status < 400:
                     raise self._owner.unavailable(self._said(status), wait_s)
+                if status >= 500:
+                    raise Doubtful(f"{self._owner}: {self._said(status)}", wait_s)
                 return Answer(status, b"".join(bounded(response, self._most, self._timeout_s)), wait_s)
         except httpx.HTTPError as error:
-            raise self._owner.unavailable(explained(error, timeout_s=self._timeout_s, **self._named)) from None
+            said = explained(error, timeout_s=self._timeout_s, **self._named)
+            if isinstance(error, httpx.ReadTimeout | httpx.ReadError | httpx.RemoteProtocolError | httpx.DecodingError):
+                raise Doubtful(f"{self._owner}: {said}") from None
+            raise self._owner.unavailable(said) from None
         except Unusable as problem:
-            raise self._owner.unavailable(str(problem)) from None
+            raise Doubtful(f"{self._owner}: {problem}") from None
 
     def _said(self, status: int) -> str:
         moved = f": redirects are not followed; set {self._named['setting']} to the final address"
