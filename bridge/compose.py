@@ -23,6 +23,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query
 from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
+from bridge.api.images import router as images_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
@@ -98,13 +99,15 @@ class Bridge:
         tables = self.pipeline.translator.site.tables
         self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
         lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
-        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self._closed)
+        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self.intake, self._archives, self._closed)
         self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
         results = ai_results_router(self.intake, self.state)
         routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
+        images = self._ai.images()
+        routers += [images_router(images)] if images is not None else []
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
