@@ -20,9 +20,10 @@ from zoneinfo import ZoneInfo
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
-from bridge.api.ai_results import Intake
+from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
+from bridge.api.images import router as images_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
@@ -31,6 +32,7 @@ from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.rest_hook import RestHook
+from bridge.intake import Intake
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
@@ -97,12 +99,18 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
         )
+        tables = self.pipeline.translator.site.tables
+        self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
+        lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
+        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self.intake, self._archives, self._closed)
+        self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        settings, tables = self.settings, self.pipeline.translator.site.tables
-        intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
-        routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
+        results = ai_results_router(self.intake, self.state)
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
+        images = self._ai.images()
+        routers += [images_router(images)] if images is not None else []
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
@@ -118,11 +126,10 @@ class Bridge:
             self._open_lake()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
-            followers = stack.enter_context(self._followers())
+            self._ai.prepare()
+            others = stack.enter_context(self._followers()) | self._ai.steps()
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(
-                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
-            )
+            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, others)
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
             compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)

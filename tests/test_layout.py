@@ -18,7 +18,8 @@ OUTSIDE = {
 ALLOWED: dict[str, set[str]] = {
     "bridge.errors": set(),
     "bridge.model": set(),
-    "bridge.config": {"bridge.errors", "bridge.connections", "bridge.web.answers", "pydantic"},
+    "bridge.config": {"bridge.errors", "bridge.ai_peers", "bridge.connections", "bridge.web.answers", "pydantic"},
+    "bridge.ai_peers": {"bridge.connections", "pydantic"},
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
@@ -48,10 +49,21 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
         "sqlalchemy", "orjson",
     },
-    "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
+    "bridge.archiving": {
+        "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
+        "bridge.sources.peer", "bridge.sources.scu", "bridge.translate", "bridge.web", "orjson",
+    },
+    "bridge.model_calls": {
+        "bridge.errors", "bridge.findings", "bridge.intake", "bridge.model", "bridge.model_calls", "bridge.ports",
+        "bridge.settling", "bridge.translate", "bridge.web", "orjson",
+    },
+    "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
+    "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
     "bridge.rounds": set(),
+    "bridge.settling": {"bridge.errors", "bridge.ports"},
     "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
+        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.settling",
+        "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.sync"},
     "bridge.follow": {
@@ -59,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow",
+        "bridge.findings", "bridge.follow", "bridge.intake",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
