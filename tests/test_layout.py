@@ -164,7 +164,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.counts_expression": {"bridge.errors", "cohort.disclosure"},
     "cohort.counts": {"bridge.errors", "cohort.counts_expression", "cohort.gate", "cohort.keys", "cohort.privacy"},
-    "cohort.scores": {"cohort.scores", "numpy", "scipy", "sklearn"},
+    "cohort.scores": {
+        "bridge.errors", "cohort.answer", "cohort.plots", "cohort.privacy", "cohort.scores", "matplotlib", "numpy",
+        "scipy", "sklearn",
+    },
     "cohort.scores.rows": {"bridge.errors", "numpy", "pyarrow"},
     "cohort.turns": {"bridge.errors"},
     "cohort.query_log": {"bridge.errors", "cohort.answer", "orjson"},
