@@ -240,7 +240,7 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["fastapi", "starlette"])]
     if name != "bridge.web.keys":
         assert not [i for i in found if within(i, ["jwt", "cryptography"])]
-    if name not in ("cohort.timeline_plot", "cohort.plots"):
+    if name not in ("cohort.timeline_plot", "cohort.plots", "cohort.scores.plots"):
         assert not [i for i in found if within(i, ["matplotlib"])]
     if name not in ("cohort.opened", "cohort.engine.arrow_ipc", "cohort.scores.rows"):
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]

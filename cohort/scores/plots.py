@@ -63,6 +63,7 @@ def drift_plot(windows: Sequence[Drift], kind: Format = "svg") -> bytes:
         stability.axhline(limit, color=GREY, linewidth=0.8, linestyle="--")
         stability.annotate(name, (0, limit), (2, 2), textcoords="offset points", fontsize="small", color=GREY)
     stability.set_ylabel("population stability index")
+    stability.set_yscale("symlog", linthresh=LARGE, linscale=2)  # a new scanner gives ten times what is already large
     stability.set_ylim(bottom=0)
     for number, measure in enumerate(DRAWN_MEASURES):
         found_changes = [next((c.difference for c in d.changes if c.measure == measure), None) for d in windows]
@@ -110,8 +111,8 @@ def _precision(axes: Axes, card: Card) -> None:
 def _calibration(axes: Axes, card: Card) -> None:
     points = []
     for b in card.calibration:
-        mean, observed = b.mean_score, b.observed
-        if mean is None or observed.value is None:
+        mean, observed = (b.low + b.high) / 2 if b.mean_score is None else b.mean_score, b.observed
+        if observed.value is None:
             continue
         points.append((mean, observed.value))
         if observed.low is not None and observed.high is not None:
