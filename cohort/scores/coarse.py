@@ -61,7 +61,7 @@ class Coarse:
         if exact.value is None or not self.enough(exact.patients):
             return absent(FEW)
         step = self.step(exact.patients or 0, scale)
-        if step > COARSEST * scale:
+        if step > COARSEST * scale * (1 + 1e-9):
             return absent(FEW)
         n, each = exact.n or 0, self.policy.small_cells * self.rows_each
         return replace(

@@ -28,7 +28,7 @@ def curve(of: Judged, *, fixed: bool = False) -> tuple[Point, ...]:
     if not len(scored):
         return ()
     if fixed:
-        thresholds = np.linspace(0.0, 1.0, FIXED)
+        thresholds = np.linspace(0.0, 1.0, FIXED).round(6)
     else:
         thresholds = np.unique(np.quantile(scored.score, np.linspace(0, 1, POINTS), method="lower"))
     return tuple(_point(scored, float(t)) for t in thresholds)
@@ -36,4 +36,4 @@ def curve(of: Judged, *, fixed: bool = False) -> tuple[Point, ...]:
 
 def _point(of: Judged, threshold: float) -> Point:
     at = Judged(of.truth, of.score >= threshold, of.score, of.patient, of.people)
-    return Point(round(threshold, 12), counts(at))
+    return Point(threshold, counts(at))

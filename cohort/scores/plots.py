@@ -66,18 +66,19 @@ def drift_plot(windows: Sequence[Drift], kind: Format = "svg") -> bytes:
     stability.set_yscale("symlog", linthresh=LARGE, linscale=2)  # a new scanner gives ten times what is already large
     stability.set_ylim(bottom=0)
     for number, measure in enumerate(DRAWN_MEASURES):
-        found_changes = [next((c.difference for c in d.changes if c.measure == measure), None) for d in windows]
-        _line(measures, [None if c is None else c.value for c in found_changes], measure)
-        for place, change in enumerate(found_changes):
+        differences = [next((c.difference for c in d.changes if c.measure == measure), None) for d in windows]
+        beside = 0.06 * (number - 1)
+        _line(measures, [None if d is None else d.value for d in differences], measure, beside)
+        colour = measures.lines[-1].get_color()
+        for place, change in enumerate(differences):
             if change is not None and change.low is not None and change.high is not None:
-                at = place + 0.06 * (number - 1)
-                measures.plot([at, at], [change.low, change.high], color=measures.lines[-1].get_color(), linewidth=1)
+                measures.plot([place + beside] * 2, [change.low, change.high], color=colour, linewidth=1)
     measures.axhline(0.0, color=GREY, linewidth=0.8)
     measures.set_ylabel("less that of the reference")
     measures.set_xticks(range(len(days)), days, rotation=45)
     for axes in (stability, measures):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small", loc="upper left")
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     if windows:
         reference = windows[0].reference
         title = f"{_named(windows[0].target)}; reference {reference.first_day} to {reference.last_day}"
@@ -138,10 +139,10 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=COLOURS[0], markersize=3, linewidth=1.2)
 
 
-def _line(axes: Axes, values: Sequence[float | None], label: str) -> None:
+def _line(axes: Axes, values: Sequence[float | None], label: str, beside: float = 0.0) -> None:
     """A line over the windows, broken where there is no value."""
     numbers = [float("nan") if v is None else v for v in values]
-    axes.plot(range(len(numbers)), numbers, "o-", markersize=4, linewidth=1.2, label=label)
+    axes.plot([n + beside for n in range(len(numbers))], numbers, "o-", markersize=4, linewidth=1.2, label=label)
 
 
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:

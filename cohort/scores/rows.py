@@ -25,6 +25,8 @@ Moments = NDArray[np.datetime64]
 MOST_ROWS = 5_000_000
 OUTCOMES = ("refuted", "confirmed", "censored", "pending")
 REFUTED, CONFIRMED = 0, 1
+WITHDRAWN = "withdrawn"
+"""The outcome of a prediction that its model took back."""
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 COLUMNS: Mapping[str, Any] = {
@@ -136,6 +138,7 @@ def rows_of(table: pa.Table) -> Rows:
         left_out={},
     )
     wrong = {
+        "withdrawn": np.asarray(pc.fill_null(pc.equal(table["outcome"], WITHDRAWN), False)),
         "outcome unknown": made.outcome < 0,
         "predicted missing": table["predicted"].is_null().to_numpy(),
         "score not within 0 and 1": ~np.isnan(made.score) & ~((made.score >= 0) & (made.score <= 1)),
