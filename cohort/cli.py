@@ -53,6 +53,7 @@ from cohort.query_log import QueryLog
 from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits
 from cohort.schema import catalogue
+from cohort.scores_command import scores
 from cohort.shell import Shell, piped, typed
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ app.add_typer(view_cli.app, name="view")
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it too, .svg or .png", show_default=False)]
-for _command in (group, omop, manifest, fetch, timeline):
+for _command in (group, omop, manifest, fetch, timeline, scores):
     app.command()(_command)
 
 

@@ -63,9 +63,9 @@ class Chart:
     facts: tuple[str, ...] = ()
 
 
-def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
-    """The desk that the settings `[cohort]` describe."""
-    policy = Policy(
+def policy_of(settings: Cohort) -> Policy:
+    """What the settings `[cohort]` let people see."""
+    return Policy(
         small_cells=settings.small_cells,
         line_level=settings.line_level,
         identifiers=settings.identifiers,
@@ -73,7 +73,11 @@ def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
         free_text=settings.free_text,
         project=settings.project,
     )
-    return Desk(lake, policy, limits, settings.log_days)
+
+
+def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
+    """The desk that the settings `[cohort]` describe."""
+    return Desk(lake, policy_of(settings), limits, settings.log_days)
 
 
 class Desk:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
@@ -177,6 +177,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.counts_expression": {"bridge.errors", "cohort.disclosure"},
     "cohort.counts": {"bridge.errors", "cohort.counts_expression", "cohort.gate", "cohort.keys", "cohort.privacy"},
+    "cohort.scores": {
+        "bridge.errors", "cohort.answer", "cohort.plots", "cohort.privacy", "cohort.scores", "matplotlib", "numpy",
+        "scipy", "sklearn",
+    },
+    "cohort.scores.rows": {"bridge.errors", "numpy", "pyarrow"},
     "cohort.turns": {"bridge.errors"},
     "cohort.query_log": {"bridge.errors", "cohort.answer", "orjson"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
@@ -248,10 +253,12 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["fastapi", "starlette"])]
     if name != "bridge.web.keys":
         assert not [i for i in found if within(i, ["jwt", "cryptography"])]
-    if name not in ("cohort.timeline_plot", "cohort.plots"):
+    if name not in ("cohort.timeline_plot", "cohort.plots", "cohort.scores.plots"):
         assert not [i for i in found if within(i, ["matplotlib"])]
-    if name not in ("cohort.opened", "cohort.engine.arrow_ipc"):
+    if name not in ("cohort.opened", "cohort.engine.arrow_ipc", "cohort.scores.rows"):
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]
+    if not within(name, ["cohort.scores"]):
+        assert not [i for i in found if within(i, ["scipy", "sklearn"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 
