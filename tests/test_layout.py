@@ -97,6 +97,23 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows",
         "cohort.relation", "cohort.returns",
     },
+    "cohort.outcome": {"cohort.question"},
+    "cohort.outcome_document": {
+        "bridge.errors", "cohort.codes", "cohort.kinds", "cohort.outcome", "cohort.places", "cohort.question",
+        "cohort.question_document", "cohort.returns",
+    },
+    "cohort.outcome_schema": {
+        "cohort.kinds", "cohort.outcome", "cohort.outcome_document", "cohort.places", "cohort.question_schema",
+        "cohort.returns",
+    },
+    "cohort.outcome_predictions": {
+        "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
+    },
+    "cohort.outcome_rows": {
+        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
+        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+    },
+    "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
     "cohort.fhirpath": {"bridge.errors", "cohort.fhirpath_syntax", "cohort.path_types"},
     "cohort.path_types": {"bridge.errors", "cohort.fhirpath_syntax"},
