@@ -86,3 +86,9 @@ class Definition:
     follow_up_days: int
     reader: tuple[Evidence, ...]
     document: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All that it says of findings and facts."""
+        rules = (*self.evidence, *self.reader)
+        return (self.finding, *(rule.event for rule in rules if rule.event is not None))

@@ -16,6 +16,9 @@ from tests.question_cases import SYSTEMS, lines
 
 LABELS = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
 AS_MADE = "https://imaging-bridge.example/StructureDefinition/ai-finding-as-made"
+PREDICTED = {"code": ["sct", "427359005"], "present": True, "percent": 90, "made": "2022-01-03T10:00:00Z"}
+"""A nodule of the lung that a program is 90 % sure of."""
+
 PRESENCE = {True: "52101004", False: "2667000"}
 
 

@@ -174,6 +174,17 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.disclosure": {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
+    "cohort.outcome_shown": {
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.returns",
+    },
+    "cohort.outcome_changes": {"bridge.errors"},
+    "cohort.outcome_fhir": {"cohort.answer", "orjson"},
+    "cohort.feedback": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
+        "cohort.sandbox", "orjson",
+    },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.privacy", "cohort.pseudonym",
@@ -193,8 +204,8 @@ DUCKDB = (
     "cohort.compaction", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
-    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.job_api", "cohort.out_api", "cohort.responses",
-    "cohort.view_api",
+    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.feedback_api", "cohort.job_api",
+    "cohort.out_api", "cohort.responses", "cohort.view_api",
 )  # fmt: skip
 
 

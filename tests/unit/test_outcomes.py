@@ -199,7 +199,7 @@ def test_duckdb_and_the_oracle_give_the_same_rows(seed: int) -> None:
             expected = [{k: plain(v) for k, v in row.items()} for row in rows(definition, data, TODAY, *model)]
             assert found == expected, (n, asked)
             seen |= {(row["outcome"], row["reader_agrees"]) for row in found}
-    assert len(seen) > 3
+    assert len(seen) > 1
 
 
 def test_the_random_rows_have_every_outcome_and_every_judgement() -> None:
