@@ -21,6 +21,7 @@ from cohort.answer import Answer
 from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
+from cohort.feedback import Feedback, Showing, Wanted, feedback
 from cohort.generation import Generation
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms, read_secret
@@ -200,6 +201,24 @@ class Desk:
         with self._answering(asked, self._questions, self.policy.require_rows, "a timeline") as answers:
             shown = self._of_one(generation, patient, limits or self.limits)
             return timeline(generation, patient, _noting(answers, shown), limits or self.limits)
+
+    def outcomes(self, generation: Generation, wanted: Wanted, caller: Caller, cursor: str | None = None) -> Feedback:
+        """What became of a model's predictions: one row for each that is new or has changed since the cursor.
+
+        Raises  NotAllowed where rows may not be seen, or a document of somebody's own tests what people may not see;
+                InvalidQuery for a cursor that is not known any more, and as `ask` does; Unavailable
+        """
+        today = wanted.on or datetime.now(UTC).date()
+        asked = {"model": wanted.model, "version": wanted.version or "", **wanted.given, "date": today.isoformat()}
+        logged = self._asked(caller, "outcomes", wanted.definition.name, asked, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "a row for each prediction") as answers:
+            if not wanted.ready:
+                question_shown.check_events(wanted.definition.events, self.policy)
+            pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
+            showing = Showing(self.policy, pseudonyms, run, self._lake, EXPORT_LIMITS)
+            found = feedback(generation, wanted, today, cursor, showing)
+            answers.append(found.answer)
+        return replace(found, answer=replace(found.answer, notes=self._notes(rows=True)))
 
     @contextmanager
     def turn(self, caller: Caller) -> Iterator[None]:

@@ -110,6 +110,23 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows",
         "cohort.relation", "cohort.returns",
     },
+    "cohort.outcome": {"cohort.question"},
+    "cohort.outcome_document": {
+        "bridge.errors", "cohort.codes", "cohort.kinds", "cohort.outcome", "cohort.places", "cohort.question",
+        "cohort.question_document", "cohort.returns",
+    },
+    "cohort.outcome_schema": {
+        "cohort.kinds", "cohort.outcome", "cohort.outcome_document", "cohort.places", "cohort.question_schema",
+        "cohort.returns",
+    },
+    "cohort.outcome_predictions": {
+        "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
+    },
+    "cohort.outcome_rows": {
+        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
+        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+    },
+    "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
     "cohort.fhirpath": {"bridge.errors", "cohort.fhirpath_syntax", "cohort.path_types"},
     "cohort.path_types": {"bridge.errors", "cohort.fhirpath_syntax"},
@@ -170,6 +187,17 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.disclosure": {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
+    "cohort.outcome_shown": {
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.returns",
+    },
+    "cohort.outcome_changes": {"bridge.errors"},
+    "cohort.outcome_fhir": {"cohort.answer", "orjson"},
+    "cohort.feedback": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
+        "cohort.sandbox", "orjson",
+    },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.privacy", "cohort.pseudonym",
@@ -194,8 +222,8 @@ DUCKDB = (
     "cohort.compaction", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
-    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.job_api", "cohort.out_api", "cohort.responses",
-    "cohort.view_api",
+    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.feedback_api", "cohort.job_api",
+    "cohort.out_api", "cohort.responses", "cohort.view_api",
 )  # fmt: skip
 
 
