@@ -104,7 +104,8 @@ def test_a_wheel_holds_the_data_it_needs(tmp_path: Path) -> None:
     for needed in (
         "bridge/bridge.toml", "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
         "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "mappings/value_sets/cancer.json",
-        "mappings/questions/schema.json", "mappings/outcomes/schema.json", "mappings/outcomes/osteosarcoma.yaml", "bridge/py.typed",
+        "mappings/questions/schema.json", "mappings/outcomes/schema.json",
+        "mappings/outcomes/osteosarcoma.yaml", "bridge/py.typed",
     ):  # fmt: skip
         assert needed in names
     assert not [n for n in names if n.startswith("tests/")]
