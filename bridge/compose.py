@@ -30,8 +30,9 @@ from bridge.config import Identity, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
+from bridge.follow.ports import EXPORT_QUEUE
 from bridge.follow.rest_hook import RestHook
-from bridge.loops import Loops
+from bridge.loops import Loops, Step
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
@@ -139,7 +140,7 @@ class Bridge:
                 web.join(timeout=10)
 
     @contextmanager
-    def _followers(self) -> Iterator[dict[str, Callable[[str], int]]]:
+    def _followers(self) -> Iterator[list[Step]]:
         """The steps that serve followers; each subscription that is due has a thread of its own."""
         api = self.settings.api
         exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
@@ -148,7 +149,7 @@ class Bridge:
         hook = RestHook()
         notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
         try:
-            yield {"export": exporter.step, "subscriptions": notifier.step}
+            yield [Step("export", EXPORT_QUEUE, exporter.step), Step("subscriptions", "", notifier.step)]
         finally:
             hook.close()
 

@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.sync": {
         "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
     },
-    "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.loops": {"bridge.errors", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
     },

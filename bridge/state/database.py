@@ -38,9 +38,15 @@ class Database:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One write transaction: committed at the end, rolled back on any error."""
+    def write(self, durable: bool = True) -> Iterator[Connection]:
+        """One write transaction: committed at the end, rolled back on any error.
+
+        What is not `durable` does not wait for the disk of a PostgreSQL server: should that crash, it may be lost as
+        a whole, and never without what came after it. For leases and their ends: the work would be done once more.
+        """
         with _translated(), self._engine.begin() as connection:
+            if not (durable or self.sqlite):
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield connection
 
     def one_after_another(self, connection: Connection) -> None:

@@ -29,6 +29,10 @@ STEPS: Mapping[int, Sequence[str]] = {
         "WHERE x.resource_type = resource.resource_type AND x.id = resource.id AND x.param = 'identifier' "
         "AND x.system = 'urn:dicom:uid' AND substr(x.value, 1, 8) = 'urn:oid:') WHERE resource_type = 'ImagingStudy'",
     ),
+    3: (
+        "DROP INDEX work_due",  # many keys that are due at one time were sorted anew for every claim
+        "CREATE INDEX work_next ON work (queue, parked, due_at, key)",
+    ),
 }
 """Version → what makes the next version of it. New tables need nothing here: they are made when the database opens."""
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
@@ -44,7 +44,7 @@ work = Table(
     Column("parked", Boolean, nullable=False, server_default=false()),
     Column("error", Text, nullable=False, server_default=""),
     Column("evidence", LargeBinary),
-    Index("work_due", "queue", "parked", "due_at"),
+    Index("work_next", "queue", "parked", "due_at", "key"),
 )
 
 cursor = Table(

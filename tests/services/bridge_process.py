@@ -58,6 +58,11 @@ class BridgeProcess:
         self._client.close()
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         return self._log.read_text("utf-8", "replace")
 

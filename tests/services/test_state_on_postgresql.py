@@ -52,6 +52,8 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE holding DROP COLUMN procedure_steps"))
         connection.execute(text("DROP INDEX file_instance"))
+        connection.execute(text("DROP INDEX work_next"))
+        connection.execute(text("CREATE INDEX work_due ON work (queue, parked, due_at)"))
         connection.execute(text("ALTER TABLE resource DROP COLUMN study_instance_uid"))
         connection.execute(text("DROP INDEX resource_version_revision"))
         connection.execute(text("DROP INDEX resource_version_type"))
