@@ -142,8 +142,7 @@ def idle_share(url: str, folder: Path) -> float:
     sources = '[[sources]]\nkind = "folder"\nname = "inbox"\npath = "inbox"\nallow_empty = true\n'
     folder.mkdir()
     (folder / "inbox").mkdir()
-    bridge = BridgeProcess(folder, sources, {})
-    bridge.config.write_text(f'state_url = "{url}"\n' + bridge.config.read_text("utf-8"), "utf-8")
+    bridge = BridgeProcess(folder, sources, {}, settings=f'state_url = "{url}"\n')
     try:
         bridge.start()
         time.sleep(5)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
 from bridge.errors import Unavailable
+from bridge.model import Role
 from bridge.ports import (
     POLL_QUEUE,
     RECHECK_QUEUE,
@@ -45,8 +46,9 @@ class Step:
 
 
 class Loops:
-    """One thread for each source's polls, one each for sweeps, verify passes, rechecks and translating all again,
-    `workers` for studies, one for each sink and for each of the `others`, a heartbeat, and one that looks what is due.
+    """Threads for the roles. `poll`: one for each source, one each for sweeps and verify passes; `work`: `workers` for
+    studies, one for translating all again; `deliver`: one for each sink, one for rechecks. One for each of the
+    `others`, a heartbeat, and one that looks what is due.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -55,24 +57,33 @@ class Loops:
     def __init__(
         self,
         pipeline: Pipeline,
+        roles: Set[Role],
         process: str,
         workers: int,
         renew: Callable[[str, float, float], None],
         failed: Callable[[str], None],
         others: Sequence[Step] = (),
     ) -> None:
-        self._pipeline, self._process, self._renew, self._failed = pipeline, process, renew, failed
+        self._pipeline, self._roles, self._process = pipeline, roles, process
+        self._renew, self._failed = renew, failed
         self._stop = threading.Event()
-        steps = [
-            Step("sweep", SWEEP_QUEUE, pipeline.sweep),
-            Step("verify", VERIFY_QUEUE, pipeline.verify),
-            Step("recheck", RECHECK_QUEUE, pipeline.recheck),
-            Step("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
-            *(Step(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
-            *(Step(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
-            *(Step(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
-            *others,
-        ]
+        of_roles = {
+            Role.POLL: [
+                Step("sweep", SWEEP_QUEUE, pipeline.sweep),
+                Step("verify", VERIFY_QUEUE, pipeline.verify),
+                *(Step(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
+            ],
+            Role.WORK: [
+                Step("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
+                *(Step(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
+            ],
+            Role.DELIVER: [
+                Step("recheck", RECHECK_QUEUE, pipeline.recheck),
+                *(Step(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
+            ],
+        }
+        steps = [step for role, some in of_roles.items() if role in roles for step in some]
+        steps += others
         self._wake = {step.queue: threading.Event() for step in steps}
         bodies = [(step.name, partial(self._repeat, step)) for step in steps]
         self._threads = [
@@ -81,7 +92,7 @@ class Loops:
         ]
 
     def start(self) -> None:
-        self._pipeline.prepare()
+        self._pipeline.prepare(self._roles)
         for thread in self._threads:
             thread.start()
 

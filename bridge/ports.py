@@ -294,6 +294,10 @@ class PipelineState(WorkTable, Protocol):
         """All AI results that are kept for a study, whether it is known or not."""
         ...
 
+    def translation(self) -> str | None:
+        """The fingerprint of the translation in use: of the process that began last."""
+        ...
+
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:
         """Notes by what the studies are translated; work in RETRANSLATE_QUEUE when that changed. Result: whether."""
         ...

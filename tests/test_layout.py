@@ -49,11 +49,12 @@ ALLOWED: dict[str, set[str]] = {
         "sqlalchemy", "orjson",
     },
     "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
+    "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
     "bridge.sync": {
         "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
     },
-    "bridge.loops": {"bridge.errors", "bridge.ports", "bridge.sync"},
+    "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
     },
