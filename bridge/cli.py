@@ -58,7 +58,7 @@ def _settings(path: Path | None, data_dir: Path) -> config.Settings:
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access"):
+    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access", "alembic"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 
 

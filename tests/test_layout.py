@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
+    "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
     "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web.scopes": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
-        "sqlalchemy", "orjson",
+        "alembic", "sqlalchemy", "orjson",
     },
     "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},

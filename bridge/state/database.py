@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from bridge.errors import ConfigError, StateUnavailable
-from bridge.state import schema
 from bridge.state.migrations import migrate
 
 BUSY_TIMEOUT_MS = 30_000
@@ -30,10 +29,8 @@ class Database:
         self.sqlite = self._engine.dialect.name == "sqlite"
         try:
             with self.write() as connection:
-                schema.metadata.create_all(connection)
+                self.one_after_another(connection)
                 migrate(connection)
-                for index in (i for table in schema.metadata.sorted_tables for i in table.indexes):
-                    index.create(connection, checkfirst=True)  # one that an older database does not have yet
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 

@@ -1,4 +1,7 @@
-"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson."""
+"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson.
+
+What changes here needs a revision in `migrations`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
-
-SCHEMA_VERSION = 4
-"""A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
 

@@ -1,13 +1,15 @@
-"""Brings the tables of an older program to what this one needs. Steps are added, never changed."""
+"""The tables of version 4; databases of versions 1 to 3, which counted in `setting`, become the same."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from alembic import op
+from sqlalchemy import inspect, text
 
-from bridge.errors import ConfigError
-from bridge.state.schema import SCHEMA_VERSION, setting
+revision = "0004"
+down_revision = None
 
 STEPS: Mapping[int, Sequence[str]] = {
     1: (
@@ -34,28 +36,26 @@ STEPS: Mapping[int, Sequence[str]] = {
         "CREATE INDEX work_next ON work (queue, parked, due_at, key)",
     ),
 }
-"""Version → what makes the next version of it. New tables need nothing here: they are made when the database opens."""
+"""Version → what makes the next version of it."""
 
-_BINARY = {"sqlite": "BLOB", "postgresql": "BYTEA"}
+_WORDS = {
+    "sqlite": {"binary": "BLOB", "false": "0", "serial": "INTEGER"},
+    "postgresql": {"binary": "BYTEA", "false": "false", "serial": "BIGSERIAL"},
+}
 
 
-def migrate(connection: Connection) -> None:
-    """Does every step that is missing, within the transaction of the connection: all of them or none.
-
-    Raises  ConfigError when the database is a newer program's
-    """
-    mine = setting.c.name == "schema_version"
-    found = connection.execute(select(setting.c.value).where(mine).with_for_update()).scalar()
-    if found is None:
-        connection.execute(insert(setting).values(name="schema_version", value=str(SCHEMA_VERSION)))
-        return
-    version = int(found)
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"state_url: the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
-            "use the newer program"
-        )
-    for step in range(version, SCHEMA_VERSION):
-        for statement in STEPS[step]:
-            connection.exec_driver_sql(statement.format(binary=_BINARY[connection.dialect.name]))
-    connection.execute(update(setting).where(mine).values(value=str(SCHEMA_VERSION)))
+def upgrade() -> None:
+    connection = op.get_bind()
+    words = _WORDS[connection.dialect.name]
+    if inspect(connection).has_table("setting"):
+        counted = connection.execute(text("SELECT value FROM setting WHERE name = 'schema_version'")).scalar()
+        for step in range(int(counted or revision), int(revision)):
+            for statement in STEPS[step]:
+                connection.exec_driver_sql(statement.format(**words))
+    tables = Path(__file__).with_name("tables_0004.sql").read_text("utf-8").partition("\n")[2]
+    for statement in tables.format(**words).split(";\n"):
+        if statement.strip():
+            connection.exec_driver_sql(statement)
+    for name, value in (("schema_version", "4"), ("oldest_program", "4")):  # read by programs of version 3, of this one
+        connection.execute(text("DELETE FROM setting WHERE name = :name"), {"name": name})
+        connection.execute(text("INSERT INTO setting VALUES (:name, :value)"), {"name": name, "value": value})
