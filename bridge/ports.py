@@ -236,6 +236,10 @@ class WorkTable(Protocol):
 
     def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]: ...
 
+    def due(self, queues: Sequence[str], now: float) -> frozenset[str]:
+        """Those of the queues that have a key to claim now."""
+        ...
+
     def renew(self, claim: Claim, now: float, lease_s: float) -> bool: ...
 
     def done(self, claim: Claim, now: float) -> None: ...
@@ -307,6 +311,10 @@ class PipelineState(WorkTable, Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]:
         """All AI results that are kept for a study, whether it is known or not."""
+        ...
+
+    def translation(self) -> str | None:
+        """The fingerprint of the translation in use: of the process that began last."""
         ...
 
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:

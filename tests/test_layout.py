@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
+    "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
     "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
@@ -47,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web.scopes": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
-        "sqlalchemy", "orjson",
+        "alembic", "sqlalchemy", "orjson",
     },
     "bridge.archiving": {
         "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
@@ -59,13 +60,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
+    "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
     "bridge.settling": {"bridge.errors", "bridge.ports"},
     "bridge.sync": {
         "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.settling",
         "bridge.translate",
     },
-    "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
     },
