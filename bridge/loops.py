@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,9 @@ UNAVAILABLE_MOST_S = 30.0
 """What cannot be reached is left alone for so long at first, and at most."""
 
 HEARTBEATS_PER_LEASE = 3
+
+CLOCK_BACK_S = 2.0
+"""A clock that went back by more leaves nothing waiting for the time that it showed before."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,17 @@ class Loops:
     def _look(self) -> None:
         """Wakes the loops of every queue in which something is due. What one of them misses, the next look tells."""
         queues, pause_s = [queue for queue in self._wake if queue], IDLE_S
+        clock, state = self._pipeline.clock, self._pipeline.state
+        wall, steady = clock(), time.monotonic()
         while not self._stop.wait(pause_s):
+            now, passed_s = clock(), time.monotonic() - steady
+            back_s = wall + passed_s - now
             try:
-                due, pause_s = self._pipeline.state.due(queues, self._pipeline.clock()), IDLE_S
+                if back_s > CLOCK_BACK_S:
+                    state.move_back(back_s, now, self._pipeline.timing.lease_s)
+                    log.warning("the clock went back by %.0f s, and what is due with it", back_s)
+                wall, steady = now, steady + passed_s
+                due, pause_s = state.due(queues, now), IDLE_S
             except Unavailable as error:
                 log.warning("%s", error)
                 pause_s = UNAVAILABLE_S

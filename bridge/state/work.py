@@ -108,6 +108,18 @@ class Work:
         with self._db.write(durable=False) as connection:
             connection.execute(update(work).where(mine, work.c.leased_until > now).values(leased_until=now + lease_s))
 
+    def move_back(self, back_s: float, now: float, lease_s: float) -> None:
+        """The clock went back by so many seconds and shows `now`: what is due later is due so much earlier, and no
+        lease lasts longer than `lease_s`. Done by each of several processes it only makes things due sooner."""
+        earlier = work.c.due_at - back_s
+        moved = case((work.c.due_at <= now, work.c.due_at), (earlier < now, now), else_=earlier)
+        marked = case((work.c.first_marked_at > now, now), else_=work.c.first_marked_at)
+        leased = case((work.c.leased_until > now + lease_s, now + lease_s), else_=work.c.leased_until)
+        later = or_(work.c.due_at > now, work.c.first_marked_at > now, work.c.leased_until > now + lease_s)
+        statement = update(work).where(later, work.c.parked.is_(False))
+        with self._db.write() as connection:
+            connection.execute(statement.values(due_at=moved, first_marked_at=marked, leased_until=leased))
+
     def release_leases(self) -> None:
         """Free what dead processes held. Only for the one process that has the database to itself."""
         with self._db.write() as connection:
