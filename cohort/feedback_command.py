@@ -35,8 +35,9 @@ ALL_FORMATS = (*FORMATS, "fhir")
 
 
 def outcomes(
-    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", help="As the device of its findings is called")],
     by: Annotated[str, typer.Option("--by", help="An outcome definition by its name, or a .yaml or .json document")],
+    model: Annotated[str, typer.Argument(metavar="[MODEL[@VERSION]]", help="As its findings' device is called")] = "",
+    reader: Annotated[str, typer.Option("--reader", help="Of this reader's reports instead: the identifier")] = "",
     cursor: Annotated[
         str | None, typer.Option(help="Only what is new or has changed since", show_default=False)
     ] = None,
@@ -49,7 +50,8 @@ def outcomes(
     output: OutputOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")] = 10_000,
 ) -> None:
-    """Show what became of a model's predictions: one row for each, confirmed or refuted by later facts.
+    """Show what became of a model's predictions, or of a reader's reports: one row for each, confirmed or refuted by
+    later facts.
 
     The cursor for the next time is the last line of standard error.
 
@@ -60,12 +62,18 @@ def outcomes(
     if format in BINARY and output is None:
         raise InvalidQuery(f"--format {format}: needs --output FILE")
     name, _, version = model.partition("@")
+    if bool(model) == bool(reader):
+        raise InvalidQuery("MODEL or --reader is needed, one of them")
+    if reader and (cursor is not None or generation):
+        raise InvalidQuery("--reader: has no cursor, and is answered by the newest generation")
     day = on(date) if date else datetime.now(UTC).date() if generation else None
     wanted = Wanted(definition_of(by), dict(map(pair, param)), name, version or None, day, limit)
-    found = desk(lake, config_file).outcomes(
-        generation_of(lake, config_file, generation), wanted, Caller.here("cli"), cursor
-    )
-    answer = found.answer
+    at, told, asked_of = desk(lake, config_file), "", generation_of(lake, config_file, generation)
+    if reader:
+        answer, told = at.readings(asked_of, wanted, reader, Caller.here("cli"))
+    else:
+        found = at.outcomes(asked_of, wanted, Caller.here("cli"), cursor)
+        answer, told = found.answer, f"Cursor: {found.cursor}" if found.cursor else ""
     if format == "table":
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table(answer, PLAIN_WIDTH))
     else:
@@ -75,8 +83,8 @@ def outcomes(
         typer.echo(f"Note: {note}", err=True)
     if answer.truncated:
         typer.echo("There are more rows: ask again with the cursor, or raise --limit", err=True)
-    if found.cursor:
-        typer.echo(f"Cursor: {found.cursor}", err=True)
+    if told:
+        typer.echo(told[0].upper() + told[1:], err=True)
 
 
 def definition_of(name: str) -> Definition:
