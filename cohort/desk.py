@@ -30,6 +30,7 @@ from cohort.question import Question
 from cohort.sandbox import Limits, Run, Task, attrition, compare, run
 from cohort.schema import TableSchema
 from cohort.selection import EXPORT_LIMITS, Selection
+from cohort.similar import Alike, similar
 from cohort.timeline import Timeline, timeline
 from cohort.turns import Turns
 
@@ -236,6 +237,21 @@ class Desk:
             answer, told = readings(generation, wanted, reader, today, self._showing(wanted))
             answers.append(answer)
         return replace(answer, notes=self._notes(rows=True) if answer.rows else ()), told
+
+    def similar(self, generation: Generation, alike: Alike, caller: Caller) -> Answer:
+        """How many patients are like a patient or a study, what they were treated with and what became of them: coarse
+        counts, since nobody alike is to be known.
+
+        Raises  NotAllowed where single patients may not be asked about; InvalidQuery when nobody is meant; Unavailable
+        """
+        today = datetime.now(UTC).date()
+        by = alike.outcome.name if alike.outcome else ""
+        asked = {"whom": alike.whom, "features": ",".join(alike.features), "years": alike.years, "outcome": by}
+        logged = self._asked(caller, "similar", "similar", asked, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "a patient others are like") as answers:
+            pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
+            answers.append(similar(generation, alike, today, self.policy, pseudonyms, run))
+        return replace(answers[0], notes=self._notes(rows=False))
 
     def _showing(self, wanted: Wanted) -> Showing:
         """What shows outcomes. Raises NotAllowed for documents of people's own that test what they may not see."""

@@ -30,6 +30,7 @@ from cohort.options import (
 from cohort.outcome import Definition
 from cohort.outcome_fhir import bundle
 from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
+from cohort.similar import FEATURES, Alike
 
 ALL_FORMATS = (*FORMATS, "fhir")
 
@@ -85,6 +86,36 @@ def outcomes(
         typer.echo("There are more rows: ask again with the cursor, or raise --limit", err=True)
     if told:
         typer.echo(told[0].upper() + told[1:], err=True)
+
+
+def similar(
+    whom: Annotated[str, typer.Argument(metavar="PATIENT|STUDY", help="A patient, or a Study Instance UID")],
+    alike: Annotated[list[str], typer.Option("--alike", help=f"May be repeated: {', '.join(FEATURES)}")] = [],  # noqa: B006
+    years: Annotated[int, typer.Option("--years", help="Born at most so many years apart")] = 5,
+    by: Annotated[str, typer.Option("--by", help="Their outcomes too, by this definition")] = "",
+    generation: GenerationOption = "",
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
+    format: Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")] = "table",
+    output: OutputOption = None,
+) -> None:
+    """Show how many patients are like a patient or a study, their treatments and outcomes. Counts of few are left out.
+
+    Example: cohort similar MRN000001 --alike sex --alike condition --by lung-nodule-cancer
+    """
+    if format not in FORMATS:
+        raise InvalidQuery(f"--format: found {format!r}; allowed: {', '.join(FORMATS)}")
+    if format in BINARY and output is None:
+        raise InvalidQuery(f"--format {format}: needs --output FILE")
+    given = {"features": tuple(alike)} if alike else {}
+    wanted = Alike(whom, years=years, outcome=definition_of(by) if by else None, **given)
+    answer = desk(lake, config_file).similar(generation_of(lake, config_file, generation), wanted, Caller.here("cli"))
+    if format == "table":
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table(answer, PLAIN_WIDTH))
+    else:
+        _written(rendered(answer, format), output)
+    for note in answer.notes:
+        typer.echo(f"Note: {note}", err=True)
 
 
 def definition_of(name: str) -> Definition:

@@ -202,6 +202,10 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
         "cohort.relation", "cohort.sandbox", "orjson",
     },
+    "cohort.similar": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
+    },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.privacy", "cohort.pseudonym",
