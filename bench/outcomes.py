@@ -35,7 +35,7 @@ from cohort.outcome_rows import compile_outcomes
 from cohort.outcome_shown import digests_sql
 from cohort.privacy import Policy
 
-SEED, RUNS, PREDICTIONS = 20260101, 1, 1_000_000
+SEED, RUNS, PREDICTIONS = 20260101, 5, 1_000_000
 TODAY = date(2025, 1, 1)
 DEFINITION = "lung-nodule-cancer"
 ME = Caller("bench", "cli")

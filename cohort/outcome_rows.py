@@ -51,7 +51,8 @@ ROW = tuple(TYPES)
 
 RESOURCES = {
     "condition": "Condition", "procedure": "Procedure", "observation": "Observation", "report": "DiagnosticReport",
-    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "death": "Patient",
+    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "implant": "Procedure",
+    "death": "Patient",
 }  # fmt: skip
 """kind of evidence → the type of the resource that is it."""
 
@@ -164,7 +165,8 @@ class _Rows:
         spec = KINDS[event.kind]
         on = call(Function.EQUAL, Column("_id", "l"), Column(spec.id, "r"))
         columns = (*((n, Column(n, "l")) for n in names), ("_value", Column(rule.agreement.column, "r")))
-        return key, Join(found, Table(spec.table), JoinKind.INNER, on, columns=columns)
+        fitting = self._compiler.rows.filtered(event.kind, [event])
+        return key, Project(Join(found, fitting, JoinKind.INNER, on, columns=columns), _same(names), distinct=True)
 
     def _contact(self, predicted: Relation) -> Relation:
         """The last day on which each patient was seen, or died."""
@@ -227,6 +229,10 @@ class _Rows:
 
 
 _PAIR = ("_rule", "_day", "_id", "_kind", "_type", "_outcome")
+
+
+def _same(names: tuple[str, ...]) -> tuple[tuple[str, Expression], ...]:
+    return tuple((n, Column(n)) for n in (*names, "_value"))
 
 
 def _outcome(rule: Evidence) -> Expression:
