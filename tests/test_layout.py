@@ -124,9 +124,13 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.outcome_predictions": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
     },
+    "cohort.outcome_readings": {
+        "cohort.column_tests", "cohort.expression", "cohort.outcome", "cohort.outcome_predictions", "cohort.relation",
+    },
     "cohort.outcome_rows": {
-        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
-        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+        "bridge.errors", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome",
+        "cohort.outcome_predictions", "cohort.outcome_readings", "cohort.question", "cohort.question_rows",
+        "cohort.relation", "cohort.returns",
     },
     "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
@@ -190,15 +194,19 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
     "cohort.outcome_shown": {
-        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
-        "cohort.pseudonym", "cohort.returns",
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome_predictions", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.relation",
     },
     "cohort.outcome_changes": {"bridge.errors"},
     "cohort.outcome_fhir": {"cohort.answer", "orjson"},
     "cohort.feedback": {
         "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
         "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
-        "cohort.sandbox", "orjson",
+        "cohort.relation", "cohort.sandbox", "orjson",
+    },
+    "cohort.similar": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
