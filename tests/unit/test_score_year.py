@@ -6,6 +6,7 @@ Nothing of cohort.scores is used for the numbers that are expected.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from math import log, sqrt
@@ -125,9 +126,9 @@ def check_scores(card: Card, known: list[dict[str, Any]]) -> None:
         assert (observed.value, observed.low, observed.high) == pytest.approx(wilson(true, n), abs=1e-9)
         far += n / len(known) * abs(mean - true / n)
     assert card.measures["ece"].value == pytest.approx(far, abs=1e-12)
+    found = sorted(s for s, t in zip(scores, truth, strict=True) if t)
     for point in card.curve:
-        says = sum(s >= point.threshold for s, t in zip(scores, truth, strict=True) if t)
-        assert point.cells["tp"].n == says
+        assert point.cells["tp"].n == len(found) - bisect_left(found, point.threshold)
 
 
 def check_readers(card: Card, read: list[dict[str, Any]]) -> None:
