@@ -280,7 +280,12 @@ def test_reports_are_brought_in_r5_too(rig: Rig) -> None:
     study = {"reference": "ImagingStudy/s"}
     report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "code": {"text": "CT"}}
     with rig.state._db.write() as connection:
-        put_all(connection, rig.state._insert, [put("DiagnosticReport", "r", report | {"imagingStudy": [study]}, "1.2.3")], rig.now)
+        put_all(
+            connection,
+            rig.state._insert,
+            [put("DiagnosticReport", "r", report | {"imagingStudy": [study]}, "1.2.3")],
+            rig.now,
+        )
     rig.run()
     found = rig.get(f"/Subscription/{made['id']}/$events?content=full-resource")
     assert told_wrong(found, "r5") == []
