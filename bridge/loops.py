@@ -55,12 +55,18 @@ class Loops:
             )
             for name, step in steps
         ]
-        self._threads.append(threading.Thread(target=self._watched, args=("heartbeat", self._beat), daemon=True))
+        self._threads.append(
+            threading.Thread(target=self._watched, args=("heartbeat", self._beat), name="heartbeat", daemon=True)
+        )
 
     def start(self) -> None:
         self._pipeline.prepare()
         for thread in self._threads:
             thread.start()
+
+    def dead(self) -> tuple[str, ...]:
+        """The names of threads that have ended."""
+        return tuple(thread.name for thread in self._threads if not thread.is_alive())
 
     def stop(self, wait_s: float = 20.0) -> None:
         """Ends every loop after its current step; a step still running after `wait_s` is left to its lease."""

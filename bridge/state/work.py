@@ -31,10 +31,19 @@ class Work:
             self._mark(connection, queue, keys, now, quiet_s, max_wait_s)
 
     def _mark(
-        self, connection: Connection, queue: str, keys: Iterable[str], now: float, quiet_s: float, max_wait_s: float
+        self,
+        connection: Connection,
+        queue: str,
+        keys: Iterable[str],
+        now: float,
+        quiet_s: float,
+        max_wait_s: float,
+        since: float | None = None,
     ) -> None:
+        """`since`: when that was marked which this mark follows from, so that the age of work is that of the change."""
+        first, due = now if since is None else since, now + quiet_s
         rows = [
-            {"queue": queue, "key": k, "generation": 1, "due_at": now + quiet_s, "first_marked_at": now, "attempts": 0}
+            {"queue": queue, "key": k, "generation": 1, "due_at": due, "first_marked_at": first, "attempts": 0}
             for k in sorted(set(keys))
         ]
         statement = self._insert(work)
@@ -74,10 +83,11 @@ class Work:
                 update(work)
                 .where(work.c.queue == queue, work.c.key.in_(keys))
                 .values(leased_by=worker, leased_until=now + lease_s)
-                .returning(work.c.key, work.c.generation, work.c.attempts)
+                .returning(work.c.key, work.c.generation, work.c.attempts, work.c.first_marked_at)
             )
             found = {row.key: row for row in connection.execute(lease)}
-        return [Claim(queue, key, found[key].generation, found[key].attempts, worker) for key in keys]
+        rows = (found[key] for key in keys)
+        return [Claim(queue, r.key, r.generation, r.attempts, worker, r.first_marked_at) for r in rows]
 
     def renew_process(self, process: str, now: float, lease_s: float) -> None:
         """Extend every lease that workers of this process (`process/…`) hold: they are alive."""

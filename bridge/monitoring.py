@@ -1,0 +1,93 @@
+"""Builds what a running bridge is watched by, from its settings and parts. Part of the composition root."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter
+from prometheus_client import Gauge
+
+from bridge.api import monitoring
+from bridge.config import DimseSource, FolderSource, ReceiverSource, Settings
+from bridge.ports import POLL_QUEUE
+from bridge.state import State
+from bridge.sync import Pipeline
+from bridge.telemetry.health import STATE, Check, Readiness, Verdict, connects, first_of, is_there
+from bridge.telemetry.metrics import LAKE, Metrics
+from bridge.telemetry.state_metrics import Peers, StateMetrics, exposition
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def metrics_of(settings: Settings) -> Metrics:
+    """Counters for the sources and sinks of these settings."""
+    return Metrics([s.name for s in settings.sources], [s.name for s in settings.sinks] + [LAKE], time.monotonic)
+
+
+def monitoring_router(
+    settings: Settings,
+    state: State,
+    pipeline: Pipeline,
+    metrics: Metrics,
+    dead: Callable[[], tuple[str, ...]],
+    lake: Check,
+) -> APIRouter:
+    """/healthz, /readyz and /metrics. `dead` names the loops that ended, `lake` what is wrong with the lake."""
+    peers = Peers(list(pipeline.sources), list(pipeline.sinks))
+    metrics.registry.register(StateMetrics(state, peers, time.time))
+    free = Gauge("bridge_data_free_bytes", "Free space where data_dir is", registry=metrics.registry)
+    free.set_function(lambda: shutil.disk_usage(settings.data_dir).free)
+    failing = Gauge(
+        "bridge_sink_failing", "Whether it could not be reached when it was tried last", ["sink"],
+        registry=metrics.registry,
+    )  # fmt: skip
+    for name in pipeline.sinks:
+        failing.labels(name).set_function(partial(_is_failing, pipeline, name))
+
+    def alive() -> Verdict:
+        ended = ", ".join(dead())
+        return Verdict({"loops": f"ended: {ended}" if ended else ""})
+
+    readiness = Readiness(_checks(settings, state, pipeline) | {f"sink {LAKE}": lake})
+    return monitoring.router(alive, readiness.verdict, lambda: exposition(metrics.registry))
+
+
+def _checks(settings: Settings, state: State, pipeline: Pipeline) -> dict[str, Check]:
+    checks: dict[str, Check] = {STATE: state.problem}
+    for source in settings.sources:
+        last_look = _last_look(state, source.name)
+        if isinstance(source, FolderSource):
+            checks[f"source {source.name}"] = first_of(is_there(source.path), last_look)
+        elif isinstance(source, ReceiverSource):
+            checks[f"source {source.name}"] = last_look
+        else:
+            reach = connects(source.host, source.port) if isinstance(source, DimseSource) else _http(source.url)
+            checks[f"source {source.name}"] = first_of(reach, last_look)
+    for sink in settings.sinks:
+        checks[f"sink {sink.name}"] = first_of(_http(sink.url), _last_delivery(pipeline, sink.name))
+    return checks
+
+
+def _http(url: str) -> Check:
+    parts = urlsplit(url)
+    return connects(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+
+def _last_look(state: State, source: str) -> Check:
+    def check() -> str:
+        turn = state.turns(POLL_QUEUE).get(source)
+        return turn.error if turn is not None and turn.attempts else ""
+
+    return check
+
+
+def _is_failing(pipeline: Pipeline, sink: str) -> bool:
+    return sink in pipeline.failing_sinks
+
+
+def _last_delivery(pipeline: Pipeline, sink: str) -> Check:
+    return lambda: "it could not be reached when it was tried last" if _is_failing(pipeline, sink) else ""
