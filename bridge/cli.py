@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import signal
 import sys
 import threading
@@ -31,6 +30,7 @@ from bridge.import_report import show
 from bridge.map_command import map_files
 from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state import State
+from bridge.telemetry import log_lines
 
 app = typer.Typer(
     help="Keeps FHIR ImagingStudy, and a table of facts, true to what DICOM archives hold.",
@@ -55,12 +55,6 @@ def _settings(path: Path | None, data_dir: Path) -> config.Settings:
     return config.load(path) if path else config.embedded(data_dir)
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)
-
-
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it")] = Path("bridge.toml"),
@@ -82,8 +76,8 @@ def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-da
 
     Example: bridge run --config bridge.toml
     """
-    _log_to_stderr()
     settings = _settings(config_file, data_dir)
+    log_lines.start(settings.log.format, sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

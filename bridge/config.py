@@ -453,6 +453,12 @@ class Cohort(_Section):
     log_days: float = Field(default=365.0, ge=1, le=36_500, description="Days that the log of questions is kept")
 
 
+class Log(_Section):
+    """What `bridge run` writes to standard error."""
+
+    format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object for each")
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -472,6 +478,7 @@ class Settings(_Section):
     translation: Translation = Translation()
     lake: LakeSettings = LakeSettings()
     cohort: Cohort = Cohort()
+    log: Log = Log()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     archives: tuple[Archive, ...] = Field(default=(), description="Archives that get SR documents of AI results")
@@ -681,6 +688,8 @@ def _nearest(error: Any) -> str:
         section = Translation
     elif "lake" in location[:1]:
         section = LakeSettings
+    elif "log" in location[:1]:
+        section = Log
     elif "sinks" in location[:1]:
         section = FhirServerSink
     elif "models" in location[:1]:

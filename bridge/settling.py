@@ -41,7 +41,7 @@ class Settling:
         try:
             step()
         except LeaseLost:
-            log.info("queue %s: a lease was taken over; nothing was committed", claim.queue)
+            log.info("queue %s: a lease was taken over", claim.queue, extra={"queue": claim.queue})
         except Unavailable as error:
             self.retry(claim, error)
         except RejectedInput as error:
@@ -66,7 +66,8 @@ class Settling:
     def park_bug(self, claim: Claim, error: Exception) -> None:
         """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
         where = place(error)
-        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
+        about = {"queue": claim.queue, "error": type(error).__name__, "place": where}
+        log.error("queue %s: unexpected %s at %s: please report this", *about.values(), extra=about)
         message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
         if claim.queue in RECURRING:
             self.retry(claim, SourceUnavailable(message))

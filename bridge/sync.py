@@ -229,7 +229,7 @@ class Pipeline:
             self.observer.hinted(claim.key, Step.POLL, len(page.studies))
             self.at("marks committed")
             if page.resweep:
-                log.warning("source %s was reset: comparing everything with it", claim.key)
+                log.warning("source %s was reset: comparing everything", claim.key, extra={"source": claim.key})
                 self.state.mark(SWEEP_QUEUE, [claim.key], now)
             if page.caught_up:
                 self.state.reschedule(claim, now + source.poll_s)
