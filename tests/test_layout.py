@@ -63,7 +63,8 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.rounds": set(),
     "bridge.observer": set(),
     "bridge.telemetry": {
-        "bridge", "bridge.errors", "bridge.observer", "bridge.ports", "bridge.telemetry", "prometheus_client",
+        "bridge", "bridge.errors", "bridge.observer", "bridge.ports", "bridge.telemetry", "orjson",
+        "prometheus_client",
     },
     "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {

@@ -35,6 +35,9 @@ PLANTED = {
 }  # fmt: skip
 WRONG = {"PatientBirthDate": "CANARY", "StudyDate": "CANARY", "StudyTime": "CANARY", "PatientSex": "CANARY",
          "Modality": "CANARY\x1b[2J", "TimezoneOffsetFromUTC": "CANARY"}  # fmt: skip
+CHATTY = ("httpx", "httpcore", "pynetdicom", "sqlalchemy.engine")
+"""Libraries that quote what they are given, once they are asked for details."""
+
 STUDY = "1.2.826.0.1.3680043.10.1561.77"
 
 
@@ -57,9 +60,13 @@ def everything_logged() -> Iterator[dict[str, io.StringIO]]:
         handlers.append(logging.StreamHandler(stream))
         handlers[-1].setFormatter(FORMATS[kind]())
         root.addHandler(handlers[-1])
-    root.setLevel(logging.DEBUG)
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
+    for name in ("", *CHATTY):
+        logging.getLogger(name).setLevel(logging.DEBUG)
     yield streams
     root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
     for handler in handlers:
         root.removeHandler(handler)
 
