@@ -95,7 +95,7 @@ def _greet(settings: config.Settings) -> None:
     for what, where in (
         ("FHIR API", f"{base}/fhir"),
         ("Cohort page", f"{base}/cohort/"),
-        ("Status", f"{base}/operations/status"),
+        ("Operations", f"{base}/operations/"),
     ):
         typer.echo(f"{what:<12} {where}")
     for source in settings.sources:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 from prometheus_client import Gauge
 
-from bridge.api import monitoring
+from bridge.api import monitoring, overview
 from bridge.config import DimseSource, FolderSource, ReceiverSource, Settings
 from bridge.ports import POLL_QUEUE
 from bridge.state import State
@@ -36,7 +36,10 @@ def monitoring_router(
     dead: Callable[[], tuple[str, ...]],
     lake: Check,
 ) -> APIRouter:
-    """/healthz, /readyz and /metrics. `dead` names the loops that ended, `lake` what is wrong with the lake."""
+    """/healthz, /readyz, /metrics and the operations page.
+
+    `dead` names the loops that ended, `lake` tells what is wrong with the lake.
+    """
     peers = Peers(list(pipeline.sources), list(pipeline.sinks))
     metrics.registry.register(StateMetrics(state, peers, time.time))
     free = Gauge("bridge_data_free_bytes", "Free space where data_dir is", registry=metrics.registry)
@@ -53,7 +56,11 @@ def monitoring_router(
         return Verdict({"loops": f"ended: {ended}" if ended else ""})
 
     readiness = Readiness(_checks(settings, state, pipeline) | {f"sink {LAKE}": lake})
-    return monitoring.router(alive, readiness.verdict, lambda: exposition(metrics.registry))
+    routes = monitoring.router(alive, readiness.verdict, lambda: exposition(metrics.registry))
+    kinds = {source.name: source.kind for source in settings.sources}
+    page = overview.router(state, kinds, list(pipeline.sinks), lambda: pipeline.failing_sinks, time.time)
+    routes.include_router(page)
+    return routes
 
 
 def _checks(settings: Settings, state: State, pipeline: Pipeline) -> dict[str, Check]:

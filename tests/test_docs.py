@@ -102,7 +102,8 @@ def test_a_wheel_holds_the_data_it_needs(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
-        "bridge/bridge.toml", "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
+        "bridge/bridge.toml", "bridge/api/web/index.html", "bridge/api/web/page.js",
+        "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
         "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "mappings/value_sets/cancer.json",
         "mappings/questions/schema.json", "mappings/outcomes/schema.json",
         "mappings/outcomes/osteosarcoma.yaml", "bridge/py.typed",

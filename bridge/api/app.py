@@ -47,7 +47,7 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
                 "changefeed": f"{base}/changefeed",
                 "ai_results": f"{base}/ai-results",
                 "cohort": f"{base}/cohort/",
-                "operations": f"{base}/operations/status",
+                "operations": f"{base}/operations/",
                 "metrics": f"{base}/metrics",
             }
         )

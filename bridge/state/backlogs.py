@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import BigInteger, and_, case, cast, func, select
 
 from bridge.errors import StateUnavailable
 from bridge.ports import Backlog, Turn
@@ -35,7 +35,8 @@ class Backlogs(Work):
 
     def changed_studies(self, since: float, interval_s: int) -> dict[int, int]:
         """start of an interval → how many studies changed last in it, from `since` on. Seconds since the epoch."""
-        start = func.floor(resource.c.last_updated / interval_s) * interval_s
+        numbered = resource.c.last_updated / interval_s
+        start = (cast(numbered, BigInteger) if self._db.sqlite else func.floor(numbered)) * interval_s
         mine = and_(resource.c.resource_type == "ImagingStudy", resource.c.last_updated >= since)
         statement = select(start, func.count()).where(mine).group_by(start)
         with self._db.read() as connection:

@@ -45,10 +45,15 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    state = State(f"sqlite:///{tmp_path / 's.sqlite'}")
-    yield Watched(state)
-    state.close()
+def state(tmp_path: Path) -> Iterator[State]:
+    made = State(f"sqlite:///{tmp_path / 's.sqlite'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def watched(state: State) -> Watched:
+    return Watched(state)
 
 
 def test_a_study_is_counted_on_its_way_and_its_latency_begins_with_the_first_hint(watched: Watched) -> None:
