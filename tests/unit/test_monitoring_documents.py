@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import config
@@ -44,3 +46,51 @@ def test_every_metric_is_explained_with_its_labels(shown: dict[str, set[str]]) -
             explained[name] = set(re.findall(r"`(\w+)`", labels))
     without_sinks = {"bridge_sink_studies"} - shown.keys()  # nothing was delivered yet
     assert explained == shown | {name: {"sink"} for name in without_sinks}
+
+
+def dashboard_queries() -> dict[str, str]:
+    """Title of a panel → its query, or all of them in lines."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "imaging-bridge.json").read_text("utf-8"))
+    return {p["title"] + f" ({p['type']})": "\n".join(t["expr"] for t in p["targets"]) for p in dashboard["panels"]}
+
+
+def rule_queries() -> dict[str, str]:
+    """Alert → its query."""
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text("utf-8"))
+    return {r["alert"]: r["expr"] for group in rules["groups"] for r in group["rules"]}
+
+
+QUERIES = dashboard_queries() | rule_queries()
+OF_PROMETHEUS = {"job", "le", "instance"}
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=list(QUERIES))
+def test_dashboard_and_alerts_ask_for_metrics_and_labels_that_exist(query: str, shown: dict[str, set[str]]) -> None:
+    known = shown | {"bridge_sink_studies": {"sink"}}
+    used = set()
+    for name, selected in re.findall(r"\b(bridge_\w+)(\{[^}]*\})?", query):
+        metric = name if name in known else re.sub(r"_(bucket|sum|count)$", "", name)
+        assert metric in known, metric
+        assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selected)) <= known[metric] | OF_PROMETHEUS
+        used |= known[metric]
+    for grouped in re.findall(r"\bby \(([^)]*)\)", query):
+        assert {label.strip() for label in grouped.split(",")} <= used | OF_PROMETHEUS
+
+
+def test_every_alert_says_how_grave_it_is_and_what_to_do_and_stands_in_the_document() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text("utf-8"))
+    for rule in (r for group in rules["groups"] for r in group["rules"]):
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert len(rule["annotations"]["description"]) > 40
+        assert f"`{rule['alert']}`" in TOLD
+
+
+def test_panels_have_titles_of_their_own_and_do_not_overlap() -> None:
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "imaging-bridge.json").read_text("utf-8"))
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
