@@ -82,9 +82,9 @@ class Bridge:
         self.desk = desk_of(settings.cohort, settings.lake_dir)
         self._publish = threading.Event()
         self._lake_problem = "it is not open yet"
-        self.metrics = metrics_of(settings)
-        self._loops: Loops | None = None
         self._closed: list[Callable[[], None]] = []
+        self.metrics = metrics_of(settings, self._closed)
+        self._loops: Loops | None = None
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}

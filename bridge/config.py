@@ -459,6 +459,15 @@ class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object for each")
 
 
+class Traces(_Section):
+    """Spans of OpenTelemetry. Needs the extra `otel`."""
+
+    endpoint: AddressOrNone = Field(
+        default="", description="OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; empty: none are made"
+    )
+    share: float = Field(default=1.0, ge=0, le=1, description="Of the traces kept")
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -479,6 +488,7 @@ class Settings(_Section):
     lake: LakeSettings = LakeSettings()
     cohort: Cohort = Cohort()
     log: Log = Log()
+    traces: Traces = Traces()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     archives: tuple[Archive, ...] = Field(default=(), description="Archives that get SR documents of AI results")
@@ -690,6 +700,8 @@ def _nearest(error: Any) -> str:
         section = LakeSettings
     elif "log" in location[:1]:
         section = Log
+    elif "traces" in location[:1]:
+        section = Traces
     elif "sinks" in location[:1]:
         section = FhirServerSink
     elif "models" in location[:1]:

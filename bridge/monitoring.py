@@ -13,19 +13,33 @@ from prometheus_client import Gauge
 
 from bridge.api import monitoring, overview
 from bridge.config import DimseSource, FolderSource, ReceiverSource, Settings
+from bridge.errors import ConfigError
 from bridge.ports import POLL_QUEUE
 from bridge.state import State
 from bridge.sync import Pipeline
 from bridge.telemetry.health import STATE, Check, Readiness, Verdict, connects, first_of, is_there
-from bridge.telemetry.metrics import LAKE, Metrics
+from bridge.telemetry.metrics import LAKE, Metrics, Span, no_span
 from bridge.telemetry.state_metrics import Peers, StateMetrics, exposition
 
 _PORTS = {"http": 80, "https": 443}
 
 
-def metrics_of(settings: Settings) -> Metrics:
-    """Counters for the sources and sinks of these settings."""
-    return Metrics([s.name for s in settings.sources], [s.name for s in settings.sinks] + [LAKE], time.monotonic)
+def metrics_of(settings: Settings, closed: list[Callable[[], None]]) -> Metrics:
+    """Counters for the sources and sinks of these settings, with traces where they are wanted."""
+    sources, sinks = [s.name for s in settings.sources], [*(s.name for s in settings.sinks), LAKE]
+    return Metrics(sources, sinks, time.monotonic, _span(settings, closed))
+
+
+def _span(settings: Settings, closed: list[Callable[[], None]]) -> Span:
+    if not settings.traces.endpoint:
+        return no_span
+    try:
+        from bridge.telemetry.traces import Traces
+    except ImportError:
+        raise ConfigError("traces.endpoint: needs OpenTelemetry: pip install 'imaging-bridge[otel]'") from None
+    traces = Traces(settings.traces.endpoint, settings.traces.share)
+    closed.append(traces.close)
+    return traces.span
 
 
 def monitoring_router(

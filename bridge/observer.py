@@ -13,6 +13,7 @@ class Step(StrEnum):
     POLL = "poll"
     SWEEP = "sweep"
     VERIFY = "verify"
+    STUDY = "study"
     READ = "read"
     TRANSLATE = "translate"
     DELIVER = "deliver"

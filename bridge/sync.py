@@ -308,6 +308,10 @@ class Pipeline:
         self.state.commit_retranslation(claim, RETRANSLATED_AT_ONCE, self.clock())
 
     def _study(self, claim: Claim) -> None:
+        with self.observer.step(Step.STUDY, ""):
+            self._read_and_translate(claim)
+
+    def _read_and_translate(self, claim: Claim) -> None:
         uid = claim.key
         failure = self._read(uid)
         self.at("snapshots committed")

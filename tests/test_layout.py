@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "prometheus_client", "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy",
-    "sklearn",
+    "prometheus_client", "opentelemetry", "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "scipy", "sklearn",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
@@ -66,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
         "bridge", "bridge.errors", "bridge.observer", "bridge.ports", "bridge.telemetry", "orjson",
         "prometheus_client",
     },
+    "bridge.telemetry.traces": {"bridge", "bridge.observer", "opentelemetry"},
     "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {
         "bridge.errors", "bridge.findings", "bridge.model", "bridge.observer", "bridge.ports", "bridge.rounds",
@@ -296,6 +297,8 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["scipy", "sklearn"])]
     if not within(name, ["bridge.telemetry", "bridge.monitoring"]):
         assert not [i for i in found if within(i, ["prometheus_client"])]
+    if name != "bridge.telemetry.traces":
+        assert not [i for i in found if within(i, ["opentelemetry"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 

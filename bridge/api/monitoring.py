@@ -12,17 +12,18 @@ from fastapi.responses import JSONResponse
 from bridge.telemetry.health import STATE, Verdict
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-THREADS = 4
-"""Of their own: requests that wait for the database take all the others."""
+THREADS = 2
+"""Of their own, for each of the two that look at peers: requests that wait for the database take all the others."""
 
 
 def router(alive: Callable[[], Verdict], ready: Callable[[], Verdict], metrics: Callable[[], bytes]) -> APIRouter:
     """200 when all is well, 503 otherwise; the body says what is not."""
     routes = APIRouter(tags=["monitoring"])
-    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="monitoring")
+    for_readiness = ThreadPoolExecutor(THREADS, thread_name_prefix="readiness")
+    for_metrics = ThreadPoolExecutor(THREADS, thread_name_prefix="metrics")
 
-    async def apart(look: Callable[[], Verdict]) -> Verdict:
-        return await asyncio.get_running_loop().run_in_executor(threads, look)
+    async def readiness() -> Verdict:
+        return await asyncio.get_running_loop().run_in_executor(for_readiness, ready)
 
     @routes.get("/healthz")
     async def get_health() -> JSONResponse:
@@ -30,15 +31,15 @@ def router(alive: Callable[[], Verdict], ready: Callable[[], Verdict], metrics: 
 
     @routes.get("/readyz")
     async def get_readiness() -> JSONResponse:
-        return _told(await apart(ready))
+        return _told(await readiness())
 
     @routes.get("/readyz/state")
     async def get_readiness_of_the_state() -> JSONResponse:
-        return _told((await apart(ready)).only(STATE))
+        return _told((await readiness()).only(STATE))
 
     @routes.get("/metrics")
     async def get_metrics() -> Response:
-        text = await asyncio.get_running_loop().run_in_executor(threads, metrics)
+        text = await asyncio.get_running_loop().run_in_executor(for_metrics, metrics)
         return Response(text, media_type=EXPOSITION)
 
     return routes
