@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 from prometheus_client import Gauge
 
+from bridge.ai_peers import CStoreArchive
 from bridge.api import monitoring, overview
 from bridge.config import DimseSource, FolderSource, ReceiverSource, Settings
 from bridge.errors import ConfigError
@@ -54,7 +55,8 @@ def monitoring_router(
 
     `dead` names the loops that ended, `lake` tells what is wrong with the lake.
     """
-    peers = Peers(list(pipeline.sources), list(pipeline.sinks))
+    models, archives = [m.name for m in settings.models], [a.name for a in settings.archives]
+    peers = Peers(list(pipeline.sources), list(pipeline.sinks), models, archives)
     metrics.registry.register(StateMetrics(state, peers, time.time))
     free = Gauge("bridge_data_free_bytes", "Free space where data_dir is", registry=metrics.registry)
     free.set_function(lambda: shutil.disk_usage(settings.data_dir).free)
@@ -90,6 +92,11 @@ def _checks(settings: Settings, state: State, pipeline: Pipeline) -> dict[str, C
             checks[f"source {source.name}"] = first_of(reach, last_look)
     for sink in settings.sinks:
         checks[f"sink {sink.name}"] = first_of(_http(sink.url), _last_delivery(pipeline, sink.name))
+    for archive in settings.archives:
+        reach = connects(archive.host, archive.port) if isinstance(archive, CStoreArchive) else _http(archive.url)
+        checks[f"archive {archive.name}"] = reach
+    for model in settings.models:
+        checks[f"model {model.name}"] = _http(model.url)
     return checks
 
 

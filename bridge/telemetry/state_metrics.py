@@ -21,6 +21,8 @@ from bridge.ports import (
     Backlog,
     Turn,
     file_queue,
+    model_queue,
+    send_queue,
     sink_queue,
 )
 from bridge.telemetry.bounded import Bounded
@@ -31,7 +33,7 @@ _QUEUES = (
     STUDY_QUEUE, POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE, INSTANCE_QUEUE,
     "export", "subscription",
 )  # fmt: skip
-"""Kept apart in the metrics; the queues of sources and sinks are added, everything else is `other`."""
+"""Kept apart in the metrics; those of sources, sinks, models and archives are added, everything else is `other`."""
 
 
 class ObservedState(Protocol):
@@ -50,10 +52,13 @@ class Peers:
 
     sources: Collection[str]
     sinks: Collection[str]
+    models: Collection[str] = ()
+    archives: Collection[str] = ()
     queues: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         named = {*map(file_queue, self.sources), *map(sink_queue, self.sinks)}
+        named |= {*map(model_queue, self.models), *map(send_queue, self.archives)}
         object.__setattr__(self, "queues", frozenset({*_QUEUES, *named}))
 
     def queue(self, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge import config
 from bridge.compose import Bridge
 from bridge.telemetry.state_metrics import exposition
+from tests.services.peers import free_port
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
 
 ROOT = Path(__file__).parents[2]
 TOLD = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
@@ -94,3 +100,41 @@ def test_panels_have_titles_of_their_own_and_do_not_overlap() -> None:
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24
         taken |= cells
+
+
+def test_readiness_looks_at_every_peer_that_is_configured(tmp_path: Path) -> None:
+    """What is on this machine answers; each kind of peer has a check of its own, told by its name."""
+    closed = free_port()
+    url = f"http://127.0.0.1:{closed}"
+    rule = {"modalities": ["CT"]}
+    settings = config.parse({
+        "data_dir": str(tmp_path / "data"),
+        "sources": [
+            {"kind": "folder", "name": "inbox", "path": str(tmp_path)},
+            {"kind": "receiver", "name": "receiver"},
+            {"kind": "orthanc", "name": "pacs", "url": url},
+            {"kind": "dicomweb", "name": "vna", "url": f"{url}/dicom-web"},
+            {"kind": "dimse", "name": "old", "host": "127.0.0.1", "port": closed, "ae_title": "OLD"},
+        ],
+        "sinks": [{"kind": "fhir_server", "name": "ehr", "url": f"{url}/fhir"}],
+        "archives": [
+            {"kind": "stow", "name": "docs", "url": url},
+            {"kind": "c_store", "name": "docs2", "host": "127.0.0.1", "port": closed, "ae_title": "DOCS"},
+        ],
+        "models": [{"name": "lesions", "url": f"{url}/call", "version": "1", "rule": rule}],
+    })  # fmt: skip
+    bridge = Bridge(settings)
+    bridge.pipeline.prepare()
+    client = TestClient(bridge.app(), base_url="http://localhost")
+    checks = client.get("/readyz").json()["checks"]
+    metrics = client.get("/metrics").text
+    bridge.state.close()
+    well = {name for name, problem in checks.items() if problem == "ok"}
+    assert well == {"state", "source inbox", "source receiver"}
+    refused = {name for name, problem in checks.items() if problem == "connection refused"}
+    assert refused == {
+        "source pacs", "source vna", "source old", "sink ehr", "archive docs", "archive docs2", "model lesions",
+    }  # fmt: skip
+    assert checks["sink lake"] == "it is not open yet"
+    for queue in ("file:inbox", "sink:ehr", "send:docs", "send:docs2", "model:lesions", "study"):
+        assert f'bridge_work_parked{{queue="{queue}"}} 0.0' in metrics
