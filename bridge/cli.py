@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bridge import config
+from bridge import __version__, config
 from bridge.api.operations import status as status_of
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.dedupe_command import dedupe
@@ -83,9 +83,11 @@ def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-da
         signal.signal(number, lambda *_: stop.set())
     bridge = Bridge(including_import(settings))
     with bridge.running():
+        log_lines.log.info("version %s runs", __version__)
         _greet(settings)
         while not stop.is_set() and not bridge.failed.is_set():
             stop.wait(0.5)
+    log_lines.log.info("stopped")
     if bridge.failed.is_set():
         raise typer.Exit(EXIT_PARTIAL)
 

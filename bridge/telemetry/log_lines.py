@@ -23,7 +23,8 @@ FIELDS = ("source", "sink", "queue", "error", "place")
 """What a record may carry besides its message (`extra`): names of the configuration, a type, a place in the code."""
 
 LONGEST = 2000
-QUIET = ("httpx", "httpcore", "pynetdicom", "uvicorn.access")
+QUIET = ("httpx", "httpcore", "pynetdicom", "uvicorn.access", "uvicorn.error")
+"""Libraries of which warnings and errors alone are told."""
 
 log = logging.getLogger("bridge")
 

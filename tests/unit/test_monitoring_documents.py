@@ -138,3 +138,13 @@ def test_readiness_looks_at_every_peer_that_is_configured(tmp_path: Path) -> Non
     assert checks["sink lake"] == "it is not open yet"
     for queue in ("file:inbox", "sink:ehr", "send:docs", "send:docs2", "model:lesions", "study"):
         assert f'bridge_work_parked{{queue="{queue}"}} 0.0' in metrics
+
+
+def test_a_monitor_calls_the_bridge_by_a_name_that_it_was_told(tmp_path: Path) -> None:
+    bridge = Bridge(config.parse({"data_dir": str(tmp_path), "api": {"host_names": ["bridge", "10.0.0.7"]}}))
+    client = TestClient(bridge.app())
+    asked = {host: client.get("/healthz", headers={"Host": host}).status_code for host in (
+        "bridge:8080", "10.0.0.7:8080", "localhost", "evil.example",
+    )}  # fmt: skip
+    bridge.state.close()
+    assert asked == {"bridge:8080": 503, "10.0.0.7:8080": 503, "localhost": 503, "evil.example": 400}  # no loops yet
