@@ -1,5 +1,6 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
+from bridge.state.backlogs import Backlogs
 from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
 from bridge.state.model_calls import ModelCalls
@@ -10,7 +11,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls):
+class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls, Backlogs):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:
