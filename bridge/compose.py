@@ -98,7 +98,9 @@ class Bridge:
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
         settings, tables = self.settings, self.pipeline.translator.site.tables
-        intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
+        intake = Intake(
+            self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone, tuple(self.sources)
+        )
         routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
         return create_app(self.settings, self.state, time.time, routers)
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from bridge.document_reading import Brought, bring
+from bridge.documents.attached import with_documents
+from bridge.documents.document import Context
 from bridge.errors import Conflict, ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
 from bridge.findings.attached import attached
 from bridge.model import Receipt, StudyResult, StudyState
@@ -29,6 +32,7 @@ from bridge.ports import (
     sink_queue,
 )
 from bridge.rounds import Round
+from bridge.translate.headers import Headers
 from bridge.translate.study import Translator
 
 log = logging.getLogger("bridge.sync")
@@ -270,11 +274,14 @@ class Pipeline:
         uid = claim.key
         failure = self._read(uid)
         self.at("snapshots committed")
-        result = self._result(uid, failure)
+        snapshots = self.state.snapshots(uid)
+        brought = bring(self.state, self.sources, uid, snapshots, self.clock())
+        failure = failure or brought.failure
+        result = self._result(uid, snapshots, failure)
         if result is None:
             self._retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
-        result = attached(result, self.state.ai_results(uid), self.translator.site.tables)
+        result = self._with_findings(result, brought)
         self.at("translated")
         if self.check is not None:
             self.check(result)
@@ -300,9 +307,23 @@ class Pipeline:
             self.state.commit_snapshot(source, uid, hint, headers, self.clock())
         return failure
 
-    def _result(self, uid: str, failure: Unavailable | None) -> StudyResult | None:
+    def _with_findings(self, made: StudyResult, brought: Brought) -> StudyResult:
+        """The study with what its documents say and its AI results."""
+        uid, site = made.study_instance_uid, self.translator.site
+        results = self.state.ai_results(uid)
+        if not brought.documents:
+            made = attached(made, results, site.tables)
+        else:
+            previous = [r.content for r in self.state.study_resources(uid) if r.content is not None]
+            context = Context(site, self.translator.order, self.translator.endpoints)
+            made = with_documents(made, brought.documents, results, previous, context)
+        return replace(made, rejected=(*made.rejected, *brought.rejected)) if brought.rejected else made
+
+    def _result(
+        self, uid: str, snapshots: Mapping[str, Sequence[Headers]], failure: Unavailable | None
+    ) -> StudyResult | None:
         """The study as all archives hold it; if none does, announced or withdrawn; None when it cannot be known now."""
-        snapshots, unreadable = self.state.snapshots(uid), self.state.rejections(uid)
+        unreadable = self.state.rejections(uid)
         steps = self.state.procedure_steps(uid)
         if snapshots:
             return self.translator.translate(uid, snapshots, unreadable, steps)

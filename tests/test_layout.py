@@ -32,6 +32,12 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.findings.sr_writing": {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
     },
+    "bridge.documents": {
+        "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydicom",
+    },
+    "bridge.document_reading": {
+        "bridge.documents", "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "orjson",
+    },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
@@ -44,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
     "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
     "bridge.web.scopes": set(),
+    "bridge.web.multipart": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
         "sqlalchemy", "orjson",
@@ -51,7 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.rounds": set(),
     "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
+        "bridge.document_reading", "bridge.documents", "bridge.errors", "bridge.findings", "bridge.model",
+        "bridge.ports", "bridge.rounds", "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.sync"},
     "bridge.follow": {
@@ -59,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow",
+        "bridge.documents", "bridge.findings", "bridge.follow",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -129,7 +137,6 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.config", "bridge.connections", "bridge.errors", "bridge.sources", "bridge.web", "cohort.fetch",
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
-    "cohort.fetch.multipart": set(),
     "cohort.stored": {"cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.stored", "cohort.tables"},

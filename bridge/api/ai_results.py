@@ -12,6 +12,8 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from bridge.api.negotiation import SentBody, sent_json
+from bridge.documents.document import Context, documents_of
+from bridge.documents.results import results_of
 from bridge.errors import InvalidQuery, Refusal, RefusedResult
 from bridge.findings.attached import standing_of
 from bridge.findings.contract import MOST_RESULTS, as_json, read_result, run_id_of, schema
@@ -23,9 +25,10 @@ from bridge.findings.report import report_id
 from bridge.findings.review import Standing, check_review, read_review, review_as_json
 from bridge.findings.sr import read_sr
 from bridge.findings.sr_uid import is_document_of
-from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
+from bridge.model import ImagingStudyStatus, KeptDocument, KeptResult, Resource, StoredResource
 from bridge.translate.codes import CodeTables
 from bridge.translate.headers import Headers
+from bridge.translate.site import Site
 from bridge.translate.uids import imaging_study_id
 
 MOST_OF_A_STUDY = 500
@@ -45,6 +48,10 @@ class AiResultsState(Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
 
+    def document(self, sop_instance_uid: str) -> KeptDocument | None: ...
+
+    def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]: ...
+
     def hinted(self, study_instance_uid: str) -> dict[str, int]: ...
 
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
@@ -63,6 +70,8 @@ class Intake:
     max_wait_s: float = 0.0
     zone: tzinfo | None = None
     """Of the times of DICOM documents that carry no offset."""
+    order: tuple[str, ...] = ()
+    """Sources by authority: whose document counts where several hold it."""
 
     def take(self, item: object) -> tuple[int, dict[str, Any]]:
         """(HTTP status, answer) of one result: 201 kept, 200 kept before, 409 and 422 refused."""
@@ -84,7 +93,7 @@ class Intake:
         kept = KeptResult(result.run_id, result.study_instance_uid, as_json(result))
         before = self.state.ai_result(kept.run_id)
         if before is None:
-            for known in self.state.ai_results(result.study_instance_uid):
+            for known in self.of_study(result.study_instance_uid):
                 if is_document_of(result.run_id, known):
                     return 200, {"run_id": known.run_id, "outcome": "unchanged"}
             self._check(result)
@@ -141,10 +150,23 @@ class Intake:
         return written(found, study, instance)
 
     def known(self, run_id: str) -> KeptResult:
-        found = self.state.ai_result(run_id)
-        if found is None:
+        """A result that was sent, or that a document in an archive is."""
+        sent, document = self.state.ai_result(run_id), self.state.document(run_id)
+        if sent is None and document is None:
             raise HTTPException(404, "no result is kept under this run_id")
+        uid = sent.study_instance_uid if sent is not None else document.name.study_instance_uid if document else ""
+        found = next((one for one in self.of_study(uid) if one.run_id == run_id), None)
+        if found is None:
+            raise HTTPException(404, "the document of this UID is no result of AI, or cannot be taken as one")
         return found
+
+    def of_study(self, uid: str) -> tuple[KeptResult, ...]:
+        """All results of a study, those that its documents are among them."""
+        sent, documents = self.state.ai_results(uid), self.state.documents(uid)
+        if not documents:
+            return sent
+        found = documents_of(documents, Context(Site(self.tables, self.zone), self.order))
+        return results_of(list(found), sent, self.tables, self.zone).kept
 
     def shown(self, kept: KeptResult) -> dict[str, Any]:
         """A result as it stands: `attached` whether its study has it, with `errors` where its images are not there."""
@@ -190,7 +212,7 @@ def router(intake: Intake) -> APIRouter:
 
     @routes.get("")
     def get_results(study_instance_uid: Annotated[str, Query(max_length=64)]) -> list[dict[str, Any]]:
-        return [intake.shown(kept) for kept in intake.state.ai_results(study_instance_uid)]
+        return [intake.shown(kept) for kept in intake.of_study(study_instance_uid)]
 
     @routes.get("/$schema")
     def get_schema() -> dict[str, Any]:

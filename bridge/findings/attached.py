@@ -45,7 +45,10 @@ def attached(made: StudyResult, results: Sequence[KeptResult], tables: CodeTable
 def standing_of(one: KeptResult) -> Standing:
     """A kept result after its reviews. Raises RefusedResult for what another version kept and this cannot read."""
     try:
-        return standing(kept(one.content), [kept_review(review) for review in one.reviews])
+        reviews = [kept_review(review) for review in (*one.reviews, *one.reviews_by_report)]
+        return standing(
+            kept(one.content), sorted(reviews, key=lambda r: r.reviewed_at) if one.reviews_by_report else reviews
+        )
     except ValidationError:
         raise RefusedResult((Refusal("", "cannot be read by this version; it is kept"),)) from None
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping as _snomed
 
+from bridge.errors import Refusal, RefusedResult
+
 _RETIRED_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 Json = dict[str, Any]
+MOST_ITEMS = 20_000
+"""Content items of one document."""
 
 
 class ContentItem:
@@ -121,11 +126,53 @@ def evidence(dataset: Dataset) -> dict[str, str]:
     return found
 
 
-def _integers(dataset: Dataset, keyword: str) -> list[int]:
+def check_tree(document: Dataset) -> None:
+    """Raises RefusedResult for a content tree that is too large, or in which an item leads back to itself.
+
+    From    PS3.3 C.17.3.2.4: references by ReferencedContentItemIdentifier make no loops
+    """
+    below: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    referring = False
+    waiting: list[tuple[tuple[int, ...], Dataset]] = [((1,), document)]
+    while waiting:
+        place, item = waiting.pop()
+        below[place] = []
+        if reference := tuple(_numbers(item, "ReferencedContentItemIdentifier")):
+            below[place].append(reference)
+            referring = True
+        for n, child in enumerate(item.get("ContentSequence") or (), 1):
+            below[place].append((*place, n))
+            waiting.append(((*place, n), child))
+        if len(below) + len(waiting) > MOST_ITEMS:
+            raise RefusedResult((Refusal("ContentSequence", f"has more than {MOST_ITEMS} items"),))
+    if referring and _has_loop(below):
+        raise RefusedResult((Refusal("ReferencedContentItemIdentifier", "leads from an item back to itself"),))
+
+
+def _has_loop(below: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]]) -> bool:
+    """Whether what leads to nothing further can be taken away until nothing is left (Kahn)."""
+    incoming = Counter(target for targets in below.values() for target in targets if target in below)
+    free = [place for place in below if not incoming[place]]
+    taken = 0
+    while free:
+        place = free.pop()
+        taken += 1
+        for target in below[place]:
+            incoming[target] -= 1
+            if target in below and incoming[target] == 0:
+                free.append(target)
+    return taken < len(below)
+
+
+def _numbers(dataset: Dataset, keyword: str) -> list[int]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
-    return sorted({int(v) for v in value}) if _many(value) else [int(value)]
+    return [int(v) for v in value] if _many(value) else [int(value)]
+
+
+def _integers(dataset: Dataset, keyword: str) -> list[int]:
+    return sorted(set(_numbers(dataset, keyword)))
 
 
 def _many(value: object) -> bool:

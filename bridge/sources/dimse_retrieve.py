@@ -157,6 +157,16 @@ class Objects:
         for path in self._spool.study_files(study_instance_uid):
             self._spool.remove(path)
 
+    def file(self, one: Listed, study_instance_uid: str) -> Path | None:
+        """The file of one instance, fetched where it is not here; None when the archive does not send it."""
+        for attempt in range(ATTEMPTS):
+            if found := self._spool.instance_files(study_instance_uid, one.sop_instance_uid):
+                return found[0]
+            done = self._retrieved(study_instance_uid, [one])
+            if attempt + 1 == ATTEMPTS and not self._spool.instance_files(study_instance_uid, one.sop_instance_uid):
+                self._doubt(done)
+        return next(iter(self._spool.instance_files(study_instance_uid, one.sop_instance_uid)), None)
+
     def headers(
         self, study_instance_uid: str, listed: Sequence[Listed]
     ) -> tuple[dict[str, Headers], tuple[Rejection, ...]]:

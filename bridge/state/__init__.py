@@ -1,7 +1,7 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
 from bridge.state.database import Database
-from bridge.state.results import Results
+from bridge.state.documents import Documents
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
 from bridge.state.subscriptions import Subscriptions
@@ -9,7 +9,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, Results):
+class State(Search, Subscriptions, Retranslation, Documents):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

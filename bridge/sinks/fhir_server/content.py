@@ -19,12 +19,12 @@ _DEVICE = """
 resourceType id identifier udiCarrier status manufacturer displayName deviceName name type version
 """
 _OBSERVATION = """
-resourceType id extension identifier basedOn partOf status category code subject encounter effectiveDateTime issued
-performer valueQuantity valueCodeableConcept bodySite bodyStructure device hasMember derivedFrom component
+resourceType id extension identifier basedOn partOf status _status category code subject encounter effectiveDateTime
+issued performer valueQuantity valueCodeableConcept bodySite bodyStructure device hasMember derivedFrom component
 """
 _DIAGNOSTIC_REPORT = """
-resourceType id identifier basedOn status category code subject encounter effectiveDateTime issued performer
-resultsInterpreter result imagingStudy study conclusion
+resourceType id identifier basedOn status _status category code subject encounter effectiveDateTime issued performer
+resultsInterpreter result imagingStudy study conclusion presentedForm
 """
 _PROVENANCE = "resourceType id target occurredDateTime recorded reason authorization activity agent entity"
 _PATIENT = "resourceType id identifier name gender birthDate"

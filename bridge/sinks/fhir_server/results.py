@@ -129,7 +129,10 @@ def _referring(value: Any, names: dict[str, Resource]) -> Any:
 
 
 def _come_further(ours: Resource, there: Resource) -> bool:
-    """Whether somebody on the server has signed, amended or withdrawn what the bridge knows less far."""
+    """Whether somebody on the server has signed, amended or withdrawn what the bridge knows less far. What the bridge
+    withdrew itself, since its document had gone, may come back."""
+    if "_status" in there:
+        return False
     said = _SETTLED.get(str(there.get("status")), 0)
     return ours["resourceType"] in _NEEDED and said > _SETTLED[str(ours["status"])]
 

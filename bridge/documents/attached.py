@@ -1,0 +1,66 @@
+"""What the documents of a study say, as part of what the study's translation makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bridge.documents.document import Context, Document, documents_of
+from bridge.documents.results import Results, rejection, results_of
+from bridge.documents.withdrawal import withdrawn
+from bridge.errors import RefusedResult
+from bridge.findings.attached import attached, standing_of
+from bridge.findings.placement import misplaced
+from bridge.model import ImagingStudyStatus, KeptDocument, KeptResult, Rejection, Resource, StudyResult
+
+
+def with_documents(
+    made: StudyResult,
+    kept: Sequence[KeptDocument],
+    sent: Sequence[KeptResult],
+    previous: Sequence[Resource],
+    context: Context,
+) -> StudyResult:
+    """A translated study with its AI results and all that its documents say behind its own resources.
+
+    `sent`: results that came by themselves; `previous`: all resources of the study so far. What a document said that
+    is gone, or says it no longer, is entered in error; what cannot be taken is rejected and stays what it was.
+    """
+    study = next((r for r in made.resources if r["resourceType"] == "ImagingStudy"), None)
+    documents: list[Document] = []
+    if study is not None and study["status"] == ImagingStudyStatus.AVAILABLE.value:
+        documents = [one for one in documents_of(kept, context) if _is_in(one, study)]
+    results = results_of(documents, sent, context.site.tables, context.site.zone)
+    shown, rejected = _placed(results, documents, study)
+    before = {_key(r) for r in made.resources}
+    made = attached(made, shown, context.site.tables)
+    new = [r for r in made.resources if _key(r) not in before]
+    gone = withdrawn(previous, new, {one.run_id for one in sent}, {one.uid for one in documents})
+    return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *results.rejected, *rejected))
+
+
+def _placed(
+    results: Results, documents: Sequence[Document], study: Resource | None
+) -> tuple[list[KeptResult], list[Rejection]]:
+    """The results without those of documents that name images the study does not have: these are rejected."""
+    shown, rejected = [], []
+    by_uid = {one.uid: one for one in documents}
+    for one in results.kept:
+        wrong = misplaced(standing_of(one).result, study) if one.run_id in results.read and study else ()
+        if wrong:
+            rejected.append(rejection(by_uid[one.run_id], RefusedResult(wrong)))
+        else:
+            shown.append(one)
+    return shown, rejected
+
+
+def _is_in(document: Document, study: Resource) -> bool:
+    """Whether the study shows the instance: not one that was rejected. A series that lists none shows all."""
+    for series in study.get("series", ()):
+        if series["uid"] == document.name.series_instance_uid:
+            return "instance" not in series or any(i["uid"] == document.uid for i in series["instance"])
+    return False
+
+
+def _key(resource: Resource) -> tuple[str, str]:
+    return resource["resourceType"], resource["id"]

@@ -1,0 +1,61 @@
+"""The AI results of a study from every door: those that were sent, and those that its documents are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from bridge.documents.document import Document
+from bridge.documents.objects import KEY_OBJECTS, SR
+from bridge.errors import RefusedResult
+from bridge.findings.contract import as_json
+from bridge.findings.sr import is_by_person, is_measurement_report, result_of
+from bridge.findings.sr_uid import document_uids
+from bridge.model import KeptResult, Rejection
+from bridge.translate.codes import CodeTables
+
+
+@dataclass(frozen=True)
+class Results:
+    """`kept`: all results, sent ones first; `read`: the runs that came as documents; `rejected`: documents that are
+    results and cannot be taken."""
+
+    kept: tuple[KeptResult, ...]
+    read: frozenset[str] = frozenset()
+    rejected: tuple[Rejection, ...] = ()
+
+
+def results_of(
+    documents: Sequence[Document], sent: Sequence[KeptResult], tables: CodeTables, zone: tzinfo | None
+) -> Results:
+    """Every result once: a document that was sent as well, and one of ours that came back, make no second one."""
+    candidates = [one for one in documents if is_result(one)]
+    read = [KeptResult(one.uid, one.name.study_instance_uid, b"", one.reviews) for one in candidates]
+    known = {one.run_id for one in sent}.union(*map(document_uids, (*sent, *read)))
+    found: list[KeptResult] = []
+    rejected: list[Rejection] = []
+    for document in candidates:
+        if document.uid in known:
+            continue
+        try:
+            result = result_of(document.dataset, tables.coding_scheme, zone)
+        except RefusedResult as error:
+            rejected.append(rejection(document, error))
+            continue
+        found.append(KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews))
+    return Results((*sent, *found), frozenset(one.run_id for one in found), tuple(rejected))
+
+
+def is_result(document: Document) -> bool:
+    """Whether it is a Measurement Report that no person observed."""
+    if not document.sop_class.startswith(SR) or document.sop_class == KEY_OBJECTS:
+        return False
+    return is_measurement_report(document.dataset) and not is_by_person(document.dataset)
+
+
+def rejection(document: Document, error: RefusedResult) -> Rejection:
+    """Why a document that is a result is not taken, with the first field that is wrong."""
+    first = next(iter(error.refusals))
+    evidence: dict[str, str | int] = {"sop_instance_uid": document.uid, "field": first.field}
+    return Rejection(f"{document.source}/{document.uid}/result", f"the AI result cannot be taken: {error}", evidence)
