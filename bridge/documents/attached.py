@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bridge.documents.document import Context, Document, documents_of
+from bridge.documents.encapsulated import attachment, pdf_report
+from bridge.documents.objects import ENCAPSULATED, ENCAPSULATED_PDF, SEGMENTATIONS
+from bridge.documents.reference import document_reference
 from bridge.documents.results import Results, rejection, results_of
 from bridge.documents.withdrawal import withdrawn
 from bridge.errors import RefusedResult
@@ -34,9 +37,24 @@ def with_documents(
     shown, rejected = _placed(results, documents, study)
     before = {_key(r) for r in made.resources}
     made = attached(made, shown, context.site.tables)
+    if study is not None:
+        more = [r for one in documents for r in _said(one, study, context)]
+        made = replace(made, resources=(*made.resources, *more))
     new = [r for r in made.resources if _key(r) not in before]
     gone = withdrawn(previous, new, {one.run_id for one in sent}, {one.uid for one in documents})
     return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *results.rejected, *rejected))
+
+
+def _said(document: Document, study: Resource, context: Context) -> Iterator[Resource]:
+    """What a document is in FHIR beside the results of AI: a DocumentReference, and of a PDF a report."""
+    tables, zone = context.site.tables, context.site.zone
+    if document.sop_class in SEGMENTATIONS:
+        return
+    encapsulated = document.sop_class in ENCAPSULATED
+    more = (attachment(document, zone, inline=False),) if encapsulated else ()
+    yield document_reference(document, more, study, tables, zone)
+    if document.sop_class == ENCAPSULATED_PDF:
+        yield pdf_report(document, study, tables, zone)
 
 
 def _placed(

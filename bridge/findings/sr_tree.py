@@ -59,6 +59,11 @@ class ContentItem:
         return _CONTROL.sub(" ", str(self._dataset.get("TextValue") or "")).strip()
 
     @property
+    def person_name(self) -> str:
+        """The value of a PNAME item, as DICOM writes it."""
+        return text(self._dataset, "PersonName")
+
+    @property
     def uid(self) -> str:
         """The value of a UIDREF item."""
         return text(self._dataset, "UID")
@@ -117,13 +122,17 @@ def coded(dataset: Dataset, keyword: str) -> Json | None:
 
 def evidence(dataset: Dataset) -> dict[str, str]:
     """SOP Instance UID → Series Instance UID of everything the document says it refers to (PS3.3 C.17.2)."""
-    found = {}
+    return {instance: series for series, instance in evidence_of(dataset)}
+
+
+def evidence_of(dataset: Dataset, study_instance_uid: str = "") -> Iterator[tuple[str, str]]:
+    """(Series, SOP Instance UID) of the same, of one study alone where it is named."""
     for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for study in dataset.get(keyword) or ():
-            for series in study.get("ReferencedSeriesSequence") or ():
-                for instance in series.get("ReferencedSOPSequence") or ():
-                    found[text(instance, "ReferencedSOPInstanceUID")] = text(series, "SeriesInstanceUID")
-    return found
+            if study_instance_uid in ("", text(study, "StudyInstanceUID")):
+                for series in study.get("ReferencedSeriesSequence") or ():
+                    for instance in series.get("ReferencedSOPSequence") or ():
+                        yield text(series, "SeriesInstanceUID"), text(instance, "ReferencedSOPInstanceUID")
 
 
 def check_tree(document: Dataset) -> None:

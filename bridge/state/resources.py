@@ -19,12 +19,13 @@ from bridge.state.schema import holding, resource, resource_index, resource_vers
 from bridge.state.work import held_by
 from bridge.translate.search_parameters import index_entries
 
-OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
+OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "DocumentReference", "Observation", "Provenance"})
 """Resource types each of whose resources belongs to one study for ever."""
 
 
 _REFERRED_FIRST = (
-    "Endpoint", "Patient", "Device", "ImagingStudy", "Observation", "DiagnosticReport", "Provenance",
+    "Endpoint", "Patient", "Device", "ImagingStudy", "DocumentReference", "Observation", "DiagnosticReport",
+    "Provenance",
 )  # fmt: skip
 
 

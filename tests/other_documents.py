@@ -1,0 +1,80 @@
+"""DICOM documents that are no measurement reports: by highdicom where it writes them, else element by element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import EncapsulatedPDFStorage
+
+from tests.builders import STUDY, a_dataset
+from tests.sr_documents import an_image
+
+KO_UID, PR_UID, PDF_UID = f"{STUDY}.901.1", f"{STUDY}.902.1", f"{STUDY}.903.1"
+PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
+READER_NAME = "Leser^Lia"
+
+
+def key_objects() -> Dataset:
+    """A Key Object Selection `Of Interest` of the one image."""
+    content = hd.ko.KeyObjectSelection(document_title=codes.DCM.OfInterest, referenced_objects=[an_image()])
+    return hd.ko.KeyObjectSelectionDocument(
+        evidence=[an_image()],
+        content=content,
+        series_instance_uid=f"{STUDY}.901",
+        series_number=901,
+        sop_instance_uid=KO_UID,
+        instance_number=1,
+        manufacturer="Fictive PACS",
+    )
+
+
+def presentation_state() -> Dataset:
+    """A Grayscale Softcopy Presentation State of the one image."""
+    image = an_image(WindowCenter=40, WindowWidth=400, FrameOfReferenceUID="1.2.9")
+    return hd.pr.GrayscaleSoftcopyPresentationState(
+        referenced_images=[image],
+        series_instance_uid=f"{STUDY}.902",
+        series_number=902,
+        sop_instance_uid=PR_UID,
+        instance_number=1,
+        manufacturer="Fictive PACS",
+        manufacturer_model_name="Viewer",
+        software_versions="1",
+        device_serial_number="1",
+        content_label="FOR REPORT",
+        content_description="Window for the report",
+        content_creator_name=READER_NAME,
+        voi_lut_transformations=[hd.pr.SoftcopyVOILUTTransformation(window_center=40.0, window_width=400.0)],
+    )
+
+
+def verifying(**more: Any) -> Dataset:
+    """One item of VerifyingObserverSequence."""
+    made = Dataset()
+    made.VerifyingObserverName = READER_NAME
+    made.VerifyingOrganization = "Fictive Hospital"
+    made.VerificationDateTime = "20251201120000+0100"
+    for keyword, value in more.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def a_pdf(content: bytes = PDF, **attributes: Any) -> Dataset:
+    """An Encapsulated PDF, padded to even length."""
+    padded = content + b"\0" * (len(content) % 2)
+    values: dict[str, Any] = {
+        "SOPClassUID": EncapsulatedPDFStorage,
+        "SOPInstanceUID": PDF_UID,
+        "Modality": "DOC",
+        "DocumentTitle": "Report of the scanner",
+        "MIMETypeOfEncapsulatedDocument": "application/pdf",
+        "EncapsulatedDocument": padded,
+        "ContentDate": "20251201",
+        "ContentTime": "110500",
+        "VerificationFlag": "UNVERIFIED",
+        "PixelData": None,
+    }
+    return a_dataset(series=903, **(values | attributes))
