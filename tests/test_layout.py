@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
     },
     "bridge.documents": {
-        "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydicom",
+        "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydantic",
+        "pydicom",
     },
     "bridge.document_reading": {
         "bridge.documents", "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "orjson",

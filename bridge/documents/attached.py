@@ -41,8 +41,10 @@ def with_documents(
         more = [r for one in documents for r in _said(one, study, context)]
         made = replace(made, resources=(*made.resources, *more))
     new = [r for r in made.resources if _key(r) not in before]
-    gone = withdrawn(previous, new, {one.run_id for one in sent}, {one.uid for one in documents})
-    return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *results.rejected, *rejected))
+    refused = (*results.rejected, *rejected)
+    staying = {one.run_id for one in sent} | {str(one.evidence["sop_instance_uid"]) for one in refused}
+    gone = withdrawn(previous, new, staying)
+    return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *refused))
 
 
 def _said(document: Document, study: Resource, context: Context) -> Iterator[Resource]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
+
+from pydantic import ValidationError
 
 from bridge.documents.document import Document
-from bridge.documents.objects import KEY_OBJECTS, SR
+from bridge.documents.objects import KEY_OBJECTS, SEGMENTATIONS, SR
+from bridge.documents.segmentation import segmentation_result
 from bridge.errors import RefusedResult
-from bridge.findings.contract import as_json
+from bridge.findings.contract import as_json, kept
+from bridge.findings.model import AiResult, Finding
 from bridge.findings.sr import is_by_person, is_measurement_report, result_of
 from bridge.findings.sr_uid import document_uids
 from bridge.model import KeptResult, Rejection
@@ -43,8 +48,44 @@ def results_of(
         except RefusedResult as error:
             rejected.append(rejection(document, error))
             continue
-        found.append(KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews))
+        found.append(_kept(result, document))
+    carried = _Carried((*sent, *found))
+    for document in (one for one in documents if one.sop_class in SEGMENTATIONS and one.uid not in known):
+        try:
+            segments = segmentation_result(document, tables.coding_scheme, zone, partial(carried, document.uid))
+        except RefusedResult as error:
+            rejected.append(rejection(document, error))
+            continue
+        if segments is not None:
+            found.append(_kept(segments, document))
     return Results((*sent, *found), frozenset(one.run_id for one in found), tuple(rejected))
+
+
+def _kept(result: AiResult, document: Document) -> KeptResult:
+    return KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews)
+
+
+class _Carried:
+    """The segments and the lesions that results speak of."""
+
+    def __init__(self, results: Sequence[KeptResult]) -> None:
+        self._segments: set[tuple[str, int]] = set()
+        self._tracked: set[str] = set()
+        for one in results:
+            for finding in _findings(one):
+                self._segments |= {(s.sop_instance_uid, s.number) for s in finding.location.segments}
+                self._tracked.add(finding.tracking_uid)
+        self._tracked.discard("")
+
+    def __call__(self, sop_instance_uid: str, tracking_uid: str, number: int) -> bool:
+        return tracking_uid in self._tracked or (sop_instance_uid, number) in self._segments
+
+
+def _findings(one: KeptResult) -> tuple[Finding, ...]:
+    try:
+        return kept(one.content).findings
+    except ValidationError:  # of another version, and not shown
+        return ()
 
 
 def is_result(document: Document) -> bool:

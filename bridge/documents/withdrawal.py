@@ -15,21 +15,18 @@ _OF_DOCUMENTS = ("Observation", "DiagnosticReport", "DocumentReference")
 _IN_ERROR = "entered-in-error"
 
 
-def withdrawn(
-    previous: Sequence[Resource], made: Sequence[Resource], sent_runs: Collection[str], documents: Collection[str]
-) -> Iterator[Resource]:
+def withdrawn(previous: Sequence[Resource], made: Sequence[Resource], staying: Collection[str]) -> Iterator[Resource]:
     """What remains of resources made before of documents, and not any more: status entered-in-error.
 
-    `made`: what is made now of results and documents; `documents`: those that the study has. Where a document is there
-    and nothing is made of it now, since it cannot be taken, what was made before stays; so does what was sent.
+    `made`: what is made now of results and documents; of `staying` runs what was made before stays as it is: of those
+    that were sent, and of documents that are there and cannot be taken now.
     """
     now = {(r["resourceType"], r["id"]) for r in made}
-    speaking = {_origin(r) for r in made}
     for before in previous:
         if before["resourceType"] not in _OF_DOCUMENTS or (before["resourceType"], before["id"]) in now:
             continue
         origin = _origin(before)
-        if not origin or origin in sent_runs or (origin in documents and origin not in speaking):
+        if not origin or origin in staying:
             continue
         yield before | {"status": _IN_ERROR, "_status": {"extension": [{"url": LEFT, "valueBoolean": True}]}}
 

@@ -81,7 +81,7 @@ def _item(dataset: Dataset, zone: tzinfo | None) -> Json:
         "run_id": text(dataset, "SOPInstanceUID"),
         "model": _model(dataset, root),
         "study_instance_uid": text(dataset, "StudyInstanceUID"),
-        "produced_at": _produced_at(dataset, zone),
+        "produced_at": produced_at(dataset, zone),
         "findings": list(_findings(root, groups)),
         "preliminary": text(dataset, "VerificationFlag") != "VERIFIED",
     }
@@ -128,7 +128,8 @@ def _algorithms(item: ContentItem, depth: int = 0) -> Iterator[tuple[str, str]]:
             yield from _algorithms(child, depth + 1)
 
 
-def _produced_at(dataset: Dataset, zone: tzinfo | None) -> str:
+def produced_at(dataset: Dataset, zone: tzinfo | None) -> str:
+    """When a document was made, with its zone. Raises RefusedResult when that is no moment."""
     said: Any = [text(dataset, k) for k in ("ContentDate", "ContentTime", "TimezoneOffsetFromUTC")]
     try:
         found = fhir_date_time(said[0], said[1], said[2], zone, "ContentDate")

@@ -85,6 +85,7 @@ def test_the_lake_has_the_findings_of_documents(tmp_path: Path) -> None:
     lake.publish(datetime(2026, 1, 1, tzinfo=UTC))
     generation = lake.current()
     assert generation is not None
-    found = run_sql(generation, "SELECT DISTINCT value_number, value_unit FROM imaging_finding WHERE value_number IS NOT NULL")
+    measured = "SELECT DISTINCT value_number, value_unit FROM imaging_finding WHERE value_number IS NOT NULL"
+    found = run_sql(generation, measured)
     assert list(found.rows) == [(8.5, "mm")]
     assert list(run_sql(generation, "SELECT count(*) FROM diagnostic_report").rows) == [(2,)]

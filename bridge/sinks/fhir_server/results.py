@@ -1,4 +1,4 @@
-"""AI results and documents on one server: after their study is there, what differs is written, what is referred to first."""
+"""AI results and documents on one server: after their study, what differs is written, what is referred to first."""
 
 from __future__ import annotations
 
