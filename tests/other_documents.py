@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import EncapsulatedPDFStorage
+from pydicom.sr.coding import Code
+from pydicom.uid import EncapsulatedPDFStorage, XRayRadiationDoseSRStorage
 
 from tests.builders import STUDY, a_dataset
 from tests.sr_documents import an_image
@@ -78,3 +80,77 @@ def a_pdf(content: bytes = PDF, **attributes: Any) -> Dataset:
         "PixelData": None,
     }
     return a_dataset(series=903, **(values | attributes))
+
+
+DOSE_UID = f"{STUDY}.905.1"
+MGY, MGY_CM = Code("mGy", "UCUM", "mGy"), Code("mGy.cm", "UCUM", "mGy.cm")
+
+
+def a_ct_acquisition(number: int, ctdi: float, dlp: float) -> hd.sr.ContainerContentItem:
+    """TID 10013, of one irradiation event."""
+    made = hd.sr.ContainerContentItem(codes.DCM.CTAcquisition, relationship_type="CONTAINS")
+    dose = hd.sr.ContainerContentItem(codes.DCM.CTDose, relationship_type="CONTAINS")
+    dose.ContentSequence = hd.sr.ContentSequence(
+        [
+            hd.sr.NumContentItem(codes.DCM.MeanCtdivol, ctdi, MGY, relationship_type="CONTAINS"),
+            hd.sr.NumContentItem(codes.DCM.DLP, dlp, MGY_CM, relationship_type="CONTAINS"),
+            hd.sr.CodeContentItem(
+                codes.DCM.CtdiwPhantomType,
+                Code("113691", "DCM", "IEC Body Dosimetry Phantom"),
+                relationship_type="CONTAINS",
+            ),
+        ]
+    )
+    made.ContentSequence = hd.sr.ContentSequence(
+        [
+            hd.sr.TextContentItem(codes.DCM.AcquisitionProtocol, "Thorax", relationship_type="CONTAINS"),
+            hd.sr.CodeContentItem(
+                codes.DCM.TargetRegion, Code("51185008", "SCT", "Chest"), relationship_type="CONTAINS"
+            ),
+            hd.sr.UIDRefContentItem(
+                codes.DCM.IrradiationEventUID, f"{STUDY}.77.{number}", relationship_type="CONTAINS"
+            ),
+            dose,
+        ]
+    )
+    return made
+
+
+def a_dose_report(*more: hd.sr.ContentItem, **attributes: Any) -> Dataset:
+    """X-Ray Radiation Dose SR, TID 10011: two acquisitions of a CT, 530.5 mGy.cm in all."""
+    total = hd.sr.ContainerContentItem(codes.DCM.CTAccumulatedDoseData, relationship_type="CONTAINS")
+    total.ContentSequence = hd.sr.ContentSequence(
+        [
+            hd.sr.NumContentItem(
+                codes.DCM.TotalNumberOfIrradiationEvents,
+                2,
+                Code("{events}", "UCUM", "events"),
+                relationship_type="CONTAINS",
+            ),
+            hd.sr.NumContentItem(codes.DCM.CTDoseLengthProductTotal, 530.5, MGY_CM, relationship_type="CONTAINS"),
+        ]
+    )
+    items = [total, a_ct_acquisition(1, 8.1, 30.5), a_ct_acquisition(2, 12.5, 500.0), *more]
+    return a_report_of(XRayRadiationDoseSRStorage, DOSE_UID, codes.DCM.XRayRadiationDoseReport, items, **attributes)
+
+
+def a_report_of(
+    sop_class: str, uid: str, title: Code, items: Sequence[hd.sr.ContentItem], **attributes: Any
+) -> Dataset:
+    """A structured report with these content items."""
+    root = hd.sr.ContainerContentItem(title)
+    values: dict[str, Any] = {
+        "SOPClassUID": sop_class,
+        "SOPInstanceUID": uid,
+        "Modality": "SR",
+        "ValueType": "CONTAINER",
+        "ContinuityOfContent": "SEPARATE",
+        "ConceptNameCodeSequence": root.ConceptNameCodeSequence,
+        "ContentSequence": list(items),
+        "CompletionFlag": "COMPLETE",
+        "VerificationFlag": "UNVERIFIED",
+        "ContentDate": "20251201",
+        "ContentTime": "110500",
+        "PixelData": None,
+    }
+    return a_dataset(series=int(uid.split(".")[-2]), **(values | attributes))

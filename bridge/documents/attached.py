@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bridge.documents.document import Context, Document, documents_of
+from bridge.documents.dose import dose_observations, is_dose_report
 from bridge.documents.encapsulated import attachment, pdf_report
 from bridge.documents.objects import ENCAPSULATED, ENCAPSULATED_PDF, SEGMENTATIONS
 from bridge.documents.reference import document_reference
@@ -48,7 +49,7 @@ def with_documents(
 
 
 def _said(document: Document, study: Resource, context: Context) -> Iterator[Resource]:
-    """What a document is in FHIR beside the results of AI: a DocumentReference, and of a PDF a report."""
+    """What a document is in FHIR beside the results of AI: a DocumentReference; of a PDF a report, of doses numbers."""
     tables, zone = context.site.tables, context.site.zone
     if document.sop_class in SEGMENTATIONS:
         return
@@ -57,6 +58,8 @@ def _said(document: Document, study: Resource, context: Context) -> Iterator[Res
     yield document_reference(document, more, study, tables, zone)
     if document.sop_class == ENCAPSULATED_PDF:
         yield pdf_report(document, study, tables, zone)
+    elif is_dose_report(document):
+        yield from dose_observations(document, study, tables, zone)
 
 
 def _placed(

@@ -11,6 +11,9 @@ from bridge.translate.uids import STUDY_UID_SYSTEM
 LEFT = "https://imaging-bridge.example/StructureDefinition/left-the-archive"
 """Extension of status: the document that said it is gone, or says it no longer. Comes the document back, so does it."""
 
+ITEM_SYSTEM = "https://imaging-bridge.example/document-item"
+"""Identifier.system of what single items of a document say: `SOP Instance UID/place`."""
+
 _OF_DOCUMENTS = ("Observation", "DiagnosticReport", "DocumentReference")
 _IN_ERROR = "entered-in-error"
 
@@ -34,7 +37,7 @@ def withdrawn(previous: Sequence[Resource], made: Sequence[Resource], staying: C
 def _origin(resource: Resource) -> str:
     """The run or the SOP Instance UID of the document that a resource was made of."""
     for identifier in resource.get("identifier", ()):
-        if identifier.get("system") == RESULT_SYSTEM:
+        if identifier.get("system") in (RESULT_SYSTEM, ITEM_SYSTEM):
             return str(identifier["value"]).partition("/")[0]
         if identifier.get("system") == STUDY_UID_SYSTEM and "type" not in identifier:
             return str(identifier["value"]).removeprefix("urn:oid:")
