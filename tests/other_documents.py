@@ -9,7 +9,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import EncapsulatedPDFStorage, XRayRadiationDoseSRStorage
+from pydicom.uid import EncapsulatedPDFStorage, EnhancedSRStorage, XRayRadiationDoseSRStorage
 
 from tests.builders import STUDY, a_dataset
 from tests.sr_documents import an_image
@@ -154,3 +154,59 @@ def a_report_of(
         "PixelData": None,
     }
     return a_dataset(series=int(uid.split(".")[-2]), **(values | attributes))
+
+
+REPORT_UID = f"{STUDY}.906.1"
+IMPRESSION = "Solitary nodule of the right lung, 8 mm. Control in 3 months."
+
+
+def a_section(title: Code, *items: hd.sr.ContentItem) -> hd.sr.ContainerContentItem:
+    made = hd.sr.ContainerContentItem(title, relationship_type="CONTAINS")
+    made.ContentSequence = hd.sr.ContentSequence(list(items))
+    return made
+
+
+def a_readers_report(*more: hd.sr.ContentItem, refers_to: Sequence[Dataset] = (), **attributes: Any) -> Dataset:
+    """Basic Diagnostic Imaging Report (TID 2000) by a person; verified where a VerifyingObserverSequence is given.
+
+    `refers_to`: documents in its evidence.
+    """
+    person = Code("121006", "DCM", "Person")
+    items = [
+        hd.sr.CodeContentItem(codes.DCM.ObserverType, person, relationship_type="HAS OBS CONTEXT"),
+        hd.sr.PnameContentItem(codes.DCM.PersonObserverName, READER_NAME, relationship_type="HAS OBS CONTEXT"),
+        a_section(
+            Code("59776-5", "LN", "Findings"),
+            hd.sr.TextContentItem(codes.DCM.Finding, "A round opacity.", relationship_type="CONTAINS"),
+            hd.sr.NumContentItem(
+                Code("81827009", "SCT", "Diameter"), 8, Code("mm", "UCUM", "mm"), relationship_type="CONTAINS"
+            ),
+        ),
+        a_section(
+            Code("19005-8", "LN", "Impressions"),
+            hd.sr.TextContentItem(codes.DCM.Impression, IMPRESSION, relationship_type="CONTAINS"),
+        ),
+        *more,
+    ]
+    made = a_report_of(EnhancedSRStorage, REPORT_UID, Code("18748-4", "LN", "Diagnostic imaging study"), items)
+    if refers_to:
+        made.CurrentRequestedProcedureEvidenceSequence = evidence_of(refers_to)
+    values = {"VerificationFlag": "VERIFIED"} if "VerifyingObserverSequence" in attributes else {}
+    for keyword, value in (values | attributes).items():
+        setattr(made, keyword, value)
+    return made
+
+
+def evidence_of(documents: Sequence[Dataset]) -> list[Dataset]:
+    """CurrentRequestedProcedureEvidenceSequence of documents of one study."""
+    study = Dataset()
+    study.StudyInstanceUID = STUDY
+    study.ReferencedSeriesSequence = []
+    for document in documents:
+        instance, series = Dataset(), Dataset()
+        instance.ReferencedSOPClassUID = document.SOPClassUID
+        instance.ReferencedSOPInstanceUID = document.SOPInstanceUID
+        series.SeriesInstanceUID = document.SeriesInstanceUID
+        series.ReferencedSOPSequence = [instance]
+        study.ReferencedSeriesSequence.append(series)
+    return [study]

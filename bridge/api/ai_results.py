@@ -188,7 +188,7 @@ class Intake:
             "signed_by": found.signed_by.name if found.signed_by else None,
             "diagnostic_report": f"DiagnosticReport/{report.id}" if report is not None else None,
         }
-        reviews = [orjson.loads(review) for review in kept.reviews]
+        reviews = [orjson.loads(review) for review in (*kept.reviews, *kept.reviews_by_report)]
         return made | {"result": orjson.loads(kept.content), "reviews": reviews}
 
 

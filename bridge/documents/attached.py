@@ -9,11 +9,13 @@ from bridge.documents.document import Context, Document, documents_of
 from bridge.documents.dose import dose_observations, is_dose_report
 from bridge.documents.encapsulated import attachment, pdf_report
 from bridge.documents.objects import ENCAPSULATED, ENCAPSULATED_PDF, SEGMENTATIONS
+from bridge.documents.reader_report import is_readers_report, readers_findings, readers_report
 from bridge.documents.reference import document_reference
 from bridge.documents.results import Results, rejection, results_of
 from bridge.documents.withdrawal import withdrawn
 from bridge.errors import RefusedResult
 from bridge.findings.attached import attached, standing_of
+from bridge.findings.observations import Surroundings, observations
 from bridge.findings.placement import misplaced
 from bridge.model import ImagingStudyStatus, KeptDocument, KeptResult, Rejection, Resource, StudyResult
 
@@ -38,18 +40,19 @@ def with_documents(
     shown, rejected = _placed(results, documents, study)
     before = {_key(r) for r in made.resources}
     made = attached(made, shown, context.site.tables)
+    refused = [*results.rejected, *rejected]
     if study is not None:
-        more = [r for one in documents for r in _said(one, study, context)]
+        more = [r for one in documents for r in _said(one, study, context, refused)]
         made = replace(made, resources=(*made.resources, *more))
     new = [r for r in made.resources if _key(r) not in before]
-    refused = (*results.rejected, *rejected)
     staying = {one.run_id for one in sent} | {str(one.evidence["sop_instance_uid"]) for one in refused}
     gone = withdrawn(previous, new, staying)
     return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *refused))
 
 
-def _said(document: Document, study: Resource, context: Context) -> Iterator[Resource]:
-    """What a document is in FHIR beside the results of AI: a DocumentReference; of a PDF a report, of doses numbers."""
+def _said(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> Iterator[Resource]:
+    """What a document is in FHIR beside the results of AI: a DocumentReference; of a PDF and a reader's document a
+    report, of doses numbers."""
     tables, zone = context.site.tables, context.site.zone
     if document.sop_class in SEGMENTATIONS:
         return
@@ -60,6 +63,23 @@ def _said(document: Document, study: Resource, context: Context) -> Iterator[Res
         yield pdf_report(document, study, tables, zone)
     elif is_dose_report(document):
         yield from dose_observations(document, study, tables, zone)
+    elif is_readers_report(document):
+        found = _measured(document, study, context, refused)
+        yield from found
+        yield readers_report(document, study, tables, zone, found)
+
+
+def _measured(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> list[Resource]:
+    """What a person measured, as Observations; what cannot be taken of it is rejected, and the report stays."""
+    tables = context.site.tables
+    try:
+        found = readers_findings(document, tables, context.site.zone)
+        if found is not None and (wrong := misplaced(found.result, study)):
+            raise RefusedResult(wrong)
+    except RefusedResult as error:
+        refused.append(rejection(document, error))
+        return []
+    return observations(Surroundings(found, study, None, tables)) if found is not None else []
 
 
 def _placed(

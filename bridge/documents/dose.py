@@ -12,8 +12,7 @@ from itertools import islice
 
 from bridge.documents.document import Document
 from bridge.documents.reference import document_id
-from bridge.documents.withdrawal import ITEM_SYSTEM
-from bridge.findings.concepts import concept, quantity, study_reference
+from bridge.findings.concepts import ITEM_SYSTEM, concept, quantity, study_reference
 from bridge.findings.model import Code
 from bridge.findings.sr_tree import ContentItem, Json, text
 from bridge.model import Resource

@@ -12,8 +12,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from bridge.errors import InvalidFile
-from bridge.findings.sr_tree import text
+from bridge.errors import InvalidFile, RefusedResult
+from bridge.findings.sr_tree import check_tree, text
 from bridge.model import InstanceName
 
 MOST_BYTES = 33_554_432
@@ -81,11 +81,20 @@ def _kept_part(found: FileDataset, content: bytes, name: InstanceName) -> bytes:
     elif sop_class in ENCAPSULATED and _PAYLOAD in found:
         changed = _without_large(found, sop_class, cut)
     _check(found, 0)
+    if sop_class.startswith(SR):
+        _check_tree(found)
     if not changed:
         return content
     buffer = BytesIO()
     found.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _check_tree(found: Dataset) -> None:
+    try:
+        check_tree(found)
+    except RefusedResult as error:
+        raise InvalidFile(str(error)) from None
 
 
 def _shorten(found: Dataset) -> bool:

@@ -58,4 +58,4 @@ def person(dataset: Dataset, keyword: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return display(PersonName.parse(name))[:200]
+    return display(PersonName.parse("".join(c for c in name if c.isprintable())))[:200].strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bridge.documents.document import Document
 from bridge.documents.objects import KEY_OBJECTS, SEGMENTATIONS, SR
+from bridge.documents.reader_report import reviews
 from bridge.documents.segmentation import segmentation_result
 from bridge.errors import RefusedResult
 from bridge.findings.contract import as_json, kept
@@ -37,7 +38,9 @@ def results_of(
     """Every result once: a document that was sent as well, and one of ours that came back, make no second one."""
     candidates = [one for one in documents if is_result(one)]
     read = [KeptResult(one.uid, one.name.study_instance_uid, b"", one.reviews) for one in candidates]
-    known = {one.run_id for one in sent}.union(*map(document_uids, (*sent, *read)))
+    said = list(reviews(documents, tables, zone))
+    ours = {one.run_id: document_uids(one, len(said)) for one in (*sent, *read)}
+    known = {one.run_id for one in sent}.union(*ours.values())
     found: list[KeptResult] = []
     rejected: list[Rejection] = []
     for document in candidates:
@@ -58,11 +61,19 @@ def results_of(
             continue
         if segments is not None:
             found.append(_kept(segments, document))
-    return Results((*sent, *found), frozenset(one.run_id for one in found), tuple(rejected))
+    kept_now = tuple(_reviewed(one, said, ours.get(one.run_id, frozenset())) for one in (*sent, *found))
+    return Results(kept_now, frozenset(one.run_id for one in found), tuple(rejected))
 
 
 def _kept(result: AiResult, document: Document) -> KeptResult:
     return KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews)
+
+
+def _reviewed(one: KeptResult, said: Sequence[tuple[set[str], bytes]], ours: frozenset[str]) -> KeptResult:
+    """The result with the reviews that reports are which refer to its document, or to one that was written of it."""
+    mine = ours | {one.run_id}
+    found = tuple(review for referred, review in said if not mine.isdisjoint(referred))
+    return replace(one, reviews_by_report=found) if found else one
 
 
 class _Carried:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from bridge.findings.concepts import RESULT_SYSTEM
+from bridge.findings.concepts import ITEM_SYSTEM, RESULT_SYSTEM
 from bridge.model import Resource
 from bridge.translate.uids import STUDY_UID_SYSTEM
 
 LEFT = "https://imaging-bridge.example/StructureDefinition/left-the-archive"
 """Extension of status: the document that said it is gone, or says it no longer. Comes the document back, so does it."""
-
-ITEM_SYSTEM = "https://imaging-bridge.example/document-item"
-"""Identifier.system of what single items of a document say: `SOP Instance UID/place`."""
 
 _OF_DOCUMENTS = ("Observation", "DiagnosticReport", "DocumentReference")
 _IN_ERROR = "entered-in-error"

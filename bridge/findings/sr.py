@@ -41,12 +41,21 @@ def read_sr(content: bytes, schemes: Container[str], zone: tzinfo | None) -> AiR
     return result_of(document, schemes, zone)
 
 
+def findings_by_person(document: Dataset, schemes: Container[str], zone: tzinfo | None) -> AiResult:
+    """What a person found, in the form of a result; its model stands for nobody. Raises RefusedResult."""
+    return _read(document, schemes, zone, {"name": "none", "version": "none"})
+
+
 def result_of(document: Dataset, schemes: Container[str], zone: tzinfo | None) -> AiResult:
     """The same of a document that is read already."""
+    return _read(document, schemes, zone, None)
+
+
+def _read(document: Dataset, schemes: Container[str], zone: tzinfo | None, model: Json | None) -> AiResult:
     try:
         with config.disable_value_validation():
             check_tree(document)
-            item = _item(document, zone)
+            item = _item(document, zone, model)
     except RefusedResult:
         raise
     except Exception:  # noqa: BLE001  a damaged file fails anywhere in the library; its messages may quote values
@@ -68,10 +77,12 @@ def is_by_person(document: Dataset) -> bool:
     observers = {item.code["code"] for item in root.children("121005 DCM") if item.code}
     if observers:
         return "121007" not in observers
-    return root.child("121008 DCM") is not None or bool(document.get("VerifyingObserverSequence"))
+    authors = {text(one, "ObserverType") for one in document.get("AuthorObserverSequence") or ()}
+    named = root.child("121008 DCM") is not None or bool(document.get("VerifyingObserverSequence"))
+    return named or "PSN" in authors
 
 
-def _item(dataset: Dataset, zone: tzinfo | None) -> Json:
+def _item(dataset: Dataset, zone: tzinfo | None, model: Json | None) -> Json:
     """The document as the JSON form of a result, which is then held to everything that form is held to."""
     root = ContentItem(dataset)
     if not is_measurement_report(dataset):
@@ -79,7 +90,7 @@ def _item(dataset: Dataset, zone: tzinfo | None) -> Json:
     groups = Groups(evidence(dataset))
     return {
         "run_id": text(dataset, "SOPInstanceUID"),
-        "model": _model(dataset, root),
+        "model": model or _model(dataset, root),
         "study_instance_uid": text(dataset, "StudyInstanceUID"),
         "produced_at": produced_at(dataset, zone),
         "findings": list(_findings(root, groups)),

@@ -30,6 +30,11 @@ class ContentItem:
         return text(self._dataset, "ValueType")
 
     @property
+    def relationship(self) -> str:
+        """How the item above it relates to it, such as CONTAINS."""
+        return text(self._dataset, "RelationshipType")
+
+    @property
     def name_code(self) -> Json | None:
         return coded(self._dataset, "ConceptNameCodeSequence")
 
@@ -125,9 +130,28 @@ def evidence(dataset: Dataset) -> dict[str, str]:
     return {instance: series for series, instance in evidence_of(dataset)}
 
 
-def evidence_of(dataset: Dataset, study_instance_uid: str = "") -> Iterator[tuple[str, str]]:
+def references(document: Dataset) -> set[str]:
+    """SOP Instance UIDs of all that a document refers to: its evidence, its predecessors, items of its content."""
+    found = {instance for _, instance in evidence_of(document, "", (*_EVIDENCE, "PredecessorDocumentsSequence"))}
+    waiting = [document]
+    for _ in range(MOST_ITEMS):
+        if not waiting:
+            break
+        item = waiting.pop()
+        if item is not document:
+            found |= {text(one, "ReferencedSOPInstanceUID") for one in item.get("ReferencedSOPSequence") or ()}
+        waiting += item.get("ContentSequence") or ()
+    return found - {""}
+
+
+_EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+
+
+def evidence_of(
+    dataset: Dataset, study_instance_uid: str = "", keywords: Sequence[str] = _EVIDENCE
+) -> Iterator[tuple[str, str]]:
     """(Series, SOP Instance UID) of the same, of one study alone where it is named."""
-    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+    for keyword in keywords:
         for study in dataset.get(keyword) or ():
             if study_instance_uid in ("", text(study, "StudyInstanceUID")):
                 for series in study.get("ReferencedSeriesSequence") or ():
