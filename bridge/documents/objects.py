@@ -26,6 +26,7 @@ KEY_OBJECTS = f"{_STORAGE}88.59"
 SEGMENTATIONS = frozenset({f"{_STORAGE}66.4", f"{_STORAGE}66.7"})
 ENCAPSULATED_PDF, ENCAPSULATED_CDA = f"{_STORAGE}104.1", f"{_STORAGE}104.2"
 ENCAPSULATED = frozenset({ENCAPSULATED_PDF, ENCAPSULATED_CDA})
+_OTHERS = SEGMENTATIONS | ENCAPSULATED
 
 _FRAMES, _PAYLOAD, _UNDEFINED = 0x52009230, 0x00420011, 0xFFFFFFFF
 MOST_INLINE = 1_048_576
@@ -34,7 +35,7 @@ MOST_INLINE = 1_048_576
 
 def is_document(sop_class_uid: str) -> bool:
     """Whether objects of this class are read: SR, key objects, presentation states, SEG, encapsulated PDF and CDA."""
-    return sop_class_uid.startswith((SR, PRESENTATION_STATE)) or sop_class_uid in SEGMENTATIONS | ENCAPSULATED
+    return sop_class_uid.startswith((SR, PRESENTATION_STATE)) or sop_class_uid in _OTHERS
 
 
 def opened(content: bytes) -> FileDataset:

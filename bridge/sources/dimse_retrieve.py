@@ -65,8 +65,8 @@ _SYNTAXES: tuple[UID, ...] = (
 """Asked for apart, so that objects come as the archive keeps them: nothing has to be converted."""
 
 _USUAL = """
-1 1.1 1.2 1.3 2 2.1 3.1 4 4.1 6.1 7 7.2 7.4 11.1 12.1 12.2 13.1.3 20 66.4 88.11 88.22 88.33 88.59 88.67 104.1 128 481.1
-481.2 481.3 481.5
+1 1.1 1.2 1.3 2 2.1 3.1 4 4.1 6.1 7 7.2 7.4 11.1 12.1 12.2 13.1.3 20 66.4 88.11 88.22 88.33 88.34 88.59 88.67 104.1 128
+481.1 481.2 481.3 481.5
 """
 _USUAL_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{leaf}" for leaf in _USUAL.split())
 """Asked for when the archive does not say what it holds."""
