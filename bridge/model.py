@@ -188,12 +188,12 @@ class KeptResult:
 
 @dataclass(frozen=True)
 class InstanceName:
-    """One instance in an archive, as a retrieve request names it. `sop_class_uid` "" when it is not known."""
+    """One instance in an archive, as a retrieve request names it."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
-    sop_class_uid: str = ""
+    sop_class_uid: str
 
 
 @dataclass(frozen=True)

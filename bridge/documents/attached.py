@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pydicom import config
+
 from bridge.documents.document import Context, Document, documents_of
 from bridge.documents.dose import dose_observations, is_dose_report
 from bridge.documents.encapsulated import attachment, pdf_report
 from bridge.documents.objects import ENCAPSULATED, ENCAPSULATED_PDF, SEGMENTATIONS
 from bridge.documents.reader_report import is_readers_report, readers_findings, readers_report
 from bridge.documents.reference import document_reference
-from bridge.documents.results import Results, rejection, results_of
+from bridge.documents.rejections import rejecting, rejection
+from bridge.documents.results import Results, results_of
 from bridge.documents.withdrawal import withdrawn
 from bridge.errors import RefusedResult
 from bridge.findings.attached import attached, standing_of
@@ -20,6 +23,7 @@ from bridge.findings.placement import misplaced
 from bridge.model import ImagingStudyStatus, KeptDocument, KeptResult, Rejection, Resource, StudyResult
 
 
+@config.disable_value_validation()  # its warnings quote values; what matters is checked where it is used
 def with_documents(
     made: StudyResult,
     kept: Sequence[KeptDocument],
@@ -50,9 +54,17 @@ def with_documents(
     return replace(made, resources=(*made.resources, *gone), rejected=(*made.rejected, *refused))
 
 
-def _said(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> Iterator[Resource]:
-    """What a document is in FHIR beside the results of AI: a DocumentReference; of a PDF and a reader's document a
-    report, of doses numbers."""
+def _said(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> list[Resource]:
+    """What a document is in FHIR beside the results of AI; what cannot be read of it is rejected and stops no other."""
+    made: list[Resource] = []
+    with rejecting(document, refused):
+        for one in _resources(document, study, context, refused):
+            made.append(one)
+    return made
+
+
+def _resources(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> Iterator[Resource]:
+    """A DocumentReference; of a PDF and of a reader's document a report, of doses numbers."""
     tables, zone = context.site.tables, context.site.zone
     if document.sop_class in SEGMENTATIONS:
         return
@@ -72,14 +84,12 @@ def _said(document: Document, study: Resource, context: Context, refused: list[R
 def _measured(document: Document, study: Resource, context: Context, refused: list[Rejection]) -> list[Resource]:
     """What a person measured, as Observations; what cannot be taken of it is rejected, and the report stays."""
     tables = context.site.tables
-    try:
+    with rejecting(document, refused):
         found = readers_findings(document, tables, context.site.zone)
         if found is not None and (wrong := misplaced(found.result, study)):
             raise RefusedResult(wrong)
-    except RefusedResult as error:
-        refused.append(rejection(document, error))
-        return []
-    return observations(Surroundings(found, study, None, tables)) if found is not None else []
+        return observations(Surroundings(found, study, None, tables)) if found is not None else []
+    return []
 
 
 def _placed(

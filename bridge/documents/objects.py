@@ -69,7 +69,11 @@ def kept_part(content: bytes, name: InstanceName) -> bytes:
 
 
 def _kept_part(found: FileDataset, content: bytes, name: InstanceName) -> bytes:
-    for keyword, uid in (("StudyInstanceUID", name.study_instance_uid), ("SOPInstanceUID", name.sop_instance_uid)):
+    for keyword, uid in (
+        ("StudyInstanceUID", name.study_instance_uid),
+        ("SOPInstanceUID", name.sop_instance_uid),
+        ("SOPClassUID", name.sop_class_uid),
+    ):
         if text(found, keyword) != uid:
             raise InvalidFile(f"{keyword} is another one than that of the object asked for")
     sop_class = text(found, "SOPClassUID")

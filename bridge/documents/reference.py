@@ -79,7 +79,8 @@ def selected(document: Document, classes: SopClasses) -> list[Resource]:
         found = _shown(document.dataset)
     else:
         return []
-    references = dict.fromkeys(ImageReference(series, instance) for series, instance in found if series and instance)
+    known = (pair for pair in found if all(uid_identifier(uid) for uid in pair))
+    references = dict.fromkeys(ImageReference(series, instance) for series, instance in known)
     return [image_selection(_SELECTED, one, classes) for one in list(references)[:MOST_IMAGES]]
 
 

@@ -8,12 +8,13 @@ from datetime import tzinfo
 from functools import partial
 
 from pydantic import ValidationError
+from pydicom import config
 
 from bridge.documents.document import Document
 from bridge.documents.objects import KEY_OBJECTS, SEGMENTATIONS, SR
 from bridge.documents.reader_report import reviews
+from bridge.documents.rejections import rejecting
 from bridge.documents.segmentation import segmentation_result
-from bridge.errors import RefusedResult
 from bridge.findings.contract import as_json, kept
 from bridge.findings.model import AiResult, Finding
 from bridge.findings.sr import is_by_person, is_measurement_report, result_of
@@ -32,35 +33,30 @@ class Results:
     rejected: tuple[Rejection, ...] = ()
 
 
+@config.disable_value_validation()  # as in `attached`
 def results_of(
     documents: Sequence[Document], sent: Sequence[KeptResult], tables: CodeTables, zone: tzinfo | None
 ) -> Results:
     """Every result once: a document that was sent as well, and one of ours that came back, make no second one."""
-    candidates = [one for one in documents if is_result(one)]
+    rejected: list[Rejection] = []
+    candidates: list[Document] = []
+    said: list[tuple[set[str], bytes]] = []
+    for document in documents:
+        with rejecting(document, rejected):
+            candidates += [document] if is_result(document) else []
+            said += reviews([document], tables, zone)
     read = [KeptResult(one.uid, one.name.study_instance_uid, b"", one.reviews) for one in candidates]
-    said = list(reviews(documents, tables, zone))
     ours = {one.run_id: document_uids(one, len(said)) for one in (*sent, *read)}
     known = {one.run_id for one in sent}.union(*ours.values())
     found: list[KeptResult] = []
-    rejected: list[Rejection] = []
-    for document in candidates:
-        if document.uid in known:
-            continue
-        try:
-            result = result_of(document.dataset, tables.coding_scheme, zone)
-        except RefusedResult as error:
-            rejected.append(rejection(document, error))
-            continue
-        found.append(_kept(result, document))
+    for document in (one for one in candidates if one.uid not in known):
+        with rejecting(document, rejected):
+            found.append(_kept(result_of(document.dataset, tables.coding_scheme, zone), document))
     carried = _Carried((*sent, *found))
     for document in (one for one in documents if one.sop_class in SEGMENTATIONS and one.uid not in known):
-        try:
+        with rejecting(document, rejected):
             segments = segmentation_result(document, tables.coding_scheme, zone, partial(carried, document.uid))
-        except RefusedResult as error:
-            rejected.append(rejection(document, error))
-            continue
-        if segments is not None:
-            found.append(_kept(segments, document))
+            found += [_kept(segments, document)] if segments is not None else []
     kept_now = tuple(_reviewed(one, said, ours.get(one.run_id, frozenset())) for one in (*sent, *found))
     return Results(kept_now, frozenset(one.run_id for one in found), tuple(rejected))
 
@@ -104,10 +100,3 @@ def is_result(document: Document) -> bool:
     if not document.sop_class.startswith(SR) or document.sop_class == KEY_OBJECTS:
         return False
     return is_measurement_report(document.dataset) and not is_by_person(document.dataset)
-
-
-def rejection(document: Document, error: RefusedResult) -> Rejection:
-    """Why a document that is a result is not taken, with the first field that is wrong."""
-    first = next(iter(error.refusals))
-    evidence: dict[str, str | int] = {"sop_instance_uid": document.uid, "field": first.field}
-    return Rejection(f"{document.source}/{document.uid}/result", f"the AI result cannot be taken: {error}", evidence)

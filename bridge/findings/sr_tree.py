@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,12 +76,12 @@ class ContentItem:
 
     @property
     def measured(self) -> Json | None:
-        """`value` and `unit` (a code) of a NUM item; None when it has no value."""
+        """`value` and `unit` (a code) of a NUM item; None when it has no value. Raises RefusedResult for no number."""
         for measured in self._dataset.get("MeasuredValueSequence") or ():
             value = measured.get("NumericValue")
             if value not in (None, ""):
                 unit = coded(measured, "MeasurementUnitsCodeSequence") or {"scheme": "", "code": ""}
-                return {"value": float(value), "unit": unit}
+                return {"value": _finite(value), "unit": unit}
         return None
 
     @property
@@ -106,12 +107,22 @@ class ContentItem:
         return text(self._dataset, "ReferencedFrameOfReferenceUID")
 
 
+def _finite(value: object) -> float:
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise RefusedResult((Refusal("NumericValue", "is not a number"),))
+    return found
+
+
 def text(dataset: Dataset, keyword: str) -> str:
-    """The first value as text; "" when absent or empty."""
+    """The first value as text on one line, without control characters; "" when absent or empty."""
     value = dataset.get(keyword)
     if _many(value):
         value = value[0] if len(value) else ""
-    return " ".join(str(value if value is not None else "").replace("\0", " ").split())
+    return " ".join(_CONTROL.sub(" ", str(value if value is not None else "")).split())
 
 
 def coded(dataset: Dataset, keyword: str) -> Json | None:

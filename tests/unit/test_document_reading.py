@@ -162,7 +162,7 @@ def test_what_is_cut_off_and_what_is_another_object_are_refused() -> None:
         with pytest.raises(InvalidFile, match=why):
             kept_part(damaged, SR_NAME)
     with pytest.raises(InvalidFile, match="SOPInstanceUID"):
-        kept_part(content, InstanceName(STUDY, "1.2", "1.2.3"))
+        kept_part(content, InstanceName(STUDY, "1.2", "1.2.3", SR_NAME.sop_class_uid))
 
 
 def test_a_document_larger_than_is_read_is_refused_and_a_segmentation_read_to_its_pixels() -> None:
