@@ -20,9 +20,10 @@ from zoneinfo import ZoneInfo
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
-from bridge.api.ai_results import Intake
+from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
+from bridge.api.images import router as images_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
@@ -31,6 +32,7 @@ from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.rest_hook import RestHook
+from bridge.intake import Intake
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
 from bridge.sign_in import fhir_server_sign_in
@@ -55,7 +57,10 @@ PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
 COMPACT_EVERY_S = 30.0
 PUBLISH_SHARE = 0.2
-"""At most this share of the time goes into publishing: under load generations come less often, not slower work."""
+"""At most this share of the time goes into publishing that takes long: generations come less often, not slower work."""
+
+VISIBLE_WITHIN_S = 5.0
+"""What is delivered to the lake is visible to questions within so long, while publishing takes less than half of it."""
 
 
 class Bridge:
@@ -94,14 +99,18 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
         )
+        tables = self.pipeline.translator.site.tables
+        self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
+        lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
+        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self.intake, self._archives, self._closed)
+        self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        settings, tables = self.settings, self.pipeline.translator.site.tables
-        intake = Intake(
-            self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone, tuple(self.sources)
-        )
-        routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
+        results = ai_results_router(self.intake, self.state, tuple(self.sources))
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
+        images = self._ai.images()
+        routers += [images_router(images)] if images is not None else []
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
@@ -117,11 +126,10 @@ class Bridge:
             self._open_lake()
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
-            followers = stack.enter_context(self._followers())
+            self._ai.prepare()
+            others = stack.enter_context(self._followers()) | self._ai.steps()
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(
-                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
-            )
+            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, others)
             publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
             server = uvicorn.Server(_uvicorn(self.app()))
             compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
@@ -182,8 +190,7 @@ class Bridge:
                 if not self._lake_is_open:
                     self._open_lake()
                 self.publish()
-                spent = time.monotonic() - started
-                self.stopping.wait(max(PUBLISH_AT_MOST_EVERY_S, spent / PUBLISH_SHARE - spent))
+                self.stopping.wait(pause_s(time.monotonic() - started))
             self.publish()
         except ConfigError as error:
             self._died(str(error))
@@ -213,6 +220,15 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def pause_s(spent_s: float) -> float:
+    """How long nothing is published after publishing took so long. What comes in the meantime waits for the pause and
+    for the publishing before and after it."""
+    pause, in_time = spent_s / PUBLISH_SHARE - spent_s, VISIBLE_WITHIN_S - 2 * spent_s
+    if in_time >= PUBLISH_AT_MOST_EVERY_S:
+        pause = min(pause, in_time)
+    return max(PUBLISH_AT_MOST_EVERY_S, pause)
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:

@@ -213,6 +213,26 @@ class KeptDocument:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A DICOM SR document of a result, as a Part 10 file."""
+
+    sop_instance_uid: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A call that a model answered. `content` is the digest of what it was called for, `results` how many it gave."""
+
+    model: str
+    version: str
+    study_instance_uid: str
+    content: str
+    run_id: str
+    results: int
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What the translation of one study made, to be committed in one transaction.
 

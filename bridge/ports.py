@@ -54,6 +54,16 @@ def sink_queue(sink: str) -> str:
     return f"sink:{sink}"
 
 
+def send_queue(archive: str) -> str:
+    """Studies of whose results an archive is to hold the documents; key: Study Instance UID."""
+    return f"send:{archive}"
+
+
+def model_queue(model: str) -> str:
+    """Studies that a model may have to look at; key: Study Instance UID."""
+    return f"model:{model}"
+
+
 @dataclass(frozen=True)
 class ChangePage:
     """One page of a source's changes. Its marks, its files and its position become durable together.
@@ -222,6 +232,14 @@ class WorkItem:
     evidence: Mapping[str, str | int]
 
 
+@dataclass(frozen=True)
+class Wait:
+    """Seconds: work is due once no mark came for `quiet_s`, but never later than `max_wait_s` after the first."""
+
+    quiet_s: float = 0.0
+    max_wait_s: float = 0.0
+
+
 class LeaseLost(Exception):
     """The work was taken over by another worker, or removed: what was done for it must not be committed."""
 
@@ -279,6 +297,7 @@ class PipelineState(WorkTable, Protocol):
         row_sinks: Sequence[str],
         now: float,
         finished: bool = True,
+        followed_by: Mapping[str, Wait] | None = None,
     ) -> bool: ...
 
     def clear_replayed(self, source: str, before: float) -> None: ...

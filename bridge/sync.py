@@ -11,7 +11,7 @@ from functools import partial
 from bridge.document_reading import Brought, bring
 from bridge.documents.attached import with_documents
 from bridge.documents.document import Context
-from bridge.errors import Conflict, ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
+from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
 from bridge.model import Receipt, StudyResult, StudyState
 from bridge.ports import (
@@ -25,13 +25,14 @@ from bridge.ports import (
     Claim,
     ImagingSource,
     KnowsTotal,
-    LeaseLost,
     PipelineState,
     Sink,
     TellsNoChanges,
+    Wait,
     sink_queue,
 )
 from bridge.rounds import Round
+from bridge.settling import Settling
 from bridge.translate.headers import Headers
 from bridge.translate.study import Translator
 
@@ -90,8 +91,17 @@ class Pipeline:
     check: Callable[[StudyResult], None] | None = None
     """Looks at what a translation made before it is stored; raises RejectedInput to park the study instead."""
 
+    followed_by: Callable[[StudyResult], Mapping[str, Wait]] = field(default=lambda _result: {})
+    """Queues whose work follows a study that changed, besides those of the sinks."""
+
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
+
+    @property
+    def settling(self) -> Settling:
+        """How its steps end."""
+        timing = self.timing
+        return Settling(self.state, self.clock, self.random, timing.retry_first_s, timing.retry_most_s)
 
     def prepare(self) -> None:
         """Rows for every source's polls and sweeps; those of sources no longer configured are removed. A server that is
@@ -110,21 +120,21 @@ class Pipeline:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
         claims = self.state.claim(POLL_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._poll, claim))
+            self.settling.guarded(claim, partial(self._poll, claim))
         return len(claims)
 
     def sweep(self, worker: str) -> int:
         """Compares one due source's whole inventory with what is held of it and marks every difference."""
         claims = self.state.claim(SWEEP_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._sweep, claim))
+            self.settling.guarded(claim, partial(self._sweep, claim))
         return len(claims)
 
     def verify(self, worker: str) -> int:
         """Counts the next part of what is held of one due source in its archive and marks every difference."""
         claims = self.state.claim(VERIFY_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._verify, claim))
+            self.settling.guarded(claim, partial(self._verify, claim))
         return len(claims)
 
     def recheck(self, worker: str) -> int:
@@ -132,14 +142,14 @@ class Pipeline:
         others changed or deleted there, are found without a hint."""
         claims = self.state.claim(RECHECK_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._recheck, claim))
+            self.settling.guarded(claim, partial(self._recheck, claim))
         return len(claims)
 
     def retranslate(self, worker: str) -> int:
         """Marks the next part of what is known, after the translation changed."""
         claims = self.state.claim(RETRANSLATE_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._retranslate, claim))
+            self.settling.guarded(claim, partial(self._retranslate, claim))
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
@@ -147,7 +157,7 @@ class Pipeline:
         claims = self.state.claim(STUDY_QUEUE, self.clock(), self.timing.lease_s, limit, worker)
         for claim in claims:
             self.at("claimed")
-            self._guarded(claim, partial(self._study, claim))
+            self.settling.guarded(claim, partial(self._study, claim))
         return len(claims)
 
     def deliver(self, sink: str, worker: str) -> int:
@@ -165,11 +175,11 @@ class Pipeline:
         except Unavailable as error:
             self._failing.add(sink)
             for claim in claims:
-                self._retry(claim, error, self.timing.retry_first_s)
+                self.settling.retry(claim, error, self.timing.retry_first_s)
             raise
         except Exception as error:  # noqa: BLE001  a bug must not stop every other study: park what met it
             for claim in claims:
-                self._park_bug(claim, error)
+                self.settling.park_bug(claim, error)
             return len(claims)
         self.at("delivered")
         self._settle_deliveries(sink, claims, outcomes)
@@ -186,9 +196,9 @@ class Pipeline:
         for claim, outcome in settled:
             if isinstance(outcome, Unavailable):
                 unavailable = outcome
-                self._retry(claim, outcome, self.timing.retry_first_s)
+                self.settling.retry(claim, outcome, self.timing.retry_first_s)
             elif isinstance(outcome, Conflict) and claim.attempts + 1 < CONFLICTS_TRIED:
-                self._retry(claim, outcome)
+                self.settling.retry(claim, outcome)
             elif isinstance(outcome, ProjectError):
                 self.state.park(claim, self.clock(), str(outcome), {"error": type(outcome).__name__})
         if unavailable is not None:
@@ -279,7 +289,7 @@ class Pipeline:
         failure = failure or brought.failure
         result = self._result(uid, snapshots, failure)
         if result is None:
-            self._retry(claim, failure or SourceUnavailable("nothing could be read"))
+            self.settling.retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
         result = self._with_findings(result, brought)
         self.at("translated")
@@ -287,10 +297,11 @@ class Pipeline:
             self.check(result)
         plain = [name for name, sink in self.sinks.items() if not sink.wants_rows]
         with_rows = [name for name, sink in self.sinks.items() if sink.wants_rows]
-        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished=failure is None)
+        finished, followed_by = failure is None, self.followed_by(result)
+        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished, followed_by)
         self.at("study committed")
         if failure is not None:
-            self._retry(claim, failure)
+            self.settling.retry(claim, failure)
 
     def _read(self, uid: str) -> Unavailable | None:
         """Reads the study from every source that hinted at it; one that cannot answer does not hold up the others."""
@@ -336,34 +347,3 @@ class Pipeline:
         resources = self.state.study_resources(uid)
         rows = self.translator.rows(uid, self.state.snapshots(uid)) if with_rows else {}
         return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows, receipts.get(uid))
-
-    def _guarded(self, claim: Claim, step: Callable[[], None]) -> None:
-        """Runs one step and settles its claim by the type of error it ends with."""
-        try:
-            step()
-        except LeaseLost:
-            log.info("queue %s: a lease was taken over; nothing was committed", claim.queue)
-        except Unavailable as error:
-            self._retry(claim, error)
-        except RejectedInput as error:
-            self.state.park(claim, self.clock(), str(error), {"error": type(error).__name__})
-        except Exception as error:  # noqa: BLE001  a bug met by one study must not stop the others
-            self._park_bug(claim, error)
-
-    def _retry(self, claim: Claim, error: Unavailable | Conflict, most_s: float | None = None) -> None:
-        """Back after an exponential backoff with full jitter. What waits for a sink as a whole does not wait long by
-        itself (`most_s`): the caller keeps away from the sink, and all of it is due when the sink is well again."""
-        most = min(self.timing.retry_most_s, self.timing.retry_first_s * 2 ** min(claim.attempts, 30))
-        asked = error.retry_after_s if isinstance(error, Unavailable) else None
-        delay = max(self.random() * min(most, most_s or most), asked or 0.0)
-        self.state.retry(claim, self.clock(), delay, str(error))
-
-    def _park_bug(self, claim: Claim, error: Exception) -> None:
-        """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
-        where = place(error)
-        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
-        message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
-        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE}:
-            self._retry(claim, SourceUnavailable(message))
-        else:
-            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": where})

@@ -71,7 +71,8 @@ def readers_findings(document: Document, tables: CodeTables, zone: tzinfo | None
     signed = [one for one in verifiers(document.dataset, tables) if document.verified]
     status = ReportStatus.FINAL if document.verified else ReportStatus.PRELIMINARY
     reader = _reader(signed[0]) if signed else None
-    return Standing(findings_by_person(document.dataset, tables.coding_scheme, zone), status, reader, ())
+    found = findings_by_person(document.dataset, tables.coding_scheme, zone)
+    return Standing(found, found, status, reader, ())
 
 
 def reviews(documents: Sequence[Document], tables: CodeTables, zone: tzinfo | None) -> Iterator[tuple[set[str], bytes]]:

@@ -1,7 +1,9 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
 from bridge.state.database import Database
-from bridge.state.documents import Documents
+from bridge.state.documents import StoredDocuments
+from bridge.state.kept_documents import KeptDocuments
+from bridge.state.model_calls import ModelCalls
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
 from bridge.state.subscriptions import Subscriptions
@@ -9,7 +11,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, Documents):
+class State(Search, Subscriptions, Retranslation, StoredDocuments, KeptDocuments, ModelCalls):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

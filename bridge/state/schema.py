@@ -187,6 +187,28 @@ document = Table(
     Index("document_instance", "sop_instance_uid"),
 )
 
+stored_document = Table(
+    "stored_document",
+    metadata,
+    Column("archive", String, primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("study_instance_uid", String, nullable=False),
+    Column("stored_at", Float, nullable=False),
+    Index("stored_document_study", "archive", "study_instance_uid"),
+)
+
+model_call = Table(
+    "model_call",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("study_instance_uid", String, primary_key=True),
+    Column("content", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("results", Integer, nullable=False),
+    Column("answered_at", Float, nullable=False),
+)
+
 export_job = Table(
     "export_job",
     metadata,

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from bridge.api.ai_results import Intake, router
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.findings.contract import as_json
 from bridge.findings.report import report_id
 from bridge.findings.review import review_as_json
 from bridge.findings.sr import read_sr
+from bridge.intake import Intake
 from bridge.model import KeptResult
 from tests.builders import STUDY
 from tests.document_rig import DocumentRig
@@ -49,7 +50,7 @@ ACCEPT = {"decision": "accept", "reader": {"name": "Leser, Lia"}, "reviewed_at":
 
 def api(rig: DocumentRig) -> TestClient:
     app = FastAPI()
-    app.include_router(router(Intake(rig.state, code_tables(), lambda: rig.now)))
+    app.include_router(router(Intake(rig.state, code_tables(), lambda: rig.now), rig.state))
     return TestClient(app)
 
 
