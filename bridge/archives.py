@@ -57,12 +57,12 @@ class Archives:
         self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, listening: bool = True) -> Iterator[None]:
         """Receivers listen until the block ends; then connections are closed. Raises ConfigError for a taken port."""
         with ExitStack() as stack:
             for close in self._closed:
                 stack.callback(close)
-            for receiver, commitment in self._listening:
+            for receiver, commitment in self._listening if listening else ():
                 receiver.start()
                 stack.callback(receiver.stop)
                 commitment.start()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,10 +30,13 @@ from bridge.config import Identity, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
+from bridge.follow.ports import EXPORT_QUEUE
 from bridge.follow.rest_hook import RestHook
 from bridge.intake import Intake
-from bridge.loops import Loops
+from bridge.loops import Loops, Step
+from bridge.model import ALL_ROLES, Role
 from bridge.ports import ImagingSource, Sink
+from bridge.roles import check_roles, folder_of
 from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
@@ -69,8 +71,14 @@ class Bridge:
     `at` is told each stage of the work as it is reached (tests kill the process there).
     """
 
-    def __init__(self, settings: Settings, at: Callable[[str], None] = lambda _stage: None) -> None:
-        self.settings, self._at = settings, at
+    def __init__(
+        self,
+        settings: Settings,
+        at: Callable[[str], None] = lambda _stage: None,
+        roles: Set[Role] = ALL_ROLES,
+    ) -> None:
+        check_roles(settings, roles)
+        self.settings, self._at, self._roles = settings, at, roles
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.failed = threading.Event()
         self.stopping = threading.Event()
@@ -115,41 +123,68 @@ class Bridge:
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:
-        """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
+        """What the roles are: receivers, loops, publisher, HTTP server, until the block ends. Raises ConfigError for a
+        taken port, or for a data folder that this process cannot have."""
         with ExitStack() as stack:
             stack.callback(self.state.close)
             for close in self._closed:
                 stack.callback(close)
-            stack.enter_context(_alone(self.settings))
+            stack.enter_context(folder_of(self.settings, self._roles, self.state))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
-            self._open_lake()
-            listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
-            stack.enter_context(self._archives.running())
-            self._ai.prepare()
-            others = stack.enter_context(self._followers()) | self._ai.steps()
+            stack.enter_context(self._archives.running(listening=Role.POLL in self._roles))
+            others = stack.enter_context(self._followers()) if Role.SERVE in self._roles else []
+            if Role.DELIVER in self._roles:
+                self._ai.prepare()
+                others += self._ai.steps()
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, others)
-            publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
-            server = uvicorn.Server(_uvicorn(self.app()))
-            compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
-            web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+            loops = Loops(
+                self.pipeline,
+                self._roles,
+                process,
+                self.settings.workers,
+                self.state.renew_process,
+                self._died,
+                others,
+            )
+            if Role.SERVE in self._roles:
+                stack.enter_context(self._serving())
+            if Role.DELIVER in self._roles:
+                self._open_lake()
+                stack.enter_context(self._publishing())
             loops.start()
-            publisher.start()
-            compactor.start()
-            web.start()
             try:
                 yield self
             finally:
                 self.stopping.set()
-                server.should_exit = True
                 loops.stop()
-                self._publish.set()
-                publisher.join(timeout=20)
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
+        compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
+        publisher.start()
+        compactor.start()
+        try:
+            yield
+        finally:
+            self._publish.set()
+            publisher.join(timeout=20)
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        with _listen(self.settings.api.host, self.settings.api.port) as listener:
+            server = uvicorn.Server(_uvicorn(self.app()))
+            web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+            web.start()
+            try:
+                yield
+            finally:
+                server.should_exit = True
                 web.join(timeout=10)
 
     @contextmanager
-    def _followers(self) -> Iterator[dict[str, Callable[[str], int]]]:
+    def _followers(self) -> Iterator[list[Step]]:
         """The steps that serve followers; each subscription that is due has a thread of its own."""
         api = self.settings.api
         exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
@@ -158,7 +193,7 @@ class Bridge:
         hook = RestHook()
         notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
         try:
-            yield {"export": exporter.step, "subscriptions": notifier.step}
+            yield [Step("export", EXPORT_QUEUE, exporter.step), Step("subscriptions", "", notifier.step)]
         finally:
             hook.close()
 
@@ -350,15 +385,3 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         ) from None
     with listener:
         yield listener
-
-
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Only one process uses a data folder: its spool and its SQLite state belong to it."""
-    path: Path = settings.data_dir / "lock"
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"data_dir: {settings.data_dir} is in use by another bridge process") from None
-        yield

@@ -447,6 +447,12 @@ class Cohort(_Section):
         default="", max_length=100, description="Pseudonyms of one project cannot be linked to those of another"
     )
     log_days: float = Field(default=365.0, ge=1, le=36_500, description="Days that the log of questions is kept")
+    readers: dict[str, str] = Field(
+        default={}, description="Which reader a user of this machine is, by identifier: sees outcomes of own reports"
+    )
+    reader_reviewers: tuple[str, ...] = Field(
+        default=(), description="Users of this machine who may see the outcomes of every reader's reports"
+    )
 
 
 class Settings(_Section):

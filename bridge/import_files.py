@@ -19,13 +19,14 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from bridge.compose import Bridge, _alone
+from bridge.compose import Bridge
 from bridge.config import FolderSource, Settings
 from bridge.errors import ConfigError
 from bridge.import_report import Bar, Summary, bars
 from bridge.import_work import drain, look_through
 from bridge.model import Rejection
 from bridge.ports import ChangePage
+from bridge.roles import alone
 from bridge.sources.importer import Judged, Verdict, imported, measured
 from bridge.sources.spool import Spool
 from bridge.state import State
@@ -72,12 +73,12 @@ def import_files(settings: Settings, paths: Sequence[Path], console: Console, in
     summary = Summary()
     with _one_import(settings), bars(console) as bar, ExitStack() as stack:
         if in_place:
-            stack.enter_context(_alone(settings))
+            stack.enter_context(alone(settings))
             names = _follow(settings, paths)
         else:
             _copy(settings, paths, summary, bar)
             try:
-                stack.enter_context(_alone(settings))
+                stack.enter_context(alone(settings))
             except ConfigError:
                 summary.working = "The running bridge translates and delivers them"
                 return summary

@@ -18,6 +18,22 @@ Row = dict[str, Any]
 """One row of a lake table: column name → JSON value."""
 
 
+class Role(StrEnum):
+    """A part of the work, which a process may have alone or with others."""
+
+    POLL = "poll"
+    """Follow the sources: receivers, changes, whole comparisons."""
+    WORK = "work"
+    """Read and translate studies."""
+    DELIVER = "deliver"
+    """Keep FHIR servers and the lake true."""
+    SERVE = "serve"
+    """FHIR API, cohort page, exports, Subscriptions."""
+
+
+ALL_ROLES = frozenset(Role)
+
+
 class ImagingStudyStatus(StrEnum):
     """FHIR R4 ImagingStudy.status, required binding."""
 

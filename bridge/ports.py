@@ -253,6 +253,14 @@ class WorkTable(Protocol):
 
     def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]: ...
 
+    def due(self, queues: Sequence[str], now: float) -> frozenset[str]:
+        """Those of the queues that have a key to claim now."""
+        ...
+
+    def move_back(self, back_s: float, now: float, lease_s: float) -> None:
+        """The clock went back by so many seconds: what is due later, and leases, move with it."""
+        ...
+
     def renew(self, claim: Claim, now: float, lease_s: float) -> bool: ...
 
     def done(self, claim: Claim, now: float) -> None: ...
@@ -334,6 +342,10 @@ class PipelineState(WorkTable, Protocol):
         self, source: str, study_instance_uid: str, read: Sequence[KeptDocument], gone: Sequence[str], now: float
     ) -> None:
         """Keeps what was read of a source's documents; those of the instances in `gone` it does not hold any more."""
+        ...
+
+    def translation(self) -> str | None:
+        """The fingerprint of the translation in use: of the process that began last."""
         ...
 
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:

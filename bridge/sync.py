@@ -4,7 +4,7 @@ the error's type alone, and knows no adapter."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from bridge.documents.attached import with_documents
 from bridge.documents.document import Context
 from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
-from bridge.model import Receipt, StudyResult, StudyState
+from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
 from bridge.ports import (
     POLL_QUEUE,
     RECHECK_QUEUE,
@@ -97,24 +97,29 @@ class Pipeline:
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
 
+    _superseded: bool = field(default=False, init=False)
+    """Another process began to translate differently after this one: this one translates no more."""
+
     @property
     def settling(self) -> Settling:
         """How its steps end."""
         timing = self.timing
         return Settling(self.state, self.clock, self.random, timing.retry_first_s, timing.retry_most_s)
 
-    def prepare(self) -> None:
-        """Rows for every source's polls and sweeps; those of sources no longer configured are removed. A server that is
-        new is to get all that is known."""
-        self.state.ensure(POLL_QUEUE, self.sources, self.clock())
-        self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
-        verified = [name for name, source in self.sources.items() if source.verify_s]
-        self.state.ensure(VERIFY_QUEUE, verified, self.clock())
-        self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
-        if self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
+    def prepare(self, roles: Set[Role] = ALL_ROLES) -> None:
+        """What a process with these roles begins with. Rows for every source's polls and sweeps; those of sources no
+        longer configured are removed. A server that is new is to get all that is known."""
+        if Role.POLL in roles:
+            self.state.ensure(POLL_QUEUE, self.sources, self.clock())
+            self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
+            verified = [name for name, source in self.sources.items() if source.verify_s]
+            self.state.ensure(VERIFY_QUEUE, verified, self.clock())
+        if Role.WORK in roles and self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
             log.warning("the translation changed: every study that is known is translated again, from what is kept")
-        for name in (name for name, sink in self.sinks.items() if not sink.wants_rows):
-            self.state.introduce(name, self.clock())
+        if Role.DELIVER in roles:
+            self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
+            for name in (name for name, sink in self.sinks.items() if not sink.wants_rows):
+                self.state.introduce(name, self.clock())
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
@@ -153,8 +158,16 @@ class Pipeline:
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
-        """Reads and translates due studies."""
+        """Reads and translates due studies; none any more once a process translates that began later and otherwise."""
+        if self._superseded:
+            return 0
         claims = self.state.claim(STUDY_QUEUE, self.clock(), self.timing.lease_s, limit, worker)
+        if claims and self.state.translation() not in {None, self.translator.fingerprint}:
+            log.warning("a process with another translation began later: this one translates no more; restart it")
+            self._superseded = True
+            for claim in claims:
+                self.state.reschedule(claim, self.clock())
+            return 0
         for claim in claims:
             self.at("claimed")
             self.settling.guarded(claim, partial(self._study, claim))

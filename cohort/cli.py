@@ -25,7 +25,7 @@ from cohort.catalogue import questions as ready_questions
 from cohort.catalogue import read_question
 from cohort.desk import ENGINES, Caller
 from cohort.disclosure import meaning
-from cohort.feedback_command import outcomes
+from cohort.feedback_command import outcomes, similar
 from cohort.fetch.command import fetch
 from cohort.options import (
     EXIT_PARTIAL,
@@ -67,7 +67,7 @@ app.add_typer(view_cli.app, name="view")
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it too, .svg or .png", show_default=False)]
-for _command in (group, omop, manifest, fetch, timeline, outcomes, scores):
+for _command in (group, omop, manifest, fetch, timeline, outcomes, similar, scores):
     app.command()(_command)
 
 

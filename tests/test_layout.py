@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
+    "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
     "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
@@ -55,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web.multipart": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
-        "sqlalchemy", "orjson",
+        "alembic", "sqlalchemy", "orjson",
     },
     "bridge.archiving": {
         "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
@@ -67,13 +68,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
+    "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
     "bridge.settling": {"bridge.errors", "bridge.ports"},
     "bridge.sync": {
         "bridge.document_reading", "bridge.documents", "bridge.errors", "bridge.findings", "bridge.model",
         "bridge.ports", "bridge.rounds", "bridge.settling", "bridge.translate",
     },
-    "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
     },
@@ -130,9 +132,13 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.outcome_predictions": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
     },
+    "cohort.outcome_readings": {
+        "cohort.column_tests", "cohort.expression", "cohort.outcome", "cohort.outcome_predictions", "cohort.relation",
+    },
     "cohort.outcome_rows": {
-        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
-        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+        "bridge.errors", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome",
+        "cohort.outcome_predictions", "cohort.outcome_readings", "cohort.question", "cohort.question_rows",
+        "cohort.relation", "cohort.returns",
     },
     "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
@@ -195,15 +201,19 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
     "cohort.outcome_shown": {
-        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
-        "cohort.pseudonym", "cohort.returns",
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome_predictions", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.relation",
     },
     "cohort.outcome_changes": {"bridge.errors"},
     "cohort.outcome_fhir": {"cohort.answer", "orjson"},
     "cohort.feedback": {
         "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
         "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
-        "cohort.sandbox", "orjson",
+        "cohort.relation", "cohort.sandbox", "orjson",
+    },
+    "cohort.similar": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",

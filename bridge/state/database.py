@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from bridge.errors import ConfigError, StateUnavailable
-from bridge.state import schema
 from bridge.state.migrations import migrate
 
 BUSY_TIMEOUT_MS = 30_000
@@ -30,17 +29,21 @@ class Database:
         self.sqlite = self._engine.dialect.name == "sqlite"
         try:
             with self.write() as connection:
-                schema.metadata.create_all(connection)
+                self.one_after_another(connection)
                 migrate(connection)
-                for index in (i for table in schema.metadata.sorted_tables for i in table.indexes):
-                    index.create(connection, checkfirst=True)  # one that an older database does not have yet
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One write transaction: committed at the end, rolled back on any error."""
+    def write(self, durable: bool = True) -> Iterator[Connection]:
+        """One write transaction: committed at the end, rolled back on any error.
+
+        What is not `durable` does not wait for the disk of a PostgreSQL server: should that crash, it may be lost as
+        a whole, and never without what came after it. For leases and their ends: the work would be done once more.
+        """
         with _translated(), self._engine.begin() as connection:
+            if not (durable or self.sqlite):
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield connection
 
     def one_after_another(self, connection: Connection) -> None:

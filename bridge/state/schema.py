@@ -1,4 +1,7 @@
-"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson."""
+"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson.
+
+What changes here needs a revision in `migrations`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
-
-SCHEMA_VERSION = 3
-"""A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
 
@@ -44,7 +44,7 @@ work = Table(
     Column("parked", Boolean, nullable=False, server_default=false()),
     Column("error", Text, nullable=False, server_default=""),
     Column("evidence", LargeBinary),
-    Index("work_due", "queue", "parked", "due_at"),
+    Index("work_next", "queue", "parked", "due_at", "key"),
 )
 
 cursor = Table(

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bridge.compose import Bridge, _alone
+from bridge.compose import Bridge
 from bridge.config import Settings, embedded, parse
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.import_files import SOURCE, import_files, including_import
 from bridge.import_report import Summary, show
+from bridge.roles import alone
 from bridge.sources.importer import Verdict, imported
 from bridge.sources.spool import Spool
 from bridge.state import State
@@ -153,7 +154,7 @@ def test_beside_a_running_bridge_the_import_leaves_the_work_to_it(settings: Sett
     bridge.pipeline.prepare()
     while bridge.pipeline.poll("w/0"):
         pass
-    with _alone(settings):
+    with alone(settings):
         summary = import_files(settings, [disc], QUIET)
     assert summary.working == "The running bridge translates and delivers them"
     assert bridge.state.counts() == {}
@@ -203,7 +204,7 @@ def test_in_place_takes_folders_and_no_running_bridge(settings: Settings, disc: 
     with pytest.raises(ConfigError, match="no such folder"):
         import_files(settings, [disc / "cut.dcm"], QUIET, in_place=True)
     settings.data_dir.mkdir()
-    with _alone(settings), pytest.raises(ConfigError, match="in use"):
+    with alone(settings), pytest.raises(ConfigError, match="in use"):
         import_files(settings, [disc], QUIET, in_place=True)
     assert len(including_import(settings).sources) == len(settings.sources) + 1
 
