@@ -35,6 +35,13 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.findings.sr_writing": {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
     },
+    "bridge.documents": {
+        "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydantic",
+        "pydicom",
+    },
+    "bridge.document_reading": {
+        "bridge.documents", "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "orjson",
+    },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
@@ -47,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
     "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
     "bridge.web.scopes": set(),
+    "bridge.web.multipart": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
         "alembic", "sqlalchemy", "orjson",
@@ -71,9 +79,8 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.telemetry.traces": {"bridge", "bridge.observer", "opentelemetry"},
     "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.observer", "bridge.ports", "bridge.rounds",
-        "bridge.settling",
-        "bridge.translate",
+        "bridge.document_reading", "bridge.documents", "bridge.errors", "bridge.findings", "bridge.model",
+        "bridge.observer", "bridge.ports", "bridge.rounds", "bridge.settling", "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
@@ -81,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.telemetry.health",
+        "bridge.documents", "bridge.findings", "bridge.follow", "bridge.intake", "bridge.telemetry.health",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -173,7 +180,6 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.config", "bridge.connections", "bridge.errors", "bridge.sources", "bridge.web", "cohort.fetch",
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
-    "cohort.fetch.multipart": set(),
     "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},

@@ -3,6 +3,7 @@
 from bridge.state.backlogs import Backlogs
 from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
+from bridge.state.kept_documents import KeptDocuments
 from bridge.state.model_calls import ModelCalls
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
@@ -11,7 +12,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls, Backlogs):
+class State(Search, Subscriptions, Retranslation, StoredDocuments, KeptDocuments, ModelCalls, Backlogs):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:
