@@ -28,6 +28,7 @@ from bridge.import_files import import_files, including_import
 from bridge.import_report import show
 from bridge.map_command import map_files
 from bridge.parked_command import parked_app
+from bridge.reconcile_command import reconcile
 from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state_command import (
     EXIT_PARTIAL,
@@ -164,6 +165,9 @@ def status(
         for name, studies in found["sinks"].items():
             has.add_row(name, str(studies))
         console.print(has)
+    if kept := found.get("reconciliation"):
+        result = "all agreed" if kept["agrees"] else "not all agreed: see bridge reconcile"
+        console.print(f"Reconciled {kept['age_s'] / 3600:.1f} hours ago: {result}")
     console.print("Held: " + (", ".join(f"{n} {kind}" for kind, n in found["resources"].items()) or "nothing yet"))
 
 
@@ -215,6 +219,7 @@ def import_(
 app.command("map")(map_files)
 app.command()(dedupe)
 app.command()(tail)
+app.command()(reconcile)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")

@@ -33,6 +33,9 @@ from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.rest_hook import RestHook
 from bridge.loops import Loops
 from bridge.ports import ImagingSource, Sink
+from bridge.reconcile.reconciler import Reconciler
+from bridge.reconcile.report import Report
+from bridge.reconcile.scheduled import Scheduled
 from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
@@ -48,6 +51,7 @@ from cohort.api import router as cohort_router
 from cohort.desk import desk_of
 from cohort.lake import Lake
 from cohort.store.place import place_of
+from cohort.tally import LakeTally
 
 log = logging.getLogger("bridge")
 
@@ -116,6 +120,7 @@ class Bridge:
             listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
             stack.enter_context(self._archives.running())
             followers = stack.enter_context(self._followers())
+            followers["reconcile"] = self._reconciliation().step
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(
                 self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
@@ -151,6 +156,19 @@ class Bridge:
             yield {"export": exporter.step, "subscriptions": notifier.step}
         finally:
             hook.close()
+
+    def _reconciliation(self) -> Scheduled:
+        """Everything compared from time to time, by connections of its own to the FHIR servers."""
+
+        def reconcile() -> Report:
+            closed = list[Callable[[], None]]()
+            with LakeTally(self.lake) as lake, ExitStack() as stack:
+                servers = {s.name: fhir_server_sink(s, closed) for s in self.settings.sinks}
+                for close in closed:
+                    stack.callback(close)
+                return Reconciler(self.state, self.sources, servers, lake, time.time).run(repair=True)
+
+        return Scheduled(self.state, reconcile, self.settings.reconcile_hours * 3600, time.time)
 
     def _open_lake(self) -> None:
         """Checks the lake; one that is new or was taken away gets all that is known. A store that does not answer is

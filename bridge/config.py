@@ -452,6 +452,12 @@ class Settings(_Section):
     validate_resources: bool = Field(
         default=False, description="Check every resource with fhir.resources before storing"
     )
+    reconcile_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=8760,
+        description="All is compared once in so long; 0: when asked for",
+    )
     api: Api = Api()
     identity: Identity = Identity()
     translation: Translation = Translation()

@@ -31,7 +31,18 @@ def test_every_link_of_the_readme_leads_somewhere(link: str) -> None:
 
 
 def test_every_queue_of_the_work_table_is_explained() -> None:
-    for queue in ("poll", "sweep", "verify", "study", "sink:NAME", "export", "subscription", "file:SOURCE", "instance"):
+    for queue in (
+        "poll",
+        "sweep",
+        "verify",
+        "study",
+        "sink:NAME",
+        "export",
+        "subscription",
+        "reconcile",
+        "file:SOURCE",
+        "instance",
+    ):
         assert f"`{queue}`" in READ
 
 

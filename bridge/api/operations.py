@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from bridge.errors import InvalidQuery
 from bridge.ports import WorkItem
+from bridge.reconcile.scheduled import RECONCILE_QUEUE, summary
 
 
 class OperationsState(Protocol):
@@ -24,6 +25,10 @@ class OperationsState(Protocol):
     def deliveries(self) -> dict[str, int]: ...
 
     def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]: ...
+
+    def reconciliation(self) -> dict[str, Any] | None: ...
+
+    def mark(self, queue: str, keys: list[str], now: float) -> None: ...
 
     def troubled(self, limit: int = 1000) -> list[WorkItem]: ...
 
@@ -45,7 +50,7 @@ def status(state: OperationsState, now: float) -> dict[str, Any]:
     """Queues with what waits, fails and is parked, the last error of each, resources held, and what FHIR servers have.
 
     Result  {"queues": [{queue, waiting, failing, parked, oldest_s, error}], "resources": {type: count},
-            "sinks": {name: studies}}
+            "sinks": {name: studies}, "reconciliation": the newest one, without its differences}
     """
     queues = []
     for queue, waiting, parked, failing, oldest in state.depth():
@@ -55,7 +60,9 @@ def status(state: OperationsState, now: float) -> dict[str, Any]:
             {"queue": queue, "waiting": waiting, "failing": failing, "parked": parked, "oldest_s": oldest_s}
             | ({"error": errors[0]} if errors else {})
         )
-    return {"queues": queues, "resources": state.counts(), "sinks": state.deliveries()}
+    kept = state.reconciliation()
+    told = {"queues": queues, "resources": state.counts(), "sinks": state.deliveries()}
+    return told | ({"reconciliation": summary(kept, now)} if kept else {})
 
 
 def troubles(items: Sequence[WorkItem]) -> list[dict[str, Any]]:
@@ -91,6 +98,18 @@ def router(state: OperationsState, clock: Callable[[], float]) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> list[dict[str, Any]]:
         return [asdict(item) for item in state.items(parked=True, queue=queue, limit=limit)]
+
+    @routes.get("/reconciliation")
+    def get_reconciliation() -> dict[str, Any]:
+        kept = state.reconciliation()
+        if kept is None:
+            raise HTTPException(404, "nothing was reconciled yet: POST /operations/reconciliation")
+        return kept
+
+    @routes.post("/reconciliation", status_code=202)
+    def post_reconciliation() -> dict[str, str]:
+        state.mark(RECONCILE_QUEUE, ["all"], clock())
+        return {"asked": "GET /operations/reconciliation has it when it is finished"}
 
     @routes.get("/troubles")
     def get_troubles(limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
 from bridge.state.database import Database
+from bridge.state.reconciled import Reconciled
 from bridge.state.results import Results
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
@@ -9,7 +10,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, Results):
+class State(Search, Subscriptions, Retranslation, Results, Reconciled):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:
