@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bridge import config
 from bridge.api.operations import status as status_of
+from bridge.backup_command import backup, restore
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.dedupe_command import dedupe
 from bridge.demo import run_demo
@@ -40,6 +41,7 @@ from bridge.state_command import (
     settings_of,
 )
 from bridge.tail_command import tail
+from bridge.verify_command import verify
 
 app = typer.Typer(
     help="Keeps FHIR ImagingStudy, and a table of facts, true to what DICOM archives hold.",
@@ -220,6 +222,9 @@ app.command("map")(map_files)
 app.command()(dedupe)
 app.command()(tail)
 app.command()(reconcile)
+app.command()(verify)
+app.command()(backup)
+app.command()(restore)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")

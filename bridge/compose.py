@@ -113,7 +113,7 @@ class Bridge:
             stack.callback(self.state.close)
             for close in self._closed:
                 stack.callback(close)
-            stack.enter_context(_alone(self.settings))
+            stack.enter_context(alone(self.settings))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
             self._open_lake()
@@ -353,7 +353,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def alone(settings: Settings) -> Iterator[None]:
     """Only one process uses a data folder: its spool and its SQLite state belong to it."""
     path: Path = settings.data_dir / "lock"
     with path.open("a") as lock:

@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from bridge.compose import Bridge, _alone
+from bridge.compose import Bridge, alone
 from bridge.config import FolderSource, Settings
 from bridge.errors import ConfigError
 from bridge.import_report import Bar, Summary, bars
@@ -72,12 +72,12 @@ def import_files(settings: Settings, paths: Sequence[Path], console: Console, in
     summary = Summary()
     with _one_import(settings), bars(console) as bar, ExitStack() as stack:
         if in_place:
-            stack.enter_context(_alone(settings))
+            stack.enter_context(alone(settings))
             names = _follow(settings, paths)
         else:
             _copy(settings, paths, summary, bar)
             try:
-                stack.enter_context(_alone(settings))
+                stack.enter_context(alone(settings))
             except ConfigError:
                 summary.working = "The running bridge translates and delivers them"
                 return summary

@@ -155,6 +155,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.tally": {
         "bridge.errors", "cohort.generation", "cohort.lake", "cohort.tables", "duckdb", "orjson",
     },
+    "cohort.verified": {"cohort.generation", "cohort.lake", "cohort.store"},
     "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "cohort.ndjson", "orjson"},
     "cohort.functions": set(),
     "cohort.gate": {"bridge.errors", "cohort.functions"},
@@ -183,6 +184,9 @@ COMPOSITION = (
     "bridge.demo",
     "bridge.import_files",
     "bridge.reconcile_command",
+    "bridge.verify_command",
+    "bridge.backup",
+    "bridge.backup_command",
 )
 DUCKDB = (
     "cohort.engine", "cohort.fold", "cohort.flatten", "cohort.arrivals", "cohort.ndjson", "cohort.tables",

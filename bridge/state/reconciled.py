@@ -12,7 +12,7 @@ from sqlalchemy import and_, or_, select
 from bridge.ports import StudyHeaders
 from bridge.state.deliveries import Deliveries
 from bridge.state.holdings import plain_headers
-from bridge.state.schema import holding, resource, setting, study, work
+from bridge.state.schema import holding, resource, resource_version, setting, study, work
 from bridge.state.work import BATCH
 
 PAGE = 2000
@@ -37,6 +37,22 @@ class Reconciled(Deliveries):
         with self._db.read() as connection:
             kept = connection.execute(select(setting.c.value).where(setting.c.name == _REPORT)).scalar()
         return None if kept is None else orjson.loads(kept)
+
+    def contents(self) -> Iterator[tuple[str, bool]]:
+        """(type/id, whether the newest content is what was written) of every resource that is there."""
+        newest = and_(
+            resource_version.c.resource_type == resource.c.resource_type,
+            resource_version.c.id == resource.c.id,
+            resource_version.c.version == resource.c.version,
+        )
+        both = select(resource.c.digest, resource_version.c.content).join_from(resource, resource_version, newest)
+        for key, deleted, _ in self.held_resources():
+            kind, _, id_ = key.partition("/")
+            with self._db.read() as connection:
+                mine = (resource.c.resource_type == kind) & (resource.c.id == id_)
+                row = connection.execute(both.where(mine)).one_or_none()
+            if not deleted:
+                yield key, row is not None and hashlib.sha256(row.content or b"").hexdigest() == row.digest
 
     def unread(self, source: str, studies: Sequence[str]) -> set[str]:
         """Those of the studies that a source is to be read for again."""

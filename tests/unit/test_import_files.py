@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bridge.compose import Bridge, _alone
+from bridge.compose import Bridge, alone
 from bridge.config import Settings, embedded, parse
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.import_files import SOURCE, import_files, including_import
 from bridge.import_report import Summary, show
 from bridge.sources.importer import Verdict, imported
+from bridge.sources.preamble import problem
 from bridge.sources.spool import Spool
 from bridge.state import State
 from tests.builders import STUDY, a_dataset, as_file, write_file
@@ -121,7 +122,9 @@ def test_what_hides_in_a_preamble_is_not_kept(settings: Settings, tmp_path: Path
     file.write_bytes(b"MZ" * 64 + as_file(a_dataset())[128:])
     import_files(settings, [file], QUIET)
     (kept,) = (settings.data_dir / "spool").rglob("*.dcm")
-    assert kept.read_bytes() == bytes(128) + file.read_bytes()[128:]
+    assert kept.read_bytes()[:64] == bytes(64)
+    assert kept.read_bytes()[128:] == file.read_bytes()[128:]
+    assert problem(kept) == ""
 
 
 @pytest.mark.parametrize(("name", "packed"), [("a.zip", zip_bytes), ("a.tgz", tar_bytes)])
@@ -153,7 +156,7 @@ def test_beside_a_running_bridge_the_import_leaves_the_work_to_it(settings: Sett
     bridge.pipeline.prepare()
     while bridge.pipeline.poll("w/0"):
         pass
-    with _alone(settings):
+    with alone(settings):
         summary = import_files(settings, [disc], QUIET)
     assert summary.working == "The running bridge translates and delivers them"
     assert bridge.state.counts() == {}
@@ -203,7 +206,7 @@ def test_in_place_takes_folders_and_no_running_bridge(settings: Settings, disc: 
     with pytest.raises(ConfigError, match="no such folder"):
         import_files(settings, [disc / "cut.dcm"], QUIET, in_place=True)
     settings.data_dir.mkdir()
-    with _alone(settings), pytest.raises(ConfigError, match="in use"):
+    with alone(settings), pytest.raises(ConfigError, match="in use"):
         import_files(settings, [disc], QUIET, in_place=True)
     assert len(including_import(settings).sources) == len(settings.sources) + 1
 

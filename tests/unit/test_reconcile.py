@@ -44,6 +44,11 @@ class Hospital(Delivery):
         self.b.put(headers(study=STUDIES[0], series=3, instance=9))
         self.run()
 
+    def study_status(self, uid: str) -> str:
+        """The status of a study's ImagingStudy, as the state has it."""
+        (found,) = [r for r in self.state.study_resources(uid) if r.resource_type == "ImagingStudy"]
+        return str((found.content or {})["status"])
+
     def reconcile(self, *, repair: bool = False, whole: bool = False) -> Report:
         with LakeTally(self.real_lake) as tally:
             made = Reconciler(self.state, self.pipeline.sources, {"ehr": self.ehr_sink}, tally, lambda: self.now)
