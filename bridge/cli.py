@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bridge import config
 from bridge.api.operations import status as status_of
+from bridge.backfill_command import backfill
 from bridge.backup_command import backup, restore
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.dedupe_command import dedupe
@@ -225,6 +226,7 @@ app.command()(reconcile)
 app.command()(verify)
 app.command()(backup)
 app.command()(restore)
+app.command()(backfill)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")

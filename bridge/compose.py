@@ -91,6 +91,7 @@ class Bridge:
             timing=Timing(
                 quiet_s=settings.quiet_s,
                 max_wait_s=settings.max_wait_s,
+                backfill_per_minute=settings.backfill_per_minute,
                 recheck_hours={s.name: s.recheck_hours for s in settings.sinks if s.recheck_hours},
             ),
             clock=time.time,

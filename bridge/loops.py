@@ -21,7 +21,7 @@ HEARTBEATS_PER_LEASE = 3
 
 
 class Loops:
-    """One thread for each source's polls, one each for sweeps, verify passes, rechecks and translating all again,
+    """One thread for each source's polls, one each for sweeps, verify passes, rechecks, backfill and translating anew,
     `workers` for studies, one for each sink and for each of the `others` (name → step), a heartbeat.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
@@ -43,6 +43,7 @@ class Loops:
             ("sweep", pipeline.sweep),
             ("verify", pipeline.verify),
             ("recheck", pipeline.recheck),
+            ("backfill", pipeline.backfill),
             ("retranslate", pipeline.retranslate),
         ]
         steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]

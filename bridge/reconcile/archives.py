@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from bridge.errors import Unavailable
-from bridge.ports import STUDY_QUEUE, ImagingSource
+from bridge.ports import BACKFILL_QUEUE, STUDY_QUEUE, ImagingSource
 from bridge.reconcile.ordered import in_order, side_by_side, some_at_once
 from bridge.reconcile.ports import ReconciledState
 from bridge.reconcile.report import Comparison, Difference, Level
@@ -43,6 +43,8 @@ class Archive:
         there, here = self._source.count(uids), self._state.held_of(self._source.name, uids)
         unread = self._state.unread(self._source.name, uids)
         work = self._state.in_work(STUDY_QUEUE, uids)
+        later = self._state.in_work(BACKFILL_QUEUE, [f"{self._source.name}/{uid}" for uid in uids])
+        work |= {key.partition("/")[2]: parked for key, parked in later.items()}
         for uid in uids:
             had, kept = there.get(uid, 0), here.get(uid, 0)
             if had == kept and (not whole or self._same(uid)):

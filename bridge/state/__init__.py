@@ -1,5 +1,6 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
+from bridge.state.backfill import Backfill
 from bridge.state.database import Database
 from bridge.state.reconciled import Reconciled
 from bridge.state.results import Results
@@ -10,7 +11,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, Results, Reconciled):
+class State(Search, Subscriptions, Retranslation, Results, Reconciled, Backfill):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

@@ -41,7 +41,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
                             ["parked", "replay"], ["parked", "show"], ["parked", "discard"], ["tail"],
-                            ["reconcile"], ["verify"], ["backup"], ["restore"],
+                            ["reconcile"], ["verify"], ["backup"], ["restore"], ["backfill"],
                             ["associations"], ["associations", "list"], ["associations", "show"],
                             ["demo"], ["import"], ["jwks"], ["map"], ["dedupe"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
