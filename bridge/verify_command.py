@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.config import Settings
-from bridge.errors import Unavailable
+from bridge.errors import ConfigError, Unavailable
 from bridge.sources.preamble import problem
 from bridge.state import State
 from bridge.state.seal import damage
@@ -52,6 +52,8 @@ def verify(config_file: ConfigOption = None, data_dir: DataOption = DATA_DIR, as
     Example: bridge verify --json
     """
     settings = settings_of(config_file, data_dir)
+    if not settings.data_dir.is_dir():
+        raise ConfigError(f"data_dir: there is no folder {settings.data_dir}")
     with Console(stderr=True).status("Reading") as status:
         found = []
         for one in parts(settings):

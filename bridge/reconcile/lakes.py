@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from bridge.model import StoredResource
 from bridge.ports import STUDY_QUEUE, sink_queue
@@ -26,10 +27,8 @@ class LakeSide:
     def compare(self, found: Comparison, *, whole: bool) -> Iterator[Found]:
         """What differs, each seen twice. Contents are compared by digest always: `whole` changes nothing."""
         self._party.refresh()
-        suspects = [*self._resources(found)]
-        studies = [*self._studies(found)]
-        if suspects or studies:
-            self._party.refresh()
+        suspects, studies = _whole(self._resources(found)), _whole(self._studies(found))
+        self._party.refresh()
         for keys in some_at_once(suspects, AT_ONCE):
             yield from self._confirmed_resources(keys)
         for uids in some_at_once(studies, AT_ONCE):
@@ -82,6 +81,13 @@ class LakeSide:
     def _work(self, uids: list[str]) -> bool | None:
         work = self._state.in_work(STUDY_QUEUE, uids) | self._state.in_work(sink_queue(LAKE), uids)
         return next(iter(work.values()), None)
+
+
+def _whole(keys: Iterable[str]) -> Iterator[str]:
+    """All keys, once the last of them is known: what they come from is read to its end before this returns."""
+    rows = in_order((key,) for key in keys)
+    first = next(rows, None)
+    return (row[0] for row in chain([] if first is None else [first], rows))
 
 
 def instances_digest(sop_instance_uids: Iterable[str]) -> str:
