@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from bridge.backfill_command import mark, steps
+from bridge.cli import app
 from bridge.errors import ConfigError, SourceUnavailable
-from bridge.ports import BACKFILL_QUEUE, StudyHeaders
+from bridge.model import IndexedFile
+from bridge.ports import BACKFILL_QUEUE, ChangePage, StudyHeaders
 from bridge.sources.days import study_date
 from bridge.state import State
 from bridge.sync import FED_AT_ONCE
@@ -184,6 +189,23 @@ def test_a_source_that_cannot_list_by_date_is_listed_whole_or_not_at_all(rig: Ol
     with pytest.raises(ConfigError, match="by date"):
         mark(rig.state, rig.b, NEWEST, None, again=False, now=rig.now)
     assert mark(rig.state, rig.b, None, None, again=False, now=rig.now) == (1, 1)
+
+
+def test_by_command_a_folder_is_marked_whole_and_a_mistake_is_told(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    files = tuple(IndexedFile(f"{n}.dcm", 1, 1, f"{STUDY}.{n}", f"{STUDY}.{n}.1") for n in range(3))
+    state.commit_page("inbox", ChangePage(frozenset(), "1", True, files=files), 0.0, 0, 0)
+
+    def command(*words: str) -> Result:
+        return CliRunner().invoke(app, ["backfill", *words, "--data-dir", str(tmp_path)])
+
+    told = json.loads(command("inbox", "--json").stdout)
+    assert told == {"source": "inbox", "listed": 3, "marked": 3, "waiting": 3, "parked": 0}
+    assert "3 marked; 3 wait, 0 parked: bridge run works on them" in command("inbox").stdout
+    assert state.backfill_left("inbox") == 3
+    assert "no source of that name" in str(command("pacs").exception)
+    assert "by date" in str(command("inbox", "--from", "2024-01-01").exception)
+    state.close()
 
 
 @pytest.mark.parametrize(

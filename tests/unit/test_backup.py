@@ -108,6 +108,8 @@ def test_by_command_files_that_were_imported_are_there_again(tmp_path: Path) -> 
     bridge("verify")
     report = json.loads(bridge("reconcile", "--json"))
     assert {c["right"]: c["compared"].get("studies") for c in report["comparisons"]}["lake"] == 3
+    assert bridge("reconcile").count("agree") == len(report["comparisons"])
+    assert "all agreed" in bridge("status")
     refused = CliRunner().invoke(app, ["restore", str(tmp_path / "saved"), "--data-dir", str(tmp_path / "data")])
     assert "move it away" in str(refused.exception)
 
