@@ -151,7 +151,7 @@ class Pipeline:
     def backfill(self, worker: str) -> int:
         """Hands over some studies of the backfill to be read, when few others are due."""
         now = self.clock()
-        room = FED_AT_ONCE - self.state.due(STUDY_QUEUE, now)
+        room = FED_AT_ONCE - self.state.due(STUDY_QUEUE, now, FED_AT_ONCE)
         if room < FED_AT_ONCE // 2 or now < self._backfill_at:
             return 0
         per_minute = self.timing.backfill_per_minute

@@ -29,6 +29,7 @@ STEPS: Mapping[int, Sequence[str]] = {
         "WHERE x.resource_type = resource.resource_type AND x.id = resource.id AND x.param = 'identifier' "
         "AND x.system = 'urn:dicom:uid' AND substr(x.value, 1, 8) = 'urn:oid:') WHERE resource_type = 'ImagingStudy'",
     ),
+    3: (),  # rows are sealed when the database opens (`seal`): a program that cannot do that may not write any more
 }
 """Version → what makes the next version of it. New tables need nothing here: they are made when the database opens."""
 

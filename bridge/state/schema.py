@@ -18,7 +18,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
