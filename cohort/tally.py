@@ -45,7 +45,10 @@ class LakeTally:
     def refresh(self) -> None:
         """Publishes what was delivered, and looks at the newest generation from now on."""
         self._stack.close()
-        self._lake.publish(datetime.now(UTC))
+        try:
+            self._lake.publish(datetime.now(UTC))
+        except OSError as error:
+            raise SinkUnavailable(f"lake: it cannot be published: {error.strerror}") from None
         place = self._lake.place
         head = Generations(place.store, place.files).head()
         scratch = self._stack.enter_context(place.scratch())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,13 +44,17 @@ class Rig:
         self.bridge = BridgeProcess(folder, settings, self._environment)
         self.studies = [f"2.25.{uuid4().int}" for _ in range(3)]
 
-    def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
-        """Exit code and comparisons by their parties."""
-        command = [str(Path(sys.executable).with_name("bridge")), "reconcile", "--json", *options]
-        command += ["--config", str(self.bridge.config)]
+    def command(self, *words: str) -> tuple[int, Any]:
+        """Exit code and the JSON of a command."""
+        command = [str(Path(sys.executable).with_name("bridge")), *words, "--json", "--config", str(self.bridge.config)]
         done = subprocess.run(command, env=os.environ | self._environment, capture_output=True, timeout=120)
         assert done.returncode in (0, 1), done.stderr.decode()
-        return done.returncode, {f"{c['left']} {c['right']}": c for c in json.loads(done.stdout)["comparisons"]}
+        return done.returncode, json.loads(done.stdout)
+
+    def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and comparisons by their parties."""
+        code, told = self.command("reconcile", *options)
+        return code, {f"{c['left']} {c['right']}": c for c in told["comparisons"]}
 
     def on_server(self, uid: str) -> dict[str, Any]:
         (found,) = self.hapi.search("ImagingStudy", identifier=f"urn:dicom:uid|urn:oid:{uid}")
@@ -101,3 +106,24 @@ def test_it_is_done_by_the_running_bridge_when_asked_for(rig: Rig) -> None:
     )
     assert kept["agrees"] is True
     assert {c["right"] for c in kept["comparisons"]} == {"state", "resources", "ehr", "lake"}
+
+
+@pytest.mark.timeout(400)
+def test_a_bridge_that_lost_everything_is_restored_to_no_difference(rig: Rig, tmp_path: Path) -> None:
+    late, lost = f"2.25.{uuid4().int}", rig.studies[0]
+    assert rig.command("backup", str(tmp_path / "saved"))[0] == 0
+    rig.orthanc.upload(study_bytes(late))
+    rig.bridge.study(late, numberOfInstances=2)
+    rig.bridge.kill()
+    rig.orthanc.delete_study(lost)
+    shutil.rmtree(rig.bridge.data_dir)
+    rig.command("restore", str(tmp_path / "saved"))
+    rig.bridge.start()
+    rig.bridge.study(late, numberOfInstances=2)
+    rig.bridge.study(lost, status="entered-in-error")
+    rig.bridge.until_settled()
+    code, found = rig.reconcile("--whole")
+    assert code == 0, found
+    assert found["state ehr"]["compared"]["studies"] == 4
+    assert {uid: rig.on_server(uid)["status"] for uid in (late, lost)} == {late: "available", lost: "entered-in-error"}
+    assert rig.command("verify")[0] == 0

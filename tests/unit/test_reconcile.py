@@ -227,6 +227,15 @@ def test_a_party_that_cannot_answer_is_told_and_the_others_are_compared(hospital
     assert found(report, "state", "lake").compared["studies"] == 4
 
 
+def test_a_damaged_file_of_the_lake_is_told_and_the_others_are_compared(hospital: Hospital) -> None:
+    assert hospital.reconcile().agrees
+    for path in (hospital.real_lake.root / "files").glob("dicom_instance-*"):
+        path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    report = hospital.reconcile()
+    assert "bridge verify" in only(report, "state", "lake").error
+    assert found(report, "state", "ehr").compared["studies"] == 4
+
+
 def test_withdrawn_studies_agree(hospital: Hospital) -> None:
     hospital.withdraw(STUDIES[1])
     assert hospital.reconcile(whole=True).agrees
