@@ -45,7 +45,7 @@ lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/mypy
 
 check: lint ## lint, and the fast tests: under a minute
-	$(BIN)/python -m pytest -q -n 2 -m "not service" --deselect tests/unit/test_kill.py --deselect tests/unit/test_sandbox.py tests
+	$(BIN)/python -m pytest -q -n 2 -m "not service" --deselect tests/unit/test_kill.py --deselect tests/unit/test_kill_results.py --deselect tests/unit/test_sandbox.py tests
 
 fmt: $(DEV) ## Format and sort imports
 	$(BIN)/ruff check --fix-only --quiet .

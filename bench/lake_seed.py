@@ -138,6 +138,7 @@ def _fill(tables: Tables, table: str, rows: str) -> None:
         "_key": key,
         "_hash": key_sql(f"({key})"),
         "patient_key": key_sql("patient_id"),
+        "subject_key": key_sql("patient_id"),
         "study_key": key_sql("study_instance_uid"),
         "report_key": key_sql("diagnostic_report_id"),
         "_own_patient_id": f"CASE WHEN {own} THEN patient_id END",

@@ -2,6 +2,7 @@
 
     make bench-questions                            all sizes; hours, and about 40 GB of disk in FOLDER
     python -m bench.questions --patients 10000 --folder FOLDER --no-hapi
+    python -m bench.questions --keep FOLDER         hospitals that are there are not made and loaded again
 
 Beside each question, in the same run: the SQL a person would write, on DuckDB over one Parquet file for each type, and
 Spark on two threads over the lake's own files; beside the founding question, searches of HAPI FHIR. An answer that
@@ -67,6 +68,7 @@ def main() -> None:
     asked = argparse.ArgumentParser()
     asked.add_argument("--patients", type=int, nargs="+", default=SIZES)
     asked.add_argument("--folder", type=Path)
+    asked.add_argument("--keep", type=Path)
     asked.add_argument("--no-spark", action="store_true")
     asked.add_argument("--no-hapi", action="store_true")
     wanted = asked.parse_args()
@@ -75,12 +77,13 @@ def main() -> None:
     costs: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory(dir=wanted.folder) as scratch:
         for patients in sorted(wanted.patients):
-            folder = Path(scratch) / str(patients)
+            folder = (wanted.keep or Path(scratch)) / str(patients)
             loaded = made(patients, folder)
             sizes[f"{patients} patients"] = {k: loaded[k] for k in ("resources", "bytes", "rows")}
             rows += loading(patients, loaded)
             costs[patients] = measured(patients, folder, rows, spark=not wanted.no_spark)
-            shutil.rmtree(folder)
+            if not wanted.keep:
+                shutil.rmtree(folder)
         rows += growth(costs)
         if not wanted.no_hapi:
             rows.append(beside_hapi(Path(scratch)))
@@ -89,8 +92,11 @@ def main() -> None:
 
 def made(patients: int, folder: Path) -> dict[str, Any]:
     """A lake and naive Parquet of so many patients; what loading took."""
-    folder.mkdir()
-    loaded: dict[str, Any] = _told("questions_lake", str(patients), str(SEED), str(folder))
+    told = folder / "loaded.json"
+    if not told.exists():
+        folder.mkdir(parents=True)
+        told.write_bytes(orjson.dumps(_told("questions_lake", str(patients), str(SEED), str(folder))))
+    loaded: dict[str, Any] = orjson.loads(told.read_bytes())
     return loaded
 
 

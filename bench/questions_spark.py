@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 from datetime import date
@@ -14,6 +15,9 @@ from cohort.generation import Generation
 from cohort.question import Question
 from cohort.question_answer import compile_question
 
+MEMORY = "6g"
+"""Of Spark; with its own 1 GB it gives up on some of the questions."""
+
 ROWS, RUNS, PATIENCE_S = 10_000, 5, 60.0
 """Of a question that takes longer, fewer runs than RUNS are made: those that begin within PATIENCE_S."""
 
@@ -25,6 +29,7 @@ class Spark:
         self._generation, self._open = generation, ExitStack()
 
     def __enter__(self) -> Spark:
+        os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-memory {MEMORY} pyspark-shell"
         self._session: Any = self._open.enter_context(session())
         self._session.conf.set("spark.sql.shuffle.partitions", "4")  # for two cores; 200 is for a cluster
         show_tables(self._session, self._generation)

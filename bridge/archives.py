@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,7 @@ from bridge.sources.retention import Retention
 from bridge.sources.scu import Peer, Sender, report
 from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
+from bridge.sources.study_images import StudyImages
 from bridge.state import State
 from bridge.web.auth import ClientCredentials, sign_in
 from bridge.web.owner import Owner
@@ -51,15 +53,16 @@ class Archives:
         self._closed: list[Callable[[], None]] = []
         self._movers: dict[str, list[Dimse]] = {}
         self._listening: list[tuple[Receiver, StorageCommitment]] = []
+        self.images: dict[str, StudyImages] = {}
         self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, listening: bool = True) -> Iterator[None]:
         """Receivers listen until the block ends; then connections are closed. Raises ConfigError for a taken port."""
         with ExitStack() as stack:
             for close in self._closed:
                 stack.callback(close)
-            for receiver, commitment in self._listening:
+            for receiver, commitment in self._listening if listening else ():
                 receiver.start()
                 stack.callback(receiver.stop)
                 commitment.start()
@@ -182,6 +185,9 @@ class Archives:
             verify_s=settings.verify_s,
         )
         self._closed.append(orthanc.close)
+        wado_rs = settings.url.rstrip("/") + settings.dicom_web
+        password = settings.password.get_secret_value()
+        self._open(settings.name, wado_rs, sign_in(wado_rs, username=settings.username, password=password))
         return orthanc
 
     def _dicom_server(self, settings: DicomServerSource) -> DicomServer:
@@ -203,6 +209,9 @@ class Archives:
             overlap_s=settings.overlap_s,
         )
         self._closed.append(server.close)
+        if len(settings.partitions) < 2:
+            partition = "".join(f"/partitions/{p}" for p in settings.partitions)
+            self._open(settings.name, f"{settings.url.rstrip('/')}/{settings.api_version}{partition}", auth)
         return server
 
     def _dicomweb(self, settings: DicomWebSource) -> DicomWeb:
@@ -237,6 +246,7 @@ class Archives:
             endpoint=WadoEndpoint(settings.name, address),
         )
         self._closed.append(source.close)
+        self._open(settings.name, settings.url.rstrip("/") + settings.wado_prefix, auth, tls)
         return source
 
     def _dimse(self, settings: DimseSource) -> Dimse:
@@ -275,6 +285,10 @@ class Archives:
             self._movers.setdefault(settings.receiver, []).append(source)
         self._closed.append(source.close)
         return source
+
+    def _open(self, name: str, wado_rs: str, auth: httpx.Auth | None, tls: ssl.SSLContext | None = None) -> None:
+        self.images[name] = StudyImages(name, wado_rs, auth=auth, tls=tls)
+        self._closed.append(self.images[name].close)
 
     def _tokens(self, name: str, url: str, oauth: OAuth, tls: ClientTls | None) -> ClientCredentials:
         owner = Owner.source(name)

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridge.archives import Archives
-from bridge.compose import alone
 from bridge.config import Settings
 from bridge.errors import ConfigError
 from bridge.ports import ImagingSource, ListsByDate
 from bridge.reconcile.ordered import some_at_once
+from bridge.roles import alone
 from bridge.state import State
 from bridge.state_command import DATA_DIR, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from bridge import config
 from bridge.backup import back_up, read_manifest
 from bridge.backup import restore as put_back
-from bridge.compose import alone
 from bridge.errors import ConfigError
+from bridge.roles import alone
 from bridge.state_command import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.verify_command import parts
 

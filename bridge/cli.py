@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Set
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ from bridge.errors import ConfigError, ProjectError
 from bridge.import_files import import_files, including_import
 from bridge.import_report import show
 from bridge.map_command import map_files
+from bridge.model import ALL_ROLES, Role
 from bridge.parked_command import parked_app
 from bridge.reconcile_command import reconcile
 from bridge.sign_in import fhir_server_sign_in, signing_keys
@@ -55,7 +57,7 @@ app.add_typer(parked_app, name="parked")
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access"):
+    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access", "alembic"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
@@ -75,7 +77,14 @@ def init(
 
 
 @app.command()
-def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data")) -> None:
+def run(
+    config_file: ConfigOption = None,
+    data_dir: DataOption = Path("bridge-data"),
+    role: Annotated[
+        list[Role] | None,
+        typer.Option("--role", help="A part of the work; repeat it. Without: all. Parts need PostgreSQL (state_url)"),
+    ] = None,
+) -> None:
     """Follow the sources, keep FHIR and the lake true, serve the APIs. Stops on SIGINT or SIGTERM.
 
     Example: bridge run --config bridge.toml
@@ -85,24 +94,28 @@ def run(config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-da
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    bridge = Bridge(including_import(settings))
+    roles = frozenset(role) if role else ALL_ROLES
+    bridge = Bridge(including_import(settings), roles=roles)
     with bridge.running():
-        _greet(settings)
+        _greet(settings, roles)
         while not stop.is_set() and not bridge.failed.is_set():
             stop.wait(0.5)
     if bridge.failed.is_set():
         raise typer.Exit(EXIT_PARTIAL)
 
 
-def _greet(settings: config.Settings) -> None:
+def _greet(settings: config.Settings, roles: Set[Role]) -> None:
     base = settings.public_url
+    if roles != ALL_ROLES:
+        typer.echo(f"{'Roles':<12} {', '.join(sorted(roles))}")
     for what, where in (
         ("FHIR API", f"{base}/fhir"),
         ("Cohort page", f"{base}/cohort/"),
         ("Status", f"{base}/operations/status"),
     ):
-        typer.echo(f"{what:<12} {where}")
-    for source in settings.sources:
+        if Role.SERVE in roles:
+            typer.echo(f"{what:<12} {where}")
+    for source in settings.sources if Role.POLL in roles else ():
         if isinstance(source, config.FolderSource):
             typer.echo(f"{'Folder':<12} {source.path}")
         elif isinstance(source, config.ReceiverSource):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +19,10 @@ from zoneinfo import ZoneInfo
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 
-from bridge.api.ai_results import Intake
+from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits
+from bridge.api.images import router as images_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
@@ -30,12 +30,16 @@ from bridge.config import Identity, ReceiverSource, Settings
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
+from bridge.follow.ports import EXPORT_QUEUE
 from bridge.follow.rest_hook import RestHook
-from bridge.loops import Loops
+from bridge.intake import Intake
+from bridge.loops import Loops, Step
+from bridge.model import ALL_ROLES, Role
 from bridge.ports import ImagingSource, Sink
 from bridge.reconcile.reconciler import Reconciler
 from bridge.reconcile.report import Report
-from bridge.reconcile.scheduled import Scheduled
+from bridge.reconcile.scheduled import RECONCILE_QUEUE, Scheduled
+from bridge.roles import check_roles, folder_of
 from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
@@ -59,7 +63,10 @@ PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
 COMPACT_EVERY_S = 30.0
 PUBLISH_SHARE = 0.2
-"""At most this share of the time goes into publishing: under load generations come less often, not slower work."""
+"""At most this share of the time goes into publishing that takes long: generations come less often, not slower work."""
+
+VISIBLE_WITHIN_S = 5.0
+"""What is delivered to the lake is visible to questions within so long, while publishing takes less than half of it."""
 
 
 class Bridge:
@@ -68,8 +75,14 @@ class Bridge:
     `at` is told each stage of the work as it is reached (tests kill the process there).
     """
 
-    def __init__(self, settings: Settings, at: Callable[[str], None] = lambda _stage: None) -> None:
-        self.settings, self._at = settings, at
+    def __init__(
+        self,
+        settings: Settings,
+        at: Callable[[str], None] = lambda _stage: None,
+        roles: Set[Role] = ALL_ROLES,
+    ) -> None:
+        check_roles(settings, roles)
+        self.settings, self._at, self._roles = settings, at, roles
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.failed = threading.Event()
         self.stopping = threading.Event()
@@ -99,53 +112,84 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
         )
+        tables = self.pipeline.translator.site.tables
+        self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
+        lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
+        self._ai = AiSteps(settings, self.state, settling, lease_s, at, self.intake, self._archives, self._closed)
+        self.pipeline.followed_by = self._ai.followed_by
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        settings, tables = self.settings, self.pipeline.translator.site.tables
-        intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
-        routers = [cohort_router(self.lake, self.desk), _associations_router(settings), ai_results_router(intake)]
+        results = ai_results_router(self.intake, self.state)
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
+        images = self._ai.images()
+        routers += [images_router(images)] if images is not None else []
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:
-        """Receivers, loops, publisher and HTTP server, until the block ends. Raises ConfigError for a taken port."""
+        """What the roles are: receivers, loops, publisher, HTTP server, until the block ends. Raises ConfigError for a
+        taken port, or for a data folder that this process cannot have."""
         with ExitStack() as stack:
             stack.callback(self.state.close)
             for close in self._closed:
                 stack.callback(close)
-            stack.enter_context(alone(self.settings))
+            stack.enter_context(folder_of(self.settings, self._roles, self.state))
             if self.settings.database_url.startswith("sqlite"):
                 self.state.release_leases()
-            self._open_lake()
-            listener = stack.enter_context(_listen(self.settings.api.host, self.settings.api.port))
-            stack.enter_context(self._archives.running())
-            followers = stack.enter_context(self._followers())
-            followers["reconcile"] = self._reconciliation().step
+            stack.enter_context(self._archives.running(listening=Role.POLL in self._roles))
+            others = stack.enter_context(self._followers()) if Role.SERVE in self._roles else []
+            if Role.DELIVER in self._roles:
+                self._ai.prepare()
+                others += [*self._ai.steps(), Step("reconcile", RECONCILE_QUEUE, self._reconciliation().step)]
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = Loops(
-                self.pipeline, process, self.settings.workers, self.state.renew_process, self._died, followers
+                self.pipeline,
+                self._roles,
+                process,
+                self.settings.workers,
+                self.state.renew_process,
+                self._died,
+                others,
             )
-            publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
-            server = uvicorn.Server(_uvicorn(self.app()))
-            compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
-            web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+            if Role.SERVE in self._roles:
+                stack.enter_context(self._serving())
+            if Role.DELIVER in self._roles:
+                self._open_lake()
+                stack.enter_context(self._publishing())
             loops.start()
-            publisher.start()
-            compactor.start()
-            web.start()
             try:
                 yield self
             finally:
                 self.stopping.set()
-                server.should_exit = True
                 loops.stop()
-                self._publish.set()
-                publisher.join(timeout=20)
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        publisher = threading.Thread(target=self._publish_loop, name="publisher", daemon=True)
+        compactor = threading.Thread(target=self._compact_loop, name="compactor", daemon=True)
+        publisher.start()
+        compactor.start()
+        try:
+            yield
+        finally:
+            self._publish.set()
+            publisher.join(timeout=20)
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        with _listen(self.settings.api.host, self.settings.api.port) as listener:
+            server = uvicorn.Server(_uvicorn(self.app()))
+            web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+            web.start()
+            try:
+                yield
+            finally:
+                server.should_exit = True
                 web.join(timeout=10)
 
     @contextmanager
-    def _followers(self) -> Iterator[dict[str, Callable[[str], int]]]:
+    def _followers(self) -> Iterator[list[Step]]:
         """The steps that serve followers; each subscription that is due has a thread of its own."""
         api = self.settings.api
         exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
@@ -154,7 +198,7 @@ class Bridge:
         hook = RestHook()
         notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
         try:
-            yield {"export": exporter.step, "subscriptions": notifier.step}
+            yield [Step("export", EXPORT_QUEUE, exporter.step), Step("subscriptions", "", notifier.step)]
         finally:
             hook.close()
 
@@ -199,8 +243,7 @@ class Bridge:
                 if not self._lake_is_open:
                     self._open_lake()
                 self.publish()
-                spent = time.monotonic() - started
-                self.stopping.wait(max(PUBLISH_AT_MOST_EVERY_S, spent / PUBLISH_SHARE - spent))
+                self.stopping.wait(pause_s(time.monotonic() - started))
             self.publish()
         except ConfigError as error:
             self._died(str(error))
@@ -230,6 +273,15 @@ class Bridge:
             log.warning("%s", error)
         except OSError as error:
             log.warning("lake: cannot be published now: %s", error.strerror)
+
+
+def pause_s(spent_s: float) -> float:
+    """How long nothing is published after publishing took so long. What comes in the meantime waits for the pause and
+    for the publishing before and after it."""
+    pause, in_time = spent_s / PUBLISH_SHARE - spent_s, VISIBLE_WITHIN_S - 2 * spent_s
+    if in_time >= PUBLISH_AT_MOST_EVERY_S:
+        pause = min(pause, in_time)
+    return max(PUBLISH_AT_MOST_EVERY_S, pause)
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:
@@ -351,15 +403,3 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         ) from None
     with listener:
         yield listener
-
-
-@contextmanager
-def alone(settings: Settings) -> Iterator[None]:
-    """Only one process uses a data folder: its spool and its SQLite state belong to it."""
-    path: Path = settings.data_dir / "lock"
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"data_dir: {settings.data_dir} is in use by another bridge process") from None
-        yield

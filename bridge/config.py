@@ -16,14 +16,24 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from bridge.connections import URL, Address, AddressOrNone, ClientTls, FetchArchive, OAuth, Smart, check_sign_in
+from bridge.ai_peers import CStoreArchive, Model, ModelRule, StowArchive
+from bridge.connections import (
+    AE_TITLE,
+    NAME,
+    URL,
+    Address,
+    AddressOrNone,
+    ClientTls,
+    FetchArchive,
+    OAuth,
+    Smart,
+    check_sign_in,
+)
 from bridge.connections import Section as _Section
 from bridge.errors import ConfigError
 from bridge.web.answers import loopback
 
 EXPORT_LEVEL = r"^(system|patient|group/[A-Za-z0-9.-]{1,64})$"
-NAME = r"^[a-z][a-z0-9_-]{0,39}$"
-AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 BUCKET = r"^(s3://[^\s/?#@]+(/[^\s?#]*)?)?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
 SYSTEM = r"^([A-Za-z][A-Za-z0-9+.-]*:[!-~]+)?$"
@@ -302,6 +312,7 @@ Source = Annotated[
     Field(discriminator="kind"),
 ]
 Sink = Annotated[FhirServerSink, Field()]
+Archive = Annotated[StowArchive | CStoreArchive, Field(discriminator="kind")]
 
 
 class Api(_Section):
@@ -468,16 +479,18 @@ class Settings(_Section):
     cohort: Cohort = Cohort()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
+    archives: tuple[Archive, ...] = Field(default=(), description="Archives that get SR documents of AI results")
+    models: tuple[Model, ...] = Field(default=(), description="Models that are called for new studies")
     clinical: tuple[ClinicalServer, ...] = ()
     fetch: tuple[FetchArchive, ...] = Field(default=(), description="How `cohort fetch` asks archives, by origin")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        names = [s.name for s in (*self.sources, *self.sinks, *self.clinical)] + ["lake"]
+        names = [s.name for s in (*self.sources, *self.sinks, *self.archives, *self.models, *self.clinical)] + ["lake"]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(
-                "every source, sink and clinical server needs a name of its own, and `lake` is taken; "
+                "every source, sink, archive, model and clinical server needs a name of its own, and `lake` is taken; "
                 f"twice: {', '.join(twice)}"
             )
         return self
@@ -488,6 +501,16 @@ class Settings(_Section):
         for source in self.sources:
             if isinstance(source, DimseSource) and source.receiver and source.receiver not in receivers:
                 raise ValueError(f"sources: {source.name}: receiver must be the name of a source of kind receiver")
+        return self
+
+    @model_validator(mode="after")
+    def _archives_and_models_name_sources(self) -> Settings:
+        known = {s.name for s in self.sources}
+        named = [(f"archives: {a.name}: sources", a.sources) for a in self.archives]
+        named += [(f"models: {m.name}: rule.sources", m.rule.sources) for m in self.models]
+        for setting, sources in named:
+            if unknown := sorted(set(sources) - known):
+                raise ValueError(f"{setting}: there is no source {', '.join(unknown)}")
         return self
 
     @property
@@ -565,6 +588,8 @@ def _rooted(settings: Settings, root: Path) -> Settings:
         "sources": sources,
         "sinks": sinks,
         "clinical": clinical,
+        "archives": tuple(_rooted_files(archive, root) for archive in settings.archives),
+        "models": tuple(_rooted_files(model, root) for model in settings.models),
         "translation": _rooted_files(settings.translation, root),
         "fetch": tuple(_rooted_files(archive, root) for archive in settings.fetch),
     }
@@ -600,6 +625,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: Path, at: tuple[st
 
 
 _SECRET = re.compile(r"password|token|secret|oauth|state_url")
+_ARCHIVE_KINDS: dict[str, type[BaseModel]] = {"c_store": CStoreArchive, "stow": StowArchive}
 _KINDS: dict[str, type[BaseModel]] = {
     "folder": FolderSource,
     "receiver": ReceiverSource,
@@ -613,7 +639,7 @@ _PARTS: dict[str, type[BaseModel]] = {"oauth": OAuth, "smart": Smart}
 
 def _explain(error: Any) -> str:
     """One pydantic error as: key: found …; allowed … ."""
-    location = [part for part in error["loc"] if part not in _KINDS]
+    location = [part for part in error["loc"] if part not in _KINDS | _ARCHIVE_KINDS]
     key, kind, context = _key(location), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{key}: unknown setting.{_nearest(error)}"
@@ -621,7 +647,8 @@ def _explain(error: Any) -> str:
         return f"{key}: missing. {_allowed(error)}"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         found = f"found {context['tag']!r}; " if "tag" in context else "missing; "
-        return f"{key}.kind: {found}allowed: {', '.join(sorted(_KINDS))}"
+        kinds = _ARCHIVE_KINDS if "archives" in location else _KINDS
+        return f"{key}.kind: {found}allowed: {', '.join(sorted(kinds))}"
     found = "found a secret" if _SECRET.search(key) else f"found {error['input']!r}"
     if kind == "value_error" and not isinstance(error["input"], str | int | float):
         return f"{key}: {context['error']}"
@@ -660,10 +687,12 @@ def _nearest(error: Any) -> str:
         section = LakeSettings
     elif "sinks" in location[:1]:
         section = FhirServerSink
+    elif "models" in location[:1]:
+        section = ModelRule if "rule" in location else Model
     elif "fetch" in location[:1]:
         section = FetchArchive
-    elif len(location) > 2 and location[2] in _KINDS:
-        section = _KINDS[location[2]]
+    elif len(location) > 2 and location[2] in (kinds := _KINDS | _ARCHIVE_KINDS):
+        section = kinds[location[2]]
     if len(location) > 1:
         section = _PARTS.get(location[-2], section)
     close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)

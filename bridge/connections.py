@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from bridge.web.answers import loopback
 
+NAME = r"^[a-z][a-z0-9_-]{0,39}$"
+AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 URL = r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$"
 
 

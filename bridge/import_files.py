@@ -19,13 +19,14 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from bridge.compose import Bridge, alone
+from bridge.compose import Bridge
 from bridge.config import FolderSource, Settings
 from bridge.errors import ConfigError
 from bridge.import_report import Bar, Summary, bars
 from bridge.import_work import drain, look_through
 from bridge.model import Rejection
 from bridge.ports import ChangePage
+from bridge.roles import alone
 from bridge.sources.importer import Judged, Verdict, imported, measured
 from bridge.sources.spool import Spool
 from bridge.state import State

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 
 from bridge.errors import Unavailable
+from bridge.model import Role
+from bridge.ports import (
+    BACKFILL_QUEUE,
+    POLL_QUEUE,
+    RECHECK_QUEUE,
+    RETRANSLATE_QUEUE,
+    STUDY_QUEUE,
+    SWEEP_QUEUE,
+    VERIFY_QUEUE,
+    sink_queue,
+)
 from bridge.sync import Pipeline
 
 log = logging.getLogger("bridge.loops")
 
 IDLE_S = 0.2
+"""So often it is looked what is due."""
+
 UNAVAILABLE_S = 2.0
 UNAVAILABLE_MOST_S = 30.0
 """What cannot be reached is left alone for so long at first, and at most."""
@@ -20,9 +34,22 @@ UNAVAILABLE_MOST_S = 30.0
 HEARTBEATS_PER_LEASE = 3
 
 
+@dataclass(frozen=True)
+class Step:
+    """One loop: `work(worker)` tells how many keys it worked on, and is called again at once while there were any.
+
+    `queue` is where its keys come from: it is called when one is due there; "": at every look.
+    """
+
+    name: str
+    queue: str
+    work: Callable[[str], int]
+
+
 class Loops:
-    """One thread for each source's polls, one each for sweeps, verify passes, rechecks, backfill and translating anew,
-    `workers` for studies, one for each sink and for each of the `others` (name → step), a heartbeat.
+    """Threads for the roles. `poll`: one for each source, one each for sweeps and verify passes; `work`: `workers` for
+    studies, one each for translating all again and for the backfill; `deliver`: one for each sink, one for rechecks.
+    One for each of the `others`, a heartbeat, and one that looks what is due.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -31,41 +58,51 @@ class Loops:
     def __init__(
         self,
         pipeline: Pipeline,
+        roles: Set[Role],
         process: str,
         workers: int,
         renew: Callable[[str, float, float], None],
         failed: Callable[[str], None],
-        others: Mapping[str, Callable[[str], int]] | None = None,
+        others: Sequence[Step] = (),
     ) -> None:
-        self._pipeline, self._process, self._renew, self._failed = pipeline, process, renew, failed
+        self._pipeline, self._roles, self._process = pipeline, roles, process
+        self._renew, self._failed = renew, failed
         self._stop = threading.Event()
-        steps: list[tuple[str, Callable[[str], int]]] = [
-            ("sweep", pipeline.sweep),
-            ("verify", pipeline.verify),
-            ("recheck", pipeline.recheck),
-            ("backfill", pipeline.backfill),
-            ("retranslate", pipeline.retranslate),
-        ]
-        steps += [(f"poll-{n}", pipeline.poll) for n in range(len(pipeline.sources))]
-        steps += [(f"study-{n}", pipeline.translate) for n in range(workers)]
-        steps += [(f"sink-{name}", partial(pipeline.deliver, name)) for name in pipeline.sinks]
-        steps += list((others or {}).items())
+        of_roles = {
+            Role.POLL: [
+                Step("sweep", SWEEP_QUEUE, pipeline.sweep),
+                Step("verify", VERIFY_QUEUE, pipeline.verify),
+                *(Step(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
+            ],
+            Role.WORK: [
+                Step("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
+                Step("backfill", BACKFILL_QUEUE, pipeline.backfill),
+                *(Step(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
+            ],
+            Role.DELIVER: [
+                Step("recheck", RECHECK_QUEUE, pipeline.recheck),
+                *(Step(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
+            ],
+        }
+        steps = [step for role, some in of_roles.items() if role in roles for step in some]
+        steps += others
+        self._wake = {step.queue: threading.Event() for step in steps}
+        bodies = [(step.name, partial(self._repeat, step)) for step in steps]
         self._threads = [
-            threading.Thread(
-                target=self._watched, args=(name, partial(self._repeat, name, step)), name=name, daemon=True
-            )
-            for name, step in steps
+            threading.Thread(target=self._watched, args=(name, body), name=name, daemon=True)
+            for name, body in [*bodies, ("heartbeat", self._beat), ("look", self._look)]
         ]
-        self._threads.append(threading.Thread(target=self._watched, args=("heartbeat", self._beat), daemon=True))
 
     def start(self) -> None:
-        self._pipeline.prepare()
+        self._pipeline.prepare(self._roles)
         for thread in self._threads:
             thread.start()
 
     def stop(self, wait_s: float = 20.0) -> None:
         """Ends every loop after its current step; a step still running after `wait_s` is left to its lease."""
         self._stop.set()
+        for wake in self._wake.values():
+            wake.set()
         for thread in self._threads:
             thread.join(timeout=wait_s)
 
@@ -77,19 +114,35 @@ class Loops:
             self._failed(f"thread {name}: unexpected {type(error).__name__}")
             raise
 
-    def _repeat(self, name: str, step: Callable[[str], int]) -> None:
-        worker, pause_s = f"{self._process}/{name}", UNAVAILABLE_S
+    def _repeat(self, step: Step) -> None:
+        worker, wake, pause_s = f"{self._process}/{step.name}", self._wake[step.queue], UNAVAILABLE_S
         while not self._stop.is_set():
             try:
-                worked = step(worker)
+                worked = step.work(worker)
             except Unavailable as error:
                 log.warning("%s", error)
                 self._stop.wait(max(pause_s, min(error.retry_after_s or 0.0, 60.0)))
                 pause_s = min(pause_s * 2, UNAVAILABLE_MOST_S)
                 continue
-            pause_s = UNAVAILABLE_S if worked else pause_s
-            if not worked:
-                self._stop.wait(IDLE_S)
+            if worked:
+                pause_s = UNAVAILABLE_S
+                continue
+            wake.clear()
+            if not self._stop.is_set():
+                wake.wait()
+
+    def _look(self) -> None:
+        """Wakes the loops of every queue in which something is due. What one of them misses, the next look tells."""
+        queues, pause_s = [queue for queue in self._wake if queue], IDLE_S
+        while not self._stop.wait(pause_s):
+            try:
+                due, pause_s = self._pipeline.state.due(queues, self._pipeline.clock()), IDLE_S
+            except Unavailable as error:
+                log.warning("%s", error)
+                pause_s = UNAVAILABLE_S
+                continue
+            for queue in due | {""} & self._wake.keys():
+                self._wake[queue].set()
 
     def _beat(self) -> None:
         lease_s = self._pipeline.timing.lease_s

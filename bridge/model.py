@@ -18,6 +18,22 @@ Row = dict[str, Any]
 """One row of a lake table: column name → JSON value."""
 
 
+class Role(StrEnum):
+    """A part of the work, which a process may have alone or with others."""
+
+    POLL = "poll"
+    """Follow the sources: receivers, changes, whole comparisons."""
+    WORK = "work"
+    """Read and translate studies."""
+    DELIVER = "deliver"
+    """Keep FHIR servers and the lake true."""
+    SERVE = "serve"
+    """FHIR API, cohort page, exports, Subscriptions."""
+
+
+ALL_ROLES = frozenset(Role)
+
+
 class ImagingStudyStatus(StrEnum):
     """FHIR R4 ImagingStudy.status, required binding."""
 
@@ -182,6 +198,26 @@ class KeptResult:
     study_instance_uid: str
     content: bytes
     reviews: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A DICOM SR document of a result, as a Part 10 file."""
+
+    sop_instance_uid: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A call that a model answered. `content` is the digest of what it was called for, `results` how many it gave."""
+
+    model: str
+    version: str
+    study_instance_uid: str
+    content: str
+    run_id: str
+    results: int
 
 
 @dataclass(frozen=True)

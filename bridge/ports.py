@@ -56,6 +56,16 @@ def sink_queue(sink: str) -> str:
     return f"sink:{sink}"
 
 
+def send_queue(archive: str) -> str:
+    """Studies of whose results an archive is to hold the documents; key: Study Instance UID."""
+    return f"send:{archive}"
+
+
+def model_queue(model: str) -> str:
+    """Studies that a model may have to look at; key: Study Instance UID."""
+    return f"model:{model}"
+
+
 @dataclass(frozen=True)
 class ChangePage:
     """One page of a source's changes. Its marks, its files and its position become durable together.
@@ -219,6 +229,14 @@ class WorkItem:
     evidence: Mapping[str, str | int]
 
 
+@dataclass(frozen=True)
+class Wait:
+    """Seconds: work is due once no mark came for `quiet_s`, but never later than `max_wait_s` after the first."""
+
+    quiet_s: float = 0.0
+    max_wait_s: float = 0.0
+
+
 class LeaseLost(Exception):
     """The work was taken over by another worker, or removed: what was done for it must not be committed."""
 
@@ -231,6 +249,10 @@ class WorkTable(Protocol):
     ) -> None: ...
 
     def claim(self, queue: str, now: float, lease_s: float, limit: int, worker: str) -> list[Claim]: ...
+
+    def due(self, queues: Sequence[str], now: float) -> frozenset[str]:
+        """Those of the queues that have a key to claim now."""
+        ...
 
     def renew(self, claim: Claim, now: float, lease_s: float) -> bool: ...
 
@@ -258,7 +280,7 @@ class PipelineState(WorkTable, Protocol):
         """Marks studies to be read when no other is due, the newest first."""
         ...
 
-    def due(self, queue: str, now: float, most: int) -> int: ...
+    def due_in(self, queue: str, now: float, most: int) -> int: ...
 
     def commit_backfill(self, claims: Sequence[Claim], now: float) -> None:
         """Ends the claims, and marks their studies to be read now."""
@@ -286,6 +308,7 @@ class PipelineState(WorkTable, Protocol):
         row_sinks: Sequence[str],
         now: float,
         finished: bool = True,
+        followed_by: Mapping[str, Wait] | None = None,
     ) -> bool: ...
 
     def clear_replayed(self, source: str, before: float) -> None: ...
@@ -312,6 +335,10 @@ class PipelineState(WorkTable, Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]:
         """All AI results that are kept for a study, whether it is known or not."""
+        ...
+
+    def translation(self) -> str | None:
+        """The fingerprint of the translation in use: of the process that began last."""
         ...
 
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:

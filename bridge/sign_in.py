@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from bridge.ai_peers import Model, StowArchive
 from bridge.config import ClinicalServer, FhirServerSink, Settings
 from bridge.connections import ClientTls, Smart
 from bridge.web.answers import check_address
@@ -37,18 +38,29 @@ def clinical_sign_in(settings: ClinicalServer) -> SignIn:
     return _server_sign_in(Owner.source(settings.name), settings)
 
 
-def _server_sign_in(owner: Owner, settings: FhirServerSink | ClinicalServer) -> SignIn:
+def archive_sign_in(settings: StowArchive) -> SignIn:
+    """How documents are stored. Raises ConfigError as `fhir_server_sign_in` does."""
+    return _server_sign_in(Owner.archive(settings.name), settings)
+
+
+def model_sign_in(settings: Model) -> SignIn:
+    """How a model is called. Raises ConfigError as `fhir_server_sign_in` does."""
+    return _server_sign_in(Owner.model(settings.name), settings)
+
+
+def _server_sign_in(owner: Owner, settings: FhirServerSink | ClinicalServer | StowArchive | Model) -> SignIn:
     check_address(owner, settings.url)
     tls = client_tls(owner, settings.tls)
-    if settings.smart is not None:
+    smart = settings.smart if isinstance(settings, FhirServerSink | ClinicalServer) else None
+    if smart is not None:
         services = BackendServices(
             owner,
             settings.url,
-            client_id=settings.smart.client_id,
-            key=_smart_key(owner, settings.smart),
-            scope=settings.smart.scope,
-            token_url=settings.smart.token_url,
-            jku=settings.smart.jku,
+            client_id=smart.client_id,
+            key=_smart_key(owner, smart),
+            scope=smart.scope,
+            token_url=smart.token_url,
+            jku=smart.jku,
             tls=tls,
             token_tls=token_tls(owner, settings.tls),
             timeout_s=settings.timeout_s,

@@ -4,13 +4,13 @@ the error's type alone, and knows no adapter."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bridge.errors import Conflict, ProjectError, RejectedInput, SourceUnavailable, Unavailable, place
+from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
-from bridge.model import Receipt, StudyResult, StudyState
+from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
 from bridge.ports import (
     BACKFILL_QUEUE,
     POLL_QUEUE,
@@ -23,13 +23,14 @@ from bridge.ports import (
     Claim,
     ImagingSource,
     KnowsTotal,
-    LeaseLost,
     PipelineState,
     Sink,
     TellsNoChanges,
+    Wait,
     sink_queue,
 )
 from bridge.rounds import Round
+from bridge.settling import Settling
 from bridge.translate.study import Translator
 
 log = logging.getLogger("bridge.sync")
@@ -92,30 +93,44 @@ class Pipeline:
     check: Callable[[StudyResult], None] | None = None
     """Looks at what a translation made before it is stored; raises RejectedInput to park the study instead."""
 
+    followed_by: Callable[[StudyResult], Mapping[str, Wait]] = field(default=lambda _result: {})
+    """Queues whose work follows a study that changed, besides those of the sinks."""
+
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
 
     _backfill_at: float = field(default=0.0, init=False)
     """When the next studies of the backfill may be begun."""
 
-    def prepare(self) -> None:
-        """Rows for every source's polls and sweeps; those of sources no longer configured are removed. A server that is
-        new is to get all that is known."""
-        self.state.ensure(POLL_QUEUE, self.sources, self.clock())
-        self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
-        verified = [name for name, source in self.sources.items() if source.verify_s]
-        self.state.ensure(VERIFY_QUEUE, verified, self.clock())
-        self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
-        if self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
+    _superseded: bool = field(default=False, init=False)
+    """Another process began to translate differently after this one: this one translates no more."""
+
+    @property
+    def settling(self) -> Settling:
+        """How its steps end."""
+        timing = self.timing
+        return Settling(self.state, self.clock, self.random, timing.retry_first_s, timing.retry_most_s)
+
+    def prepare(self, roles: Set[Role] = ALL_ROLES) -> None:
+        """What a process with these roles begins with. Rows for every source's polls and sweeps; those of sources no
+        longer configured are removed. A server that is new is to get all that is known."""
+        if Role.POLL in roles:
+            self.state.ensure(POLL_QUEUE, self.sources, self.clock())
+            self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
+            verified = [name for name, source in self.sources.items() if source.verify_s]
+            self.state.ensure(VERIFY_QUEUE, verified, self.clock())
+        if Role.WORK in roles and self.state.begin_retranslation(self.translator.fingerprint, self.clock()):
             log.warning("the translation changed: every study that is known is translated again, from what is kept")
-        for name in (name for name, sink in self.sinks.items() if not sink.wants_rows):
-            self.state.introduce(name, self.clock())
+        if Role.DELIVER in roles:
+            self.state.ensure(RECHECK_QUEUE, self.timing.recheck_hours, self.clock())
+            for name in (name for name, sink in self.sinks.items() if not sink.wants_rows):
+                self.state.introduce(name, self.clock())
 
     def poll(self, worker: str) -> int:
         """Reads one due source's changes until it is caught up; its marks and its cursor commit page by page."""
         claims = self.state.claim(POLL_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._poll, claim))
+            self.settling.guarded(claim, partial(self._poll, claim))
         return len(claims)
 
     def sweep(self, worker: str) -> int:
@@ -123,14 +138,14 @@ class Pipeline:
         nobody knows are read when little else is due: there may be very many."""
         claims = self.state.claim(SWEEP_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._sweep, claim))
+            self.settling.guarded(claim, partial(self._sweep, claim))
         return len(claims)
 
     def verify(self, worker: str) -> int:
         """Counts the next part of what is held of one due source in its archive and marks every difference."""
         claims = self.state.claim(VERIFY_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._verify, claim))
+            self.settling.guarded(claim, partial(self._verify, claim))
         return len(claims)
 
     def recheck(self, worker: str) -> int:
@@ -138,20 +153,20 @@ class Pipeline:
         others changed or deleted there, are found without a hint."""
         claims = self.state.claim(RECHECK_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._recheck, claim))
+            self.settling.guarded(claim, partial(self._recheck, claim))
         return len(claims)
 
     def retranslate(self, worker: str) -> int:
         """Marks the next part of what is known, after the translation changed."""
         claims = self.state.claim(RETRANSLATE_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
-            self._guarded(claim, partial(self._retranslate, claim))
+            self.settling.guarded(claim, partial(self._retranslate, claim))
         return len(claims)
 
     def backfill(self, worker: str) -> int:
         """Hands over some studies of the backfill to be read, when few others are due."""
         now = self.clock()
-        room = FED_AT_ONCE - self.state.due(STUDY_QUEUE, now, FED_AT_ONCE)
+        room = FED_AT_ONCE - self.state.due_in(STUDY_QUEUE, now, FED_AT_ONCE)
         if room < FED_AT_ONCE // 2 or now < self._backfill_at:
             return 0
         per_minute = self.timing.backfill_per_minute
@@ -163,11 +178,19 @@ class Pipeline:
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
-        """Reads and translates due studies."""
+        """Reads and translates due studies; none any more once a process translates that began later and otherwise."""
+        if self._superseded:
+            return 0
         claims = self.state.claim(STUDY_QUEUE, self.clock(), self.timing.lease_s, limit, worker)
+        if claims and self.state.translation() not in {None, self.translator.fingerprint}:
+            log.warning("a process with another translation began later: this one translates no more; restart it")
+            self._superseded = True
+            for claim in claims:
+                self.state.reschedule(claim, self.clock())
+            return 0
         for claim in claims:
             self.at("claimed")
-            self._guarded(claim, partial(self._study, claim))
+            self.settling.guarded(claim, partial(self._study, claim))
         return len(claims)
 
     def deliver(self, sink: str, worker: str) -> int:
@@ -185,11 +208,11 @@ class Pipeline:
         except Unavailable as error:
             self._failing.add(sink)
             for claim in claims:
-                self._retry(claim, error, self.timing.retry_first_s)
+                self.settling.retry(claim, error, self.timing.retry_first_s)
             raise
         except Exception as error:  # noqa: BLE001  a bug must not stop every other study: park what met it
             for claim in claims:
-                self._park_bug(claim, error)
+                self.settling.park_bug(claim, error)
             return len(claims)
         self.at("delivered")
         self._settle_deliveries(sink, claims, outcomes)
@@ -206,9 +229,9 @@ class Pipeline:
         for claim, outcome in settled:
             if isinstance(outcome, Unavailable):
                 unavailable = outcome
-                self._retry(claim, outcome, self.timing.retry_first_s)
+                self.settling.retry(claim, outcome, self.timing.retry_first_s)
             elif isinstance(outcome, Conflict) and claim.attempts + 1 < CONFLICTS_TRIED:
-                self._retry(claim, outcome)
+                self.settling.retry(claim, outcome)
             elif isinstance(outcome, ProjectError):
                 self.state.park(claim, self.clock(), str(outcome), {"error": type(outcome).__name__})
         if unavailable is not None:
@@ -301,7 +324,7 @@ class Pipeline:
         self.at("snapshots committed")
         result = self._result(uid, failure)
         if result is None:
-            self._retry(claim, failure or SourceUnavailable("nothing could be read"))
+            self.settling.retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
         result = attached(result, self.state.ai_results(uid), self.translator.site.tables)
         self.at("translated")
@@ -309,10 +332,11 @@ class Pipeline:
             self.check(result)
         plain = [name for name, sink in self.sinks.items() if not sink.wants_rows]
         with_rows = [name for name, sink in self.sinks.items() if sink.wants_rows]
-        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished=failure is None)
+        finished, followed_by = failure is None, self.followed_by(result)
+        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished, followed_by)
         self.at("study committed")
         if failure is not None:
-            self._retry(claim, failure)
+            self.settling.retry(claim, failure)
 
     def _read(self, uid: str) -> Unavailable | None:
         """Reads the study from every source that hinted at it; one that cannot answer does not hold up the others."""
@@ -344,34 +368,3 @@ class Pipeline:
         resources = self.state.study_resources(uid)
         rows = self.translator.rows(uid, self.state.snapshots(uid)) if with_rows else {}
         return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows, receipts.get(uid))
-
-    def _guarded(self, claim: Claim, step: Callable[[], None]) -> None:
-        """Runs one step and settles its claim by the type of error it ends with."""
-        try:
-            step()
-        except LeaseLost:
-            log.info("queue %s: a lease was taken over; nothing was committed", claim.queue)
-        except Unavailable as error:
-            self._retry(claim, error)
-        except RejectedInput as error:
-            self.state.park(claim, self.clock(), str(error), {"error": type(error).__name__})
-        except Exception as error:  # noqa: BLE001  a bug met by one study must not stop the others
-            self._park_bug(claim, error)
-
-    def _retry(self, claim: Claim, error: Unavailable | Conflict, most_s: float | None = None) -> None:
-        """Back after an exponential backoff with full jitter. What waits for a sink as a whole does not wait long by
-        itself (`most_s`): the caller keeps away from the sink, and all of it is due when the sink is well again."""
-        most = min(self.timing.retry_most_s, self.timing.retry_first_s * 2 ** min(claim.attempts, 30))
-        asked = error.retry_after_s if isinstance(error, Unavailable) else None
-        delay = max(self.random() * min(most, most_s or most), asked or 0.0)
-        self.state.retry(claim, self.clock(), delay, str(error))
-
-    def _park_bug(self, claim: Claim, error: Exception) -> None:
-        """A bug: recorded by type and place only, since its message may quote a value. Recurring work is retried."""
-        where = place(error)
-        log.error("queue %s: unexpected %s at %s: please report this", claim.queue, type(error).__name__, where)
-        message = f"unexpected {type(error).__name__} at {where}: a bug of this program"
-        if claim.queue in {POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE}:
-            self._retry(claim, SourceUnavailable(message))
-        else:
-            self.state.park(claim, self.clock(), message, {"error": type(error).__name__, "place": where})

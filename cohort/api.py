@@ -14,6 +14,7 @@ from cohort.asked import Asked, Compared, Document, Sql
 from cohort.catalogue import question, questions, read_question
 from cohort.desk import Caller, Chart, Desk
 from cohort.disclosure import meaning
+from cohort.feedback_api import feedback_router
 from cohort.generation import Generation
 from cohort.job_api import job_router
 from cohort.lake import Lake
@@ -169,6 +170,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
 
     add_routes(routes, service.run, desk, _caller)
     routes.include_router(view_router(lake, desk, _caller))
+    routes.include_router(feedback_router(service.generation, desk, _caller))
     routes.include_router(job_router(service.generation, desk, _caller))
     return routes
 

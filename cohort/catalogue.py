@@ -14,6 +14,8 @@ import yaml
 
 from bridge.errors import InvalidQuery
 from cohort.codes import Code, Terminology
+from cohort.outcome import Definition
+from cohort.outcome_document import parse_outcome
 from cohort.question import Question
 from cohort.question_document import parse_question
 from cohort.returns import Columns
@@ -44,8 +46,38 @@ def read_question(document: Any, given: Mapping[str, Any] | None = None) -> Ques
     return parse_question(document, column_types(), terminology(), given)
 
 
+@lru_cache(maxsize=1)
+def outcomes() -> dict[str, Definition]:
+    """name → outcome definition, for every document in mappings/outcomes."""
+    folder = files("mappings") / "outcomes"
+    documents = [yaml.safe_load(f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".yaml")]
+    return {d.name: d for d in sorted(map(read_outcome, documents), key=lambda d: d.name)}
+
+
+def outcome(name: str) -> Definition:
+    """A ready outcome definition. Raises InvalidQuery naming the known ones."""
+    found = outcomes().get(name)
+    if found is None:
+        raise InvalidQuery(f"no outcome {name!r}; known: {', '.join(outcomes())}")
+    return found
+
+
+def read_outcome(document: Any, given: Mapping[str, Any] | None = None) -> Definition:
+    """A document's outcome definition, with these values of its parameters. Raises InvalidQuery naming the place."""
+    return parse_outcome(document, column_types(), terminology(), given)
+
+
+def outcome_file(path: Path) -> Definition:
+    """The outcome definition of a YAML or JSON file. Raises InvalidQuery for one too large or not readable."""
+    return read_outcome(_document(path))
+
+
 def question_file(path: Path) -> Question:
     """The question of a YAML or JSON file. Raises InvalidQuery for one too large or not readable."""
+    return read_question(_document(path))
+
+
+def _document(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -53,13 +85,12 @@ def question_file(path: Path) -> Question:
     if len(content) > MAXIMUM_DOCUMENT:
         raise InvalidQuery(f"{path.name}: larger than {MAXIMUM_DOCUMENT} bytes")
     try:
-        document = orjson.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
+        return orjson.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
     except orjson.JSONDecodeError:
         raise InvalidQuery(f"{path.name}: not JSON") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         raise InvalidQuery(f"{path.name}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
-    return read_question(document)
 
 
 @lru_cache(maxsize=1)

@@ -25,6 +25,7 @@ from cohort.catalogue import questions as ready_questions
 from cohort.catalogue import read_question
 from cohort.desk import ENGINES, Caller
 from cohort.disclosure import meaning
+from cohort.feedback_command import outcomes
 from cohort.fetch.command import fetch
 from cohort.options import (
     EXIT_PARTIAL,
@@ -53,6 +54,7 @@ from cohort.query_log import QueryLog
 from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
 from cohort.sandbox import Limits
 from cohort.schema import catalogue
+from cohort.scores_command import scores
 from cohort.shell import Shell, piped, typed
 
 app = typer.Typer(
@@ -65,7 +67,7 @@ app.add_typer(view_cli.app, name="view")
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it too, .svg or .png", show_default=False)]
-for _command in (group, omop, manifest, fetch, timeline):
+for _command in (group, omop, manifest, fetch, timeline, outcomes, scores):
     app.command()(_command)
 
 

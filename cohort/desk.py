@@ -18,9 +18,10 @@ from typing import Any
 from bridge.config import Cohort
 from cohort import question_shown
 from cohort.answer import Answer
-from cohort.catalogue import column_types, questions, read_question
+from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
+from cohort.feedback import Feedback, Showing, Wanted, feedback
 from cohort.generation import Generation
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms, read_secret
@@ -63,9 +64,9 @@ class Chart:
     facts: tuple[str, ...] = ()
 
 
-def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
-    """The desk that the settings `[cohort]` describe."""
-    policy = Policy(
+def policy_of(settings: Cohort) -> Policy:
+    """What the settings `[cohort]` let people see."""
+    return Policy(
         small_cells=settings.small_cells,
         line_level=settings.line_level,
         identifiers=settings.identifiers,
@@ -73,7 +74,11 @@ def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
         free_text=settings.free_text,
         project=settings.project,
     )
-    return Desk(lake, policy, limits, settings.log_days)
+
+
+def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
+    """The desk that the settings `[cohort]` describe."""
+    return Desk(lake, policy_of(settings), limits, settings.log_days)
 
 
 class Desk:
@@ -197,6 +202,24 @@ class Desk:
             shown = self._of_one(generation, patient, limits or self.limits)
             return timeline(generation, patient, _noting(answers, shown), limits or self.limits)
 
+    def outcomes(self, generation: Generation, wanted: Wanted, caller: Caller, cursor: str | None = None) -> Feedback:
+        """What became of a model's predictions: one row for each that is new or has changed since the cursor.
+
+        Raises  NotAllowed where rows may not be seen, or a document of somebody's own tests what people may not see;
+                InvalidQuery for a cursor that is not known any more, and as `ask` does; Unavailable
+        """
+        today = wanted.on or datetime.now(UTC).date()
+        asked = {"model": wanted.model, "version": wanted.version or "", **wanted.given, "date": today.isoformat()}
+        logged = self._asked(caller, "outcomes", wanted.definition.name, asked, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "a row for each prediction") as answers:
+            if not wanted.ready:
+                question_shown.check_events(wanted.definition.events, self.policy)
+            pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
+            showing = Showing(self.policy, pseudonyms, run, self._lake, EXPORT_LIMITS)
+            found = feedback(generation, wanted, today, cursor, showing)
+            answers.append(found.answer)
+        return replace(found, answer=replace(found.answer, notes=self._notes(rows=True)))
+
     @contextmanager
     def turn(self, caller: Caller) -> Iterator[None]:
         """A turn for what people bring themselves and run without the lake. Raises Unavailable."""
@@ -226,7 +249,7 @@ class Desk:
             yield answers
 
     def _answered(self, generation: Generation, question: Question, today: date, limits: Limits) -> Answer:
-        columns, pseudonyms = column_types(), self._pseudonyms if self.policy.pseudonymous else None
+        columns, pseudonyms = generation.column_types, self._pseudonyms if self.policy.pseudonymous else None
         variables = pseudonyms.variables() if pseudonyms else {}
         rows = bool(question.columns) and self.policy.line_level
         if question.columns and not rows:

@@ -21,6 +21,9 @@ from cohort.schema import TableSchema
 QUESTION = "question"
 """Stands in the table's place for what questions return besides columns of tables."""
 
+OUTCOME = "outcome"
+"""Stands in the table's place for what rows of outcomes have (cohort.outcome_rows)."""
+
 PERSON_COLUMN = "patient.patient_id"
 """What a question returns that says whose a row is."""
 
@@ -126,6 +129,12 @@ def returned_as(wanted: Returned) -> Shown:
     if wanted.form is Form.PLAIN:
         return shown(KINDS[wanted.kind].table, wanted.column)
     return shown(wanted.table, wanted.column) if wanted.form is Form.LIST else shown(QUESTION, wanted.name)
+
+
+def as_shown(table: str, columns: Sequence[str], person: str, policy: Policy, pseudonyms: Pseudonyms) -> list[str]:
+    """SQL: each of these columns as it may be shown, under its name; `person` is the expression of whose a row is."""
+    made = ((n, _expression(shown(table, n), f'"{n}"', False, person, policy, pseudonyms)) for n in columns)
+    return [f'{expression} AS "{name}"' for name, expression in made]
 
 
 def of_rows(query: str, wanted: Sequence[Returned], policy: Policy, pseudonyms: Pseudonyms) -> str:

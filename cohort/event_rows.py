@@ -12,7 +12,7 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import KEYS, KINDS, LINKED
+from cohort.kinds import BY_CODE, KEYS, KINDS, LINKED
 from cohort.question import Event, Test
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
@@ -117,6 +117,8 @@ class EventRows:
         spec = KINDS[kind]
         conditions = [coded(e.codes, spec.codes) for e in events if e.codes is not None and spec.codes]
         conditions += [tested(t, kind) for e in events for t in e.where if not _modality(kind, t)]
+        if any(e.codes for e in events) and BY_CODE.get(spec.table) in self.columns:
+            return Where(Table(BY_CODE[spec.table]), every(*conditions))
         return Where(rows_of(kind), every(*conditions)) if conditions else rows_of(kind)
 
     def of_modality(self, units: Units, events: Sequence[Event]) -> Units:

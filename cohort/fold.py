@@ -14,6 +14,7 @@ from cohort import flatten, identity, report_links
 from cohort.arrivals import choose, take
 from cohort.delta import Parked
 from cohort.keys import KEYS, key_sql
+from cohort.kinds import BY_CODE
 from cohort.schema import ViewTable, dicom_tables, view_tables
 from cohort.stored import LINK, OWN_IDENTIFIER, OWN_REPORT_STUDY, ROWS_REVISION, columns_of
 from cohort.tables import Tables
@@ -112,7 +113,7 @@ class Fold:
         """The rows of `fresh`, those of imaging patients under the clinical patient they are."""
         if not any(c.name == "patient_id" for c in table.schema.columns):
             return "SELECT * FROM fresh"
-        return (
+        linked = (
             "SELECT f.* REPLACE (coalesce(l.clinical_id, f.patient_id) AS patient_id, "
             f"{key_sql('coalesce(l.clinical_id, f.patient_id)')} AS patient_key), "
             "CASE WHEN _origin = 'bridge' THEN f.patient_id END AS _own_patient_id, "
@@ -120,6 +121,7 @@ class Fold:
             f"FROM fresh f LEFT JOIN {self._tables.scan(LINK, ['imaging_id', 'clinical_id'])} l "
             "ON f._origin = 'bridge' AND l.imaging_id = f.patient_id"
         )
+        return f"SELECT *, patient_key AS subject_key FROM ({linked})"
 
     def _replace(self, table: str, rows: str) -> None:
         report_links.watch(self._tables, table, "keys", replaced=False)
@@ -156,6 +158,11 @@ class Fold:
             self._tables.make("refilled", f"SELECT {columns} FROM {rows}")
             self._tables.layers[table] = []
             self._tables.replace(table, "SELECT _hash, _key FROM refilled", "SELECT * FROM refilled")
+        for table, copy in BY_CODE.items():
+            if table in changed:
+                self._tables.layers[copy] = []  # what makes the table anew fills it
+            elif copy in changed or (table in self._tables.held_columns and copy not in self._tables.held_columns):
+                self._tables.copy_by_code(table)
         kinds = {t.view.resource for name, t in view_tables().items() if {name, _OWN.get(name, name)} & changed}
         kinds |= {"Patient"} if changed & {LINK} else set()
         if not kinds:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from bridge.errors import ConfigError, InvalidQuery
+from cohort.kinds import BY_CODE
 from cohort.layers import Layer, layer, names
 from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
@@ -50,6 +51,11 @@ class Generation:
     created: str
     tables: Mapping[str, Table]
     present: Callable[[Iterable[str]], None] = field(default=_they_are, compare=False, repr=False)
+
+    @property
+    def column_types(self) -> dict[str, dict[str, str]]:
+        """table → column → DuckDB type, as its files have them: what a question of it is compiled for."""
+        return {name: {c.name: c.type for c in table.columns} for name, table in self.tables.items()}
 
     def fetch(self, tables: Collection[str]) -> None:
         """Makes the files of these tables be on this machine. Raises InvalidQuery when they are no longer kept."""
@@ -241,7 +247,7 @@ class Generations:
         return Generation(
             manifest["generation"],
             manifest["created"],
-            {name: self._table(name, schema.columns, manifest) for name, schema in catalogue().items()},
+            {n: self._table(n, schema.columns, manifest) for n, schema in catalogue().items() if _whole(n, manifest)},
             self._files.present,
         )
 
@@ -282,6 +288,12 @@ def manifest_problem(content: bytes) -> str:
     plain, _, said = content.rpartition(_DIGEST)
     fine = elements == {*_ELEMENTS, "digest"} and said == digest_of(plain + b"}").encode() + b'"}'
     return "" if fine else "its content is not what its digest says"
+
+
+def _whole(table: str, manifest: Any) -> bool:
+    """False for a table of the rows of another, in a generation from before there was one."""
+    held = manifest["tables"]
+    return not any(table == copy and copy not in held and name in held for name, copy in BY_CODE.items())
 
 
 def _manifest(id_: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cohort.keys import key_sql
 from cohort.report_links import watch
-from cohort.stored import LINK, OWN_IDENTIFIER, linked_tables
+from cohort.stored import LINK, OWN_IDENTIFIER, columns_of, linked_tables
 from cohort.tables import Tables
 
 PATIENTS = """
@@ -88,10 +88,12 @@ def _identifiers(tables: Tables) -> None:
 
 def _move(tables: Tables, table: str) -> None:
     """Rows of the moved patients in one table, under the person each of them is now."""
+    now = "coalesce(m.clinical_id, t._own_patient_id)"
+    made = {"patient_id": now, "patient_key": key_sql(now), "subject_key": key_sql(now)}
+    made = {column: value for column, value in made.items() if column in columns_of(table)}
     moved = tables.make(
         "moving",
-        f"SELECT t.* EXCLUDE (patient_id, patient_key), coalesce(m.clinical_id, t._own_patient_id) AS patient_id, "
-        f"{key_sql('coalesce(m.clinical_id, t._own_patient_id)')} AS patient_key "
+        f"SELECT t.* EXCLUDE ({', '.join(made)}), {', '.join(f'{value} AS {c}' for c, value in made.items())} "
         f"FROM {tables.scan(table)} t JOIN moved m ON t._own_patient_key = m.imaging_key",
     )
     if moved:

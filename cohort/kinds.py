@@ -56,6 +56,12 @@ LEVELS: Mapping[str, str] = {"patient": "patient_id", "study": "study_instance_u
 KEYS: Mapping[str, str] = {"patient": "patient_key", "study": "study_key", "series": "series_key"}
 """what rows belong to → the column with the integer key of that id, which joins use."""
 
+OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_modality")
+"""Tables of what belongs to a study. They say whose it is too, so that few of their rows need be read."""
+
+BY_CODE: Mapping[str, str] = {"condition": "condition_by_code"}
+"""table → the one with the same rows in the order of their codes, for questions about few codes."""
+
 ABOVE: Mapping[str, tuple[str, ...]] = {
     "series": ("study", "patient"),
     "acquisition": ("series", "study", "patient"),

@@ -14,9 +14,10 @@ from bridge import config
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.catalogue import question as ready_question
 from cohort.catalogue import question_file
-from cohort.desk import Caller, Desk, desk_of
+from cohort.desk import Caller, Desk, desk_of, policy_of
 from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.privacy import Policy
 from cohort.question import Question
 from cohort.question_document import parameter_values
 from cohort.sandbox import Limits
@@ -84,6 +85,11 @@ def desk_folder(lake: str | None, config_file: Path | None) -> Path:
 def desk(lake: str | None, config_file: Path | None, limits: Limits | None = None) -> Desk:
     """Where the lake can be asked, as the configuration allows it. Raises ConfigError."""
     return desk_of(_settings(config_file).cohort, desk_folder(lake, config_file), limits)
+
+
+def policy(config_file: Path | None) -> Policy:
+    """What the configuration allows people to see. Raises ConfigError."""
+    return policy_of(_settings(config_file).cohort)
 
 
 def generation_of(lake: str | None, config_file: Path | None, wanted: str = "") -> Generation:

@@ -115,6 +115,13 @@ def answer(question: Question, tables: Tables, today: date, columns: Columns) ->
     return [(*values, *counts[values]) for values in sorted(groups, key=_nulls_last)]
 
 
+def events(event: Event, tables: Tables, today: date) -> list[tuple[Any, Any, date | None, frozenset[Any]]]:
+    """(id, patient, day, studies) of the rows that an event speaks of, without its relation to others."""
+    world = _World(tables, today)
+    found = [row for row in world.of(event.kind) if _matches(event, row, None, None, world)]
+    return [(row.id, row.patient, row.day, row.studies) for row in found]
+
+
 def _chosen(question: Question, world: _World) -> list[tuple[_Row, _Row | None]]:
     known, found = world.patients(), []
     for row in world.of(question.unit):

@@ -22,7 +22,7 @@ LABEL_CHARACTERS = 48
 def attrition_plot(answer: Answer, kind: Format = "svg") -> bytes:
     """A bar of patients for each step of an attrition table, from top to bottom. Raises ConfigError when matplotlib
     is not installed."""
-    figure = _figure(8.0, 1.2 + 0.45 * len(answer.rows))
+    figure = figure_of(8.0, 1.2 + 0.45 * len(answer.rows))
     axes = figure.add_subplot()
     labels = [_short(row[1]) for row in answer.rows]
     bars = axes.barh(range(len(labels)), [row[3] or 0 for row in answer.rows], color=COLOURS[0])
@@ -31,7 +31,7 @@ def attrition_plot(answer: Answer, kind: Format = "svg") -> bytes:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("patients (units) that remain")
-    return _written(figure, kind)
+    return written(figure, kind)
 
 
 def comparison_plot(answer: Answer, names: tuple[str, str], kind: Format = "svg") -> bytes:
@@ -40,7 +40,7 @@ def comparison_plot(answer: Answer, names: tuple[str, str], kind: Format = "svg"
     sizes = next(((row[2], row[3]) for row in answer.rows if row[0] == "patients"), (0, 0))
     measures = [m for m in MEASURES[1:] if any(row[0] == m for row in answer.rows)]
     rows = {m: [row for row in answer.rows if row[0] == m] for m in measures}
-    figure = _figure(9.0, 1.0 + sum(0.9 + 0.4 * len(rows[m]) for m in measures))
+    figure = figure_of(9.0, 1.0 + sum(0.9 + 0.4 * len(rows[m]) for m in measures))
     heights = [1.5 + len(rows[m]) for m in measures]
     panels: Any = figure.subplots(len(measures), 1, squeeze=False, height_ratios=heights)[:, 0] if measures else []
     for axes, measure in zip(panels, measures, strict=True):
@@ -55,7 +55,7 @@ def comparison_plot(answer: Answer, names: tuple[str, str], kind: Format = "svg"
     if measures:
         panels[0].legend(loc="lower right", fontsize="small")
         panels[-1].set_xlabel("percent of the cohort's patients")
-    return _written(figure, kind)
+    return written(figure, kind)
 
 
 def _count(shown: int | None) -> str:
@@ -69,7 +69,8 @@ def _short(text: object) -> str:
     return plain if len(plain) <= LABEL_CHARACTERS else plain[: LABEL_CHARACTERS - 1] + "…"
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure so many inches large. Raises ConfigError when matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure  # the extra; without pyplot, so that threads do not disturb one another
     except ImportError:
@@ -77,7 +78,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, min(height, 60.0)), layout="constrained")
 
 
-def _written(figure: Figure, kind: Format) -> bytes:
+def written(figure: Figure, kind: Format) -> bytes:
+    """PNG (110 dots per inch) or SVG, the same for the same figure."""
     out = io.BytesIO()
     figure.savefig(out, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()

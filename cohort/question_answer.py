@@ -27,14 +27,19 @@ from cohort.expression import (
 from cohort.kinds import KEYS, KINDS, above
 from cohort.question import Question
 from cohort.question_rows import Compiler
-from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table
+from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import Columns, Form, Returned, returned
+from cohort.study_rows import Named, by_patient, disputed, of_studies
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 REPORT_NOT = ("entered-in-error", "cancelled")
 COUNTED = {"study": "studies", "series": "series"}
 _LEVEL = {"id": "_id", "study": "_study", "series": "_series", "patient": "_patient"}
+_REPORTED: Mapping[str, Expression] = {
+    "reports": call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r")),
+    "report_ids": Column("diagnostic_report_id", "r"),
+}
 _SCALARS: Mapping[str, Scalar] = {
     "VARCHAR": Scalar.TEXT, "DATE": Scalar.DATE, "DOUBLE": Scalar.DOUBLE, "INTEGER": Scalar.INTEGER,
     "BIGINT": Scalar.INTEGER, "BOOLEAN": Scalar.BOOLEAN,
@@ -92,6 +97,7 @@ class _Answer:
             return self._first(self._counts(rows, values))
         kept = ("_id", "_person", *(("_day",) if "_day" in self._units.columns else ()))
         carried = {_LEVEL[w.level] for w in lists} | set(kept)
+        carried |= {"_patient"} if "_study" in carried else set()
         plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
         rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
         names = [*sorted(carried), *(name for name, _ in plain)]
@@ -161,8 +167,9 @@ class _Answer:
     def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned, of: Relation) -> Relation:
         """The rows with a list beside each; `of` are the units whose lists can be wanted."""
         key = _LEVEL[wanted.level]
-        facts, kind = self._facts(Project(of, ((key, Column(key)),), distinct=True), key, wanted)
-        order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in ("reports", "report_ids") else (
+        kept = ("_study", "_patient") if key == "_study" else (key,)
+        facts, kind = self._facts(Project(of, _same(*kept), distinct=True), key, wanted)
+        order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in _REPORTED else (
             Order(Column("_value")),)  # fmt: skip
         listed = Group(
             facts, (("_key", Column("_key")),), (("_list", Aggregate(AggregateFunction.LIST, Column("_value"), order)),)
@@ -174,16 +181,76 @@ class _Answer:
 
     def _facts(self, of: Relation, key: str, wanted: Returned) -> tuple[Relation, Scalar]:
         """`_key`, `_value` (and the order `_at`, `_by`) of what is listed, each once."""
+        if wanted.name in _REPORTED:
+            return self._reports(of, key, wanted.name), Scalar.TEXT
         if wanted.form is Form.NAMED:
-            return _NAMED[wanted.name](of, key), Scalar.TEXT
-        on = call(Function.EQUAL, Column(key, "l"), Column(wanted.key, "r"))
-        columns = (("_key", Column(key, "l")), ("_value", Column(wanted.column, "r")))
-        facts = Join(of, Table(wanted.table), JoinKind.INNER, on, columns=columns)
+            return (self._endpoints(of) if wanted.name == "endpoints" else _medications(of, key)), Scalar.TEXT
+        columns: Named = (("_key", Column(key, "l")), ("_value", Column(wanted.column, "r")))
+        if by_patient(wanted.table, key, self._columns):
+            facts = of_studies(of, wanted.table, columns)
+        else:
+            on = call(Function.EQUAL, Column(key, "l"), Column(wanted.key, "r"))
+            facts = Join(of, Table(wanted.table), JoinKind.INNER, on, columns=columns)
         return _once(facts, "_key", "_value"), _SCALARS[self._columns[wanted.table][wanted.column]]
+
+    def _reports(self, of: Relation, key: str, name: str) -> Relation:
+        """Both lists of reports come of one scan."""
+        wanted = [n for n in _REPORTED if any(w.name == n for w in self._wanted)]
+        standing = call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, REPORT_NOT))))
+        # no filter of the scan: it misleads DuckDB's join order
+        values = tuple((n, Case(((standing, _REPORTED[n]),), Null(Scalar.TEXT))) for n in wanted)
+        columns: Named = (("_key", Column(key if key == "_patient" else "_key", "l")), *values,
+                          ("_at", Column("issued_time", "r")), ("_by", _REPORTED["report_ids"]))  # fmt: skip
+        if key == "_patient":
+            on = call(Function.EQUAL, Column(key, "l"), Column("patient_key", "r"))
+            found: Relation = Join(of, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+        else:
+            found = self._linked_reports(of, columns)
+        shared = Shared("unit_reports", _once(found, "_key", *wanted, "_at", "_by"))
+        return Project(shared, (("_key", Column("_key")), ("_value", Column(name)), *_same("_at", "_by")))
+
+    def _linked_reports(self, of: Relation, columns: Named) -> Relation:
+        """Reports about studies, with these columns (of the link, `_key`, and the report)."""
+        study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
+        report = call(Function.EQUAL, Column("_report", "l"), Column("report_key", "r"))
+        subject = call(Function.EQUAL, Column("_patient", "l"), Column("subject_key", "r"))
+        person = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
+        pair: Named = (("_key", Column("_study", "l")), ("_report", Column("report_key", "r")))
+        whose: Named = (*pair, ("_patient", Column("_patient", "l")))
+
+        def reports(linked: Relation, on: Expression) -> Relation:
+            return Join(linked, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+
+        def links(studies: Relation, on: Expression, pairs: Named) -> Relation:
+            return Join(studies, Table("diagnostic_report_study"), JoinKind.INNER, on, columns=pairs)
+
+        if not by_patient("diagnostic_report_study", "_study", self._columns):
+            return reports(links(of, study, pair), report)
+        agreed = reports(links(of, every(study, subject), whose), every(report, person))
+        return Union((agreed, reports(links(disputed(of), study, pair), report)))
+
+    def _endpoints(self, of: Relation) -> Relation:
+        study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
+        columns: Named = (
+            ("_key", Column("_study", "l")), ("_uid", Column("study_instance_uid", "r")),
+            ("_endpoint", Column("endpoint_id", "r")),
+        )  # fmt: skip
+        if by_patient("imaging_endpoint", "_study", self._columns):
+            held = of_studies(of, "imaging_endpoint", columns)
+        else:
+            held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, study, columns=columns)
+        place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_uid", "l"))
+        on = call(Function.EQUAL, Column("_endpoint", "l"), Column("endpoint_id", "r"))
+        found = (("_key", Column("_key", "l")), ("_value", place))
+        return _once(Join(held, Table("endpoint"), JoinKind.INNER, on, columns=found), "_key", "_value")
 
 
 def _once(facts: Relation, *columns: str) -> Relation:
-    return Project(facts, tuple((c, Column(c)) for c in columns), distinct=True)
+    return Project(facts, _same(*columns), distinct=True)
+
+
+def _same(*columns: str) -> Named:
+    return tuple((c, Column(c)) for c in columns)
 
 
 def _medications(of: Relation, key: str) -> Relation:
@@ -197,44 +264,3 @@ def _medications(of: Relation, key: str) -> Relation:
     )
     columns = (("_key", Column(key, "l")), ("_value", value))
     return _once(Join(of, Table("medication_request"), JoinKind.INNER, on, columns=columns), "_key", "_value")
-
-
-def _reports(of: Relation, key: str, value: Expression) -> Relation:
-    standing = call(Function.NOT, OneOf(Column("status", "r"), tuple(map(Literal, REPORT_NOT))))
-    value = Case(((standing, value),), Null(Scalar.TEXT))  # no filter of the scan: it misleads DuckDB's join order
-    on = call(Function.EQUAL, Column(key, "l"), Column("patient_key", "r"))
-    left: Relation = of
-    columns: tuple[tuple[str, Expression], ...] = (("_key", Column(key, "l")),)
-    if key == "_study":
-        linked = call(Function.EQUAL, Column(key, "l"), Column("study_key", "r"))
-        pair = (("_key", Column(key, "l")), ("_report", Column("report_key", "r")))
-        left = Shared("unit_reports", Join(of, Table("diagnostic_report_study"), JoinKind.INNER, linked, columns=pair))
-        on = call(Function.EQUAL, Column("_report", "l"), Column("report_key", "r"))
-        columns = (("_key", Column("_key", "l")),)
-    columns = (*columns, ("_value", value), ("_at", Column("issued_time", "r")),
-               ("_by", Column("diagnostic_report_id", "r")))  # fmt: skip
-    found = Join(left, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
-    return _once(found, "_key", "_value", "_at", "_by")
-
-
-def _endpoints(of: Relation, key: str) -> Relation:
-    on = call(Function.EQUAL, Column(key, "l"), Column("study_key", "r"))
-    columns = (
-        ("_key", Column(key, "l")), ("_uid", Column("study_instance_uid", "r")),
-        ("_endpoint", Column("endpoint_id", "r")),
-    )  # fmt: skip
-    held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, on, columns=columns)
-    place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_uid", "l"))
-    on = call(Function.EQUAL, Column("_endpoint", "l"), Column("endpoint_id", "r"))
-    found = (("_key", Column("_key", "l")), ("_value", place))
-    return _once(Join(held, Table("endpoint"), JoinKind.INNER, on, columns=found), "_key", "_value")
-
-
-_NAMED = {
-    "medications": _medications,
-    "reports": lambda of, key: _reports(
-        of, key, call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r"))
-    ),
-    "report_ids": lambda of, key: _reports(of, key, Column("diagnostic_report_id", "r")),
-    "endpoints": _endpoints,
-}

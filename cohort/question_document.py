@@ -49,18 +49,18 @@ def parse_question(
     name, title, description = (replace(top[n], at=n) for n in ("name", "title", "description"))
     if not NAME.match(name.text()):
         name.wrong("lower-case letters, digits, - and _ are allowed")
-    parameters = tuple(_parameters(replace(top["parameters"], at="parameters"))) if "parameters" in top else ()
+    parameters = tuple(parameters_of(replace(top["parameters"], at="parameters"))) if "parameters" in top else ()
     values = parameter_values(parameters, given or {})
 
     def place(key: str) -> Place:
         return Place(top[key].given, key, values)
 
     unit, listed, grouped = _returned(place("return"), columns, "index" in top)
-    reader = _Criteria(columns, codes, unit, indexed="index" in top)
+    reader = CriteriaReader(columns, codes, unit, indexed="index" in top)
     index = reader.index(place("index")) if "index" in top else None
     criteria = reader.read(place("criteria")) if top.get("criteria") and top["criteria"].given else EVERYTHING
     return Question(
-        name.text(), _line(title), _line(description), parameters, index, criteria, unit, listed, grouped, document
+        name.text(), line_of(title), line_of(description), parameters, index, criteria, unit, listed, grouped, document
     )
 
 
@@ -92,7 +92,8 @@ def _checked(parameter: Parameter, value: Any) -> Any:
     return value
 
 
-def _parameters(place: Place) -> list[Parameter]:
+def parameters_of(place: Place) -> list[Parameter]:
+    """The parameters that a document declares. Raises InvalidQuery naming the place."""
     made = []
     for name, inner in place.keys(50).items():
         if not NAME.match(name):
@@ -103,7 +104,7 @@ def _parameters(place: Place) -> list[Parameter]:
                 raise InvalidQuery(f"{inner.at}.{needed}: missing")
         low, high = (settings[b].number() if b in settings else None for b in ("minimum", "maximum"))
         kind, default = settings["type"].one_of(PARAMETER_TYPES), settings["default"].given
-        parameter = Parameter(name, kind, default, _line(settings["description"]), low, high)
+        parameter = Parameter(name, kind, default, line_of(settings["description"]), low, high)
         made.append(replace(parameter, default=_checked(parameter, default)))
     return made
 
@@ -139,7 +140,7 @@ def _column(place: Place, unit: str, name: str, columns: Columns, indexed: bool,
 
 
 @dataclass
-class _Criteria:
+class CriteriaReader:
     """Reads criteria, all parts of one question together so many at most."""
 
     columns: Columns
@@ -157,7 +158,7 @@ class _Criteria:
         settings = inner.object(*(e for e in EVENT if e not in ("relation", "times", "of", "then")))
         if "take" not in settings:
             raise InvalidQuery(f"{inner.at}.take: missing; allowed: first, last")
-        return replace(self, unit="patient", indexed=False)._event(kind, settings)
+        return replace(self, unit="patient", indexed=False).event(kind, settings)
 
     def read(self, place: Place, depth: int = 0) -> Criterion:
         """A criterion."""
@@ -165,7 +166,7 @@ class _Criteria:
         if depth > MAXIMUM_DEPTH or len(self.seen) > MAXIMUM_CRITERIA:
             place.wrong(f"at most {MAXIMUM_CRITERIA} criteria, {MAXIMUM_DEPTH} deep, are allowed")
         found = dict(place.object(*COMBINATIONS, *LEAVES, "label"))
-        label = _line(found.pop("label")) if "label" in found else ""
+        label = line_of(found.pop("label")) if "label" in found else ""
         if len(found) != 1:
             place.wrong(f"exactly one of {', '.join((*COMBINATIONS, *LEAVES))} is needed")
         ((kind, inner),) = found.items()
@@ -184,7 +185,7 @@ class _Criteria:
             return Combination(kind, of, parts["count"].whole(1, len(of)))
         if kind == "age":
             return self._age(place)
-        return self._event(kind, place.object(*EVENT), depth)
+        return self.event(kind, place.object(*EVENT), depth)
 
     def _age(self, place: Place) -> Age:
         found = place.object(*AGES)
@@ -201,7 +202,8 @@ class _Criteria:
         if to == "unit" and not KINDS[self.unit].day:
             place.wrong(f"a {self.unit} has no day")
 
-    def _event(self, kind: str, found: Mapping[str, Place], depth: int = 0) -> Event:
+    def event(self, kind: str, found: Mapping[str, Place], depth: int = 0) -> Event:
+        """An event of a kind from its settings."""
         of = found["of"].one_of(("patient",)) if "of" in found else ""
         read: dict[str, Callable[[Place], Any]] = {
             "codes": lambda p: self._coded(p, kind),
@@ -321,7 +323,8 @@ def _period(place: Place) -> Period:
     )
 
 
-def _line(place: Place) -> str:
+def line_of(place: Place) -> str:
+    """A text in one line. Raises InvalidQuery naming the place."""
     value = place.given
     if not isinstance(value, str) or not value.strip() or len(value) > 3000:
         place.wrong("text is needed")

@@ -192,6 +192,11 @@ class Compiler:
         named = links(units.unit, KINDS[units.unit].id)
         return Join(found.relation, named, JoinKind.INNER, _same("_study"), columns=columns)
 
+    def facts(self, event: Event, whose: str) -> Relation:
+        """The events, dated, with `_id`, `_day` and `_study` or `_patient`, whose they are; one with several codings
+        may come several times."""
+        return self._rows(event.kind, [event], of=whose).relation
+
     def _rows(
         self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
     ) -> Units:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 
@@ -88,7 +88,14 @@ def check(question: Question, policy: Policy) -> None:
     """
     if policy.line_level and not policy.pseudonymous:
         return
-    for event in _events(question):
+    check_events(_events(question.criteria, *([question.index] if question.index else [])), policy)
+
+
+def check_events(events: Iterable[Event], policy: Policy) -> None:
+    """The same of what these events test, and of criteria within them."""
+    if policy.line_level and not policy.pseudonymous:
+        return
+    for event in _events(*events):
         for test in (*event.where, *event.then):
             how = _how(event.kind, test.column)
             seen = how == "text" and policy.line_level and policy.free_text == "shown"
@@ -105,8 +112,8 @@ def _how(kind: str, column: str) -> str:
     return shown(KINDS[kind].table, column).how
 
 
-def _events(question: Question) -> Iterator[Event]:
-    left: list[Criterion] = [question.criteria, *([question.index] if question.index else [])]
+def _events(*criteria: Criterion) -> Iterator[Event]:
+    left = list(criteria)
     while left:
         one = left.pop()
         if isinstance(one, Combination):

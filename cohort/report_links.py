@@ -1,8 +1,10 @@
 """Which study a report is about: by Study Instance UID, by reference, or by an accession number that designates
-exactly one study of the same patient. Only reports that a change can touch are decided again."""
+exactly one study of the same patient. And which studies are disputed: their ImagingStudies and the reports about them
+name several patients, or none. Only what a change can touch is decided again."""
 
 from __future__ import annotations
 
+from cohort.schema import DISPUTED
 from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables
 
@@ -33,7 +35,7 @@ def watch(tables: Tables, table: str, keys: str, *, replaced: bool) -> None:
 
 
 def finish(tables: Tables) -> None:
-    """The rows of every touched report."""
+    """The rows of every touched report, and of every touched study that is disputed."""
     if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
         return
     read = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
@@ -57,7 +59,40 @@ def finish(tables: Tables) -> None:
     )
     tables.make("resolved", _RESOLVED)
     keys = "SELECT _hash, _key FROM reports UNION SELECT _hash, _key FROM touched_report"
-    tables.replace("diagnostic_report_study", keys, "SELECT * FROM resolved")
+    links = "diagnostic_report_study"
+    tables.make(
+        "touched_key",
+        f"SELECT study_key FROM touched_study UNION SELECT study_key FROM resolved UNION "
+        f"SELECT study_key FROM {tables.scan(links, ['study_key', '_hash'])} SEMI JOIN ({keys}) USING (_hash)",
+    )
+    tables.replace(links, keys, "SELECT * FROM resolved")
+    _dispute(tables)
+
+
+def _dispute(tables: Tables) -> None:
+    """Which of the studies in `touched_key` are disputed now."""
+    studies = tables.scan("imaging_study", ["study_key", "patient_key"])
+    links = tables.scan("diagnostic_report_study", ["study_key", "subject_key"])
+    tables.make(
+        "disputed",
+        f"""
+        SELECT study_key FROM (
+            SELECT * FROM {studies} SEMI JOIN touched_key USING (study_key)
+            UNION ALL
+            SELECT * FROM {links} SEMI JOIN touched_key USING (study_key))
+        GROUP BY study_key HAVING count(DISTINCT patient_key) > 1 OR count(patient_key) < count(*)""",
+    )
+    rows = "SELECT study_instance_uid, study_key FROM {} SEMI JOIN disputed USING (study_key)"
+    named = " UNION ALL ".join(
+        rows.format(tables.scan(t, ["study_instance_uid", "study_key"]))
+        for t in ("imaging_study", "diagnostic_report_study")
+    )
+    tables.replace(
+        DISPUTED,
+        "SELECT study_key AS _hash, '' AS _key FROM touched_key",
+        "SELECT min(study_instance_uid) AS study_instance_uid, study_key, study_key AS _hash, "
+        f"min(study_instance_uid) AS _key FROM ({named}) GROUP BY study_key",
+    )
 
 
 _RESOLVED = """
@@ -73,7 +108,7 @@ WITH accessions AS (
     SELECT imaging_study_id, min(study_instance_uid) AS study_instance_uid, min(study_key) AS study_key
     FROM candidates GROUP BY imaging_study_id
 ), named AS (
-    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.accession_number,
+    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.patient_key AS subject_key, r.accession_number,
            CASE WHEN u.study_key IS NOT NULL THEN r.study_instance_uid
                 ELSE coalesce(i.study_instance_uid, a.study_instance_uid, r.study_instance_uid) END
                AS study_instance_uid,

@@ -28,7 +28,7 @@ def as_http() -> Iterator[None]:
     except NotAllowed as error:
         raise HTTPException(403, str(error)) from None
     except InvalidQuery as error:
-        status = 404 if str(error).startswith("no question") else 400
+        status = 404 if str(error).startswith(("no question", "no outcome")) else 400
         raise HTTPException(status, str(error)) from None
     except Unavailable as error:
         headers = {"Retry-After": f"{error.retry_after_s:g}"} if error.retry_after_s else None

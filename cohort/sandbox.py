@@ -20,7 +20,7 @@ import orjson
 from bridge.errors import InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
-from cohort.catalogue import column_types, read_question
+from cohort.catalogue import read_question
 from cohort.comparison import compile_comparison
 from cohort.dialects import duckdb
 from cohort.generation import Generation, Table
@@ -78,7 +78,7 @@ def ask(
     """The exact answer to a question, as it is stored. Raises InvalidQuery for parameters it does not take or past a
     limit. What people see comes from `cohort.desk`."""
     asked, limits = read_question(question.document, given), limits or Limits()
-    return run(generation, task_of(compile_question(asked, today, column_types(), limits.rows + 1)), limits)
+    return run(generation, task_of(compile_question(asked, today, generation.column_types, limits.rows + 1)), limits)
 
 
 def attrition(
@@ -86,14 +86,14 @@ def attrition(
 ) -> Answer:
     """Exactly how many remain after each criterion. Raises as `ask` does."""
     asked = read_question(question.document, given)
-    return run(generation, task_of(compile_attrition(asked, today, column_types())), limits)
+    return run(generation, task_of(compile_attrition(asked, today, generation.column_types)), limits)
 
 
 def compare(
     generation: Generation, first: Question, second: Question, today: date, limits: Limits | None = None
 ) -> Answer:
     """Two cohorts beside each other, exactly; the questions have their values. Raises as `ask` does."""
-    return run(generation, task_of(compile_comparison(first, second, today, column_types())), limits)
+    return run(generation, task_of(compile_comparison(first, second, today, generation.column_types)), limits)
 
 
 def task_of(relation: Relation) -> Task:

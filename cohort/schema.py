@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from cohort.keys import KEYS
+from cohort.kinds import BY_CODE, OF_STUDIES
 from cohort.view import Row, View, ViewColumn
 
 _SQL_TYPES = {
@@ -27,6 +28,9 @@ _SQL_TYPES = {
 }
 _PARTIAL = re.compile(r"^[0-9]{4}(-[0-9]{2}){0,2}")
 _URN_OID = "urn:oid:"
+
+DISPUTED = "disputed_study"
+"""The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,28 @@ def catalogue() -> Mapping[str, TableSchema]:
     origin = Column("origin", "VARCHAR", "clinical, or imaging when only the archives know the person", "", "the lake")
     found["patient"] = TableSchema(patient.name, patient.title, (*patient.columns, origin))
     links = found["diagnostic_report_study"]
-    kept = tuple(c for c in links.columns if c.name not in ("patient_id", "accession_system"))
+    kept = tuple(c for c in links.columns if c.name != "accession_system")
     found["diagnostic_report_study"] = TableSchema(
         links.name,
         "One row for each study a report is about, resolved by reference, Study Instance UID or accession number",
         kept,
     )
+    found[DISPUTED] = TableSchema(
+        DISPUTED,
+        "One row for each study of which ImagingStudies or reports name several patients, or none",
+        (Column("study_instance_uid", "VARCHAR", "Study Instance UID", "", "the lake"),),
+    )
+    found |= {name: _of_study(found[name]) for name in OF_STUDIES}
+    for name, copy in BY_CODE.items():
+        found[copy] = TableSchema(copy, f"The rows of {name}, in the order of their codes", found[name].columns)
     return {name: _with_keys(table) for name, table in sorted((found | dict(dicom_tables())).items())}
+
+
+def _of_study(table: TableSchema) -> TableSchema:
+    """With `subject_key` in the place of the patient, whose columns would be ambiguous beside the study's."""
+    subject = Column("subject_key", "BIGINT", "patient_key of whom its resource is about", "", "the lake")
+    kept = tuple(c for c in table.columns if c.name != "patient_id")
+    return TableSchema(table.name, table.title, (*kept, subject))
 
 
 def _with_keys(table: TableSchema) -> TableSchema:

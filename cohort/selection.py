@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from bridge.errors import InvalidQuery
-from cohort.catalogue import column_types, read_question
+from cohort.catalogue import read_question
 from cohort.dialects import duckdb
 from cohort.generation import Generation
 from cohort.question import Question
@@ -60,7 +60,7 @@ class Selection:
 
         Raises  InvalidQuery for parameters the question does not take, and when there are more rows than allowed
         """
-        members, keys = compile_members(self.asked, self.today, column_types())
+        members, keys = compile_members(self.asked, self.today, self.generation.column_types)
         named = {
             "asked": duckdb.sql(members),
             "selected_patient": _PATIENTS,

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import orjson
 
+from cohort.kinds import BY_CODE
 from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
 from cohort.store.files import Files, named
 from cohort.store.local import sync
@@ -91,7 +92,18 @@ class Tables:
         self.db.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
 
     def replace(self, table: str, keys: str, rows: str) -> None:
-        """Takes away every row with one of the keys (a query of `_hash` and `_key`), then adds the rows of a query."""
+        """Takes away every row with one of the keys (a query of `_hash` and `_key`), then adds the rows of a query: in
+        the table, and in the one with the same rows by code."""
+        self._replace(table, keys, rows)
+        if table in BY_CODE:
+            self._replace(BY_CODE[table], keys, rows)
+
+    def copy_by_code(self, table: str) -> None:
+        """Makes the table with the same rows by code anew."""
+        self.layers[BY_CODE[table]] = []
+        self._replace(BY_CODE[table], "", f"SELECT * FROM {self.scan(table)}")
+
+    def _replace(self, table: str, keys: str, rows: str) -> None:
         columns = ", ".join(f'"{c}"' for c in columns_of(table))
         path, added = self._write(table, f"SELECT {columns} FROM ({rows})", clustered_by(table))
         layers = self.layers.get(table, [])

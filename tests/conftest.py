@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.shared import NO_CORPUS, NO_SOF_TESTS
 
 EXPECTED = (NO_CORPUS, NO_SOF_TESTS)
 UNEXPECTED: list[str] = []
+
+settings.register_profile("project", deadline=None)  # how long an example takes is no test's business
+settings.load_profile("project")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

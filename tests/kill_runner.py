@@ -1,6 +1,9 @@
 """Runs a whole bridge until nothing is left to do, or kills itself when a stage is reached. A process of its own.
 
-python -m tests.kill_runner FOLDER STAGE NTH      STAGE "-" never kills
+python -m tests.kill_runner FOLDER STAGE NTH [PEER]      STAGE "-" never kills
+
+With the address of a PEER, it is a model that is called and an archive that gets documents by STOW-RS, and a result of
+each study is sent to the bridge as well.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from collections import Counter
 from pathlib import Path
 
 import orjson
+from pydicom import dcmread
 
 from bridge import config
 from bridge.compose import Bridge
-from bridge.ports import STUDY_QUEUE, sink_queue
+from bridge.intake import Outcome
+from bridge.ports import STUDY_QUEUE, model_queue, send_queue, sink_queue
 from cohort.sandbox import run_sql
+from tests.ai_results import a_result
 from tests.services.peers import free_port
 
 
@@ -33,22 +39,38 @@ def main() -> None:
     source = config.FolderSource(kind="folder", name="inbox", path=folder / "inbox", poll_s=0.2, settle_s=0)
     api = config.Api(port=free_port())
     settings = config.Settings(data_dir=folder / "data", quiet_s=0.1, sources=(source,), api=api)
+    peer = sys.argv[4] if len(sys.argv) > 4 else ""
+    if peer:
+        rule = config.ModelRule(modalities=("CT",))
+        model = config.Model(name="lungnet", url=f"{peer}/model", version="1", rule=rule, stable_s=0.1)
+        archive = config.StowArchive(kind="stow", name="vna", url=f"{peer}/dw")
+        settings = settings.model_copy(update={"models": (model,), "archives": (archive,)})
     with Bridge(settings, at).running() as bridge:
         until = time.monotonic() + 60
-        while not settled(bridge, folder):
+        while not settled(bridge, folder, send(bridge, folder) if peer else 0):
             assert time.monotonic() < until, bridge.state.items()
             time.sleep(0.05)
         sys.stdout.buffer.write(orjson.dumps(summary(bridge) | {"stages": sorted(reached)}))
 
 
-def settled(bridge: Bridge, folder: Path) -> bool:
+def send(bridge: Bridge, folder: Path) -> int:
+    """Sends a result of each study that has files; how many results there are to be: these, and the model's."""
+    studies = sorted({dcmread(p, stop_before_pixels=True).StudyInstanceUID for p in (folder / "inbox").rglob("*.dcm")})
+    items = [a_result(run_id=f"sent-{uid}", study_instance_uid=uid) for uid in studies]
+    assert all(one.outcome in (Outcome.KEPT, Outcome.UNCHANGED) for one in bridge.intake.take(items))
+    return 2 * len(studies)
+
+
+def settled(bridge: Bridge, folder: Path, results: int) -> bool:
     # in the order in which work moves on, so that nothing slips by between two looks
     files = sum(1 for p in (folder / "inbox").rglob("*.dcm"))
     if len(bridge.state.known_files("inbox")) != files:
         return False
-    for queue in (STUDY_QUEUE, sink_queue("lake")):
+    for queue in (STUDY_QUEUE, model_queue("lungnet"), STUDY_QUEUE, send_queue("vna"), sink_queue("lake")):
         if bridge.state.items(queue=queue, parked=False, limit=1):
             return False
+    if sum(len(bridge.state.ai_results(uid)) for uid, _ in bridge.state.indexed_studies("inbox")) < results:
+        return False
     return not bridge.lake.pending()
 
 
@@ -65,7 +87,8 @@ def summary(bridge: Bridge) -> dict[str, object]:
     resources = {
         f"{r.resource_type}/{r.id}": [r.version, r.content] for u in studies for r in bridge.state.study_resources(u)
     }
-    return {"lake": list(counted.rows[0]), "resources": resources}
+    results = sorted(r.run_id for u in studies for r in bridge.state.ai_results(u))
+    return {"lake": list(counted.rows[0]), "resources": resources, "results": results}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
@@ -60,11 +61,10 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
             value = r.choice(["1", "2"])
             made["patient_identifier"].append(cells(r, "patient_identifier", patient_id=patient, value=f"{n}-{value}"))
     for uid in STUDIES:
-        made["imaging_study"].append(
-            cells(r, "imaging_study", study_instance_uid=uid, imaging_study_id=f"i{uid}", patient_id=r.choice(PATIENTS))
-        )
+        of_study = {"study_instance_uid": uid, "patient_id": r.choice(PATIENTS)}
+        made["imaging_study"].append(cells(r, "imaging_study", imaging_study_id=f"i{uid}", **of_study))
         for modality in r.sample(["CT", "MR", "SR"], r.randrange(3)):
-            made["imaging_study_modality"].append({"study_instance_uid": uid, "modality": modality})
+            made["imaging_study_modality"].append(of_study | {"modality": modality})
         for n in range(r.randrange(3)):
             series = f"{uid}.{n}"
             made["dicom_series"].append(cells(r, "dicom_series", study_instance_uid=uid, series_instance_uid=series))
@@ -78,7 +78,7 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
                 )
             )
         if r.random() < 0.5:
-            made["imaging_endpoint"].append({"study_instance_uid": uid, "endpoint_id": "e1"})
+            made["imaging_endpoint"].append(of_study | {"endpoint_id": "e1"})
     made["endpoint"].append(cells(r, "endpoint", endpoint_id="e1", address="https://pacs.example"))
     for kind in ("condition", "medication", "procedure", "encounter", "observation", "report", "finding"):
         spec = KINDS[kind]
@@ -96,13 +96,27 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
                 if row not in made[spec.table]:
                     made[spec.table].append(row)
     for report in made["diagnostic_report"]:
-        for uid in r.sample([*STUDIES, "1.9"], r.randrange(3)):
-            link = cells(r, "diagnostic_report_study", study_instance_uid=uid)
+        own = [s["study_instance_uid"] for s in made["imaging_study"] if s["patient_id"] == report["patient_id"]]
+        about = own if r.random() < 0.7 else [*STUDIES, "1.9"]
+        for uid in r.sample(about, min(len(about), r.randrange(3))):
+            link = cells(r, "diagnostic_report_study", study_instance_uid=uid, patient_id=report["patient_id"])
             made["diagnostic_report_study"].append(link | {"diagnostic_report_id": report["diagnostic_report_id"]})
+    made["disputed_study"] = disputed(made)
+    made["condition_by_code"] = made["condition"]
     for rows in made.values():
         for row in rows:
             row |= {name: row.get(of) and key(row[of]) for of, name in KEYS.items() if of in row}
+            row["subject_key"] = row.get("patient_key")
     return made
+
+
+def disputed(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The studies of which studies and reports name several patients, or none."""
+    named: dict[str, set[str | None]] = {}
+    for row in (*made["imaging_study"], *made["diagnostic_report_study"]):
+        if row["study_instance_uid"] is not None:
+            named.setdefault(row["study_instance_uid"], set()).add(row["patient_id"])
+    return [{"study_instance_uid": uid} for uid, who in sorted(named.items()) if len(who) > 1 or None in who]
 
 
 def cells(r: Random, table: str, **own: Any) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def test_a_wheel_holds_the_data_it_needs(tmp_path: Path) -> None:
     for needed in (
         "bridge/bridge.toml", "cohort/web/index.html", "cohort/web/page.js", "mappings/codes/modality.csv",
         "mappings/views/patient.json", "mappings/questions/osteosarcoma-ct.yaml", "mappings/value_sets/cancer.json",
-        "mappings/questions/schema.json", "bridge/py.typed",
+        "mappings/questions/schema.json", "mappings/outcomes/schema.json",
+        "mappings/outcomes/osteosarcoma.yaml", "bridge/py.typed",
     ):  # fmt: skip
         assert needed in names
     assert not [n for n in names if n.startswith("tests/")]
@@ -131,4 +132,16 @@ def test_every_word_of_the_question_language_is_explained() -> None:
     words |= {test for tests in question_document.TESTS.values() for test in tests}
     words |= {*returns.COMPUTED, *returns.NAMED, *returns.SHORT, *(c for d in DERIVED.values() for c in d)}
     for word in words:
+        assert re.search(rf"\b{word}\b", text), word
+
+
+def test_every_word_of_outcome_definitions_and_every_column_is_explained() -> None:
+    from cohort import outcome_document
+    from cohort.outcome import Outcome, Precedence
+    from cohort.outcome_rows import ROW
+
+    text = (ROOT / "docs" / "outcomes.md").read_text("utf-8")
+    words = {*outcome_document.KEYS, *outcome_document.FACTS, *outcome_document.EVENT, *outcome_document.RULE}
+    words |= {*outcome_document.SCORE, *Outcome, *Precedence, *ROW, "changed", "withdrawn"}
+    for word in words - {"label"}:
         assert re.search(rf"\b{word}\b", text), word

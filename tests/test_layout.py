@@ -10,15 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
+    "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
     "bridge.errors": set(),
     "bridge.model": set(),
-    "bridge.config": {"bridge.errors", "bridge.connections", "bridge.web.answers", "pydantic"},
+    "bridge.config": {"bridge.errors", "bridge.ai_peers", "bridge.connections", "bridge.web.answers", "pydantic"},
+    "bridge.ai_peers": {"bridge.connections", "pydantic"},
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
     "bridge.translate": {"bridge.errors", "bridge.model", "bridge.translate", "pydicom"},
@@ -46,23 +48,35 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web.scopes": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
-        "sqlalchemy", "orjson",
+        "alembic", "sqlalchemy", "orjson",
     },
-    "bridge.sign_in": {"bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.reconcile": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.reconcile", "bridge.translate",
     },
-    "bridge.rounds": set(),
-    "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.translate",
+    "bridge.archiving": {
+        "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
+        "bridge.sources.peer", "bridge.sources.scu", "bridge.translate", "bridge.web", "orjson",
     },
-    "bridge.loops": {"bridge.errors", "bridge.sync"},
+    "bridge.model_calls": {
+        "bridge.errors", "bridge.findings", "bridge.intake", "bridge.model", "bridge.model_calls", "bridge.ports",
+        "bridge.settling", "bridge.translate", "bridge.web", "orjson",
+    },
+    "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
+    "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
+    "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
+    "bridge.rounds": set(),
+    "bridge.settling": {"bridge.errors", "bridge.ports"},
+    "bridge.sync": {
+        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.settling",
+        "bridge.translate",
+    },
+    "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.follow", "httpx", "orjson",
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow", "bridge.reconcile",
+        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -83,9 +97,10 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
         "cohort.relation",
     },
+    "cohort.study_rows": {"cohort.expression", "cohort.kinds", "cohort.relation", "cohort.returns"},
     "cohort.question_answer": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
-        "cohort.question_rows", "cohort.relation", "cohort.returns",
+        "cohort.question_rows", "cohort.relation", "cohort.returns", "cohort.study_rows",
     },
     "cohort.question_members": {
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question", "cohort.question_rows",
@@ -100,6 +115,23 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.question", "cohort.question_rows",
         "cohort.relation", "cohort.returns",
     },
+    "cohort.outcome": {"cohort.question"},
+    "cohort.outcome_document": {
+        "bridge.errors", "cohort.codes", "cohort.kinds", "cohort.outcome", "cohort.places", "cohort.question",
+        "cohort.question_document", "cohort.returns",
+    },
+    "cohort.outcome_schema": {
+        "cohort.kinds", "cohort.outcome", "cohort.outcome_document", "cohort.places", "cohort.question_schema",
+        "cohort.returns",
+    },
+    "cohort.outcome_predictions": {
+        "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
+    },
+    "cohort.outcome_rows": {
+        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
+        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+    },
+    "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
     "cohort.fhirpath": {"bridge.errors", "cohort.fhirpath_syntax", "cohort.path_types"},
     "cohort.path_types": {"bridge.errors", "cohort.fhirpath_syntax"},
@@ -133,15 +165,15 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
     "cohort.fetch.multipart": set(),
-    "cohort.stored": {"cohort.schema"},
+    "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
-    "cohort.report_links": {"cohort.stored", "cohort.tables"},
+    "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
     "cohort.bulk_job": {"bridge.errors", "cohort.store", "orjson"},
     "cohort.store": {"bridge.errors", "cohort.store"},
     "cohort.store.place": {"bridge.config", "bridge.errors", "cohort.store"},
     "cohort.store.s3": {"bridge.errors", "bridge.web", "cohort.store", "boto3", "botocore"},
-    "cohort.generation": {"bridge.errors", "cohort.layers", "cohort.schema", "cohort.store", "orjson"},
+    "cohort.generation": {"bridge.errors", "cohort.kinds", "cohort.layers", "cohort.schema", "cohort.store", "orjson"},
     "cohort.arrivals": {"cohort.delta", "cohort.keys", "cohort.layers", "cohort.tables", "duckdb", "orjson"},
     "cohort.ndjson": {"cohort.arrivals", "cohort.keys", "cohort.layers", "duckdb"},
     "cohort.flatten": {
@@ -164,6 +196,17 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.disclosure": {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
+    "cohort.outcome_shown": {
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.returns",
+    },
+    "cohort.outcome_changes": {"bridge.errors"},
+    "cohort.outcome_fhir": {"cohort.answer", "orjson"},
+    "cohort.feedback": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
+        "cohort.sandbox", "orjson",
+    },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.privacy", "cohort.pseudonym",
@@ -171,6 +214,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.counts_expression": {"bridge.errors", "cohort.disclosure"},
     "cohort.counts": {"bridge.errors", "cohort.counts_expression", "cohort.gate", "cohort.keys", "cohort.privacy"},
+    "cohort.scores": {
+        "bridge.errors", "cohort.answer", "cohort.plots", "cohort.privacy", "cohort.scores", "matplotlib", "numpy",
+        "scipy", "sklearn",
+    },
+    "cohort.scores.rows": {"bridge.errors", "numpy", "pyarrow"},
     "cohort.turns": {"bridge.errors"},
     "cohort.query_log": {"bridge.errors", "cohort.answer", "orjson"},
     "hospital": {"hospital", "pydicom", "numpy", "orjson"},
@@ -193,8 +241,8 @@ DUCKDB = (
     "cohort.compaction", "cohort.tally", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
-    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.job_api", "cohort.out_api", "cohort.responses",
-    "cohort.view_api",
+    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.feedback_api", "cohort.job_api",
+    "cohort.out_api", "cohort.responses", "cohort.view_api",
 )  # fmt: skip
 
 
@@ -252,10 +300,12 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["fastapi", "starlette"])]
     if name != "bridge.web.keys":
         assert not [i for i in found if within(i, ["jwt", "cryptography"])]
-    if name not in ("cohort.timeline_plot", "cohort.plots"):
+    if name not in ("cohort.timeline_plot", "cohort.plots", "cohort.scores.plots"):
         assert not [i for i in found if within(i, ["matplotlib"])]
-    if name not in ("cohort.opened", "cohort.engine.arrow_ipc"):
+    if name not in ("cohort.opened", "cohort.engine.arrow_ipc", "cohort.scores.rows"):
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]
+    if not within(name, ["cohort.scores"]):
+        assert not [i for i in found if within(i, ["scipy", "sklearn"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import tzinfo
 from typing import Annotated, Any, Protocol
 
 import orjson
@@ -14,22 +13,15 @@ from fastapi.responses import JSONResponse, Response
 from bridge.api.negotiation import SentBody, sent_json
 from bridge.errors import InvalidQuery, Refusal, RefusedResult
 from bridge.findings.attached import standing_of
-from bridge.findings.contract import MOST_RESULTS, as_json, read_result, run_id_of, schema
+from bridge.findings.contract import MOST_RESULTS, schema
+from bridge.findings.documents import written_document
 from bridge.findings.example import EXAMPLE
-from bridge.findings.fhir_bundle import read_bundle
-from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import Standing, check_review, read_review, review_as_json
-from bridge.findings.sr import read_sr
-from bridge.findings.sr_uid import is_document_of
-from bridge.model import ImagingStudyStatus, KeptResult, Resource, StoredResource
-from bridge.translate.codes import CodeTables
+from bridge.intake import Intake, Outcome, Taken
+from bridge.model import KeptResult, StoredResource
 from bridge.translate.headers import Headers
-from bridge.translate.uids import imaging_study_id
-
-MOST_OF_A_STUDY = 500
-"""Results kept of one study: every translation of it looks at all of them."""
 
 RunId = Annotated[str, Path(max_length=128)]
 
@@ -37,15 +29,11 @@ RunId = Annotated[str, Path(max_length=128)]
 class AiResultsState(Protocol):
     """What of the state senders and reviewers of results reach."""
 
-    def keep_result(self, result: KeptResult, now: float, quiet_s: float, max_wait_s: float) -> bool: ...
-
     def add_review(self, result: KeptResult, review: bytes, now: float) -> bool: ...
 
     def ai_result(self, run_id: str) -> KeptResult | None: ...
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
-
-    def hinted(self, study_instance_uid: str) -> dict[str, int]: ...
 
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
 
@@ -53,92 +41,37 @@ class AiResultsState(Protocol):
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What decides whether a result is taken: the state, the site's codes; when its study is translated after it."""
+class Kept:
+    """Results that are kept: reviewed, written as documents, shown as they stand."""
 
+    intake: Intake
     state: AiResultsState
-    tables: CodeTables
-    clock: Callable[[], float]
-    quiet_s: float = 0.0
-    max_wait_s: float = 0.0
-    zone: tzinfo | None = None
-    """Of the times of DICOM documents that carry no offset."""
-
-    def take(self, item: object) -> tuple[int, dict[str, Any]]:
-        """(HTTP status, answer) of one result: 201 kept, 200 kept before, 409 and 422 refused."""
-        try:
-            if isinstance(item, dict) and item.get("resourceType") == "Bundle":
-                return self._keep(read_bundle(item, self.tables))
-            return self._keep(read_result(item, self.tables.coding_scheme))
-        except RefusedResult as error:
-            return 422, _refused(run_id_of(item), error.refusals)
-
-    def take_sr(self, content: bytes) -> tuple[int, dict[str, Any]]:
-        """The same of a DICOM SR document."""
-        try:
-            return self._keep(read_sr(content, self.tables.coding_scheme, self.zone))
-        except RefusedResult as error:
-            return 422, _refused("", error.refusals)
-
-    def _keep(self, result: AiResult) -> tuple[int, dict[str, Any]]:
-        kept = KeptResult(result.run_id, result.study_instance_uid, as_json(result))
-        before = self.state.ai_result(kept.run_id)
-        if before is None:
-            for known in self.state.ai_results(result.study_instance_uid):
-                if is_document_of(result.run_id, known):
-                    return 200, {"run_id": known.run_id, "outcome": "unchanged"}
-            self._check(result)
-            if self.state.keep_result(kept, self.clock(), self.quiet_s, self.max_wait_s):
-                return 201, {"run_id": kept.run_id, "outcome": "kept"}
-            before = self.state.ai_result(kept.run_id)
-        if before is None or before.content != kept.content:
-            reason = "names a run whose result is kept already and is another one: give each run an id of its own"
-            return 409, _refused(kept.run_id, (Refusal("run_id", reason),))
-        return 200, {"run_id": kept.run_id, "outcome": "unchanged"}
-
-    def _check(self, result: AiResult) -> None:
-        """What only the state knows. A study that waits to be read again may have more images than are known yet."""
-        uid = result.study_instance_uid
-        if len(self.state.ai_results(uid)) >= MOST_OF_A_STUDY:
-            raise RefusedResult(
-                (Refusal("study_instance_uid", f"has {MOST_OF_A_STUDY} results, the most it can have"),)
-            )
-        study = self.study(uid)
-        if study is not None and not self.state.hinted(uid) and (wrong := misplaced(result, study)):
-            raise RefusedResult(wrong)
-
-    def study(self, uid: str) -> Resource | None:
-        """The ImagingStudy of a study that archives hold; None of one that is not known, announced or withdrawn."""
-        found = self.state.read_resource("ImagingStudy", imaging_study_id(uid))
-        content = found.content if found is not None else None
-        return content if content and content["status"] == ImagingStudyStatus.AVAILABLE.value else None
 
     def review(self, run_id: str, item: object) -> dict[str, Any]:
         """The result after a review. Raises RefusedResult."""
         kept = self.known(run_id)
-        review = read_review(item, self.tables.coding_scheme)
+        review = read_review(item, self.intake.tables.coding_scheme)
         before = standing_of(kept)
         check_review(review, before)
-        study = self.study(kept.study_instance_uid)
+        study = self.intake.study(kept.study_instance_uid)
         if study is not None and (wrong := misplaced(replace(before.result, findings=review.findings), study)):
             raise RefusedResult(wrong)
-        if not self.state.add_review(kept, review_as_json(review), self.clock()):
+        if not self.state.add_review(kept, review_as_json(review), self.intake.clock()):
             raise HTTPException(409, "somebody else reviewed it at this moment: read it again")
         return self.shown(self.known(run_id))
 
     def document(self, run_id: str) -> bytes:
         """The result as a DICOM SR document. Raises RefusedResult."""
         kept = self.known(run_id)
-        study = self.study(kept.study_instance_uid)
+        study = self.intake.study(kept.study_instance_uid)
         instance = next((h for held in self.state.snapshots(kept.study_instance_uid).values() for h in held), None)
         found = standing_of(kept)
         if study is None or instance is None or misplaced(found.result, study):
             raise HTTPException(409, "the result is not attached to its study: there is no document of it yet")
         try:
-            from bridge.findings.sr_writing import written
+            return written_document(found, study, instance)
         except ImportError:
             raise HTTPException(501, "highdicom is not installed: pip install 'imaging-bridge[sr]'") from None
-        return written(found, study, instance)
 
     def known(self, run_id: str) -> KeptResult:
         found = self.state.ai_result(run_id)
@@ -154,7 +87,7 @@ class Intake:
             return {"run_id": kept.run_id, "attached": False, "errors": _errors(error.refusals)}
 
     def _stands(self, kept: KeptResult, found: Standing) -> dict[str, Any]:
-        study = self.study(kept.study_instance_uid)
+        study = self.intake.study(kept.study_instance_uid)
         wrong = misplaced(found.result, study) if study is not None else ()
         report = self.state.read_resource("DiagnosticReport", report_id(kept.run_id))
         made = {
@@ -170,27 +103,26 @@ class Intake:
         return made | {"result": orjson.loads(kept.content), "reviews": reviews}
 
 
-def router(intake: Intake) -> APIRouter:
+def router(intake: Intake, state: AiResultsState) -> APIRouter:
     """Routes under /ai-results."""
+    kept = Kept(intake, state)
     routes = APIRouter(prefix="/ai-results", tags=["AI results"])
 
     @routes.post("", openapi_extra=_POST)
     def post_results(request: Request, body: SentBody) -> JSONResponse:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/dicom":
-            status, answer = intake.take_sr(body)
-            return JSONResponse(answer, status)
+            return _answered(intake.take_sr(body))
         item = _sent(request, body)
         if not isinstance(item, dict) or "results" not in item:
-            status, answer = intake.take(item)
-            return JSONResponse(answer, status)
+            return _answered(intake.take([item])[0])
         items = item["results"]
         if not isinstance(items, list) or len(items) > MOST_RESULTS or item.keys() != {"results"}:
             raise HTTPException(400, f"results: a list of at most {MOST_RESULTS}, and nothing beside it")
-        return JSONResponse({"results": [intake.take(one)[1] for one in items]})
+        return JSONResponse({"results": [_told(one) for one in intake.take(items)]})
 
     @routes.get("")
     def get_results(study_instance_uid: Annotated[str, Query(max_length=64)]) -> list[dict[str, Any]]:
-        return [intake.shown(kept) for kept in intake.state.ai_results(study_instance_uid)]
+        return [kept.shown(one) for one in state.ai_results(study_instance_uid)]
 
     @routes.get("/$schema")
     def get_schema() -> dict[str, Any]:
@@ -198,19 +130,19 @@ def router(intake: Intake) -> APIRouter:
 
     @routes.get("/{run_id}")
     def get_result(run_id: RunId) -> dict[str, Any]:
-        return intake.shown(intake.known(run_id))
+        return kept.shown(kept.known(run_id))
 
     @routes.get("/{run_id}/sr", response_class=Response)
     def get_document(run_id: RunId) -> Response:
         try:
-            return Response(intake.document(run_id), media_type="application/dicom")
+            return Response(kept.document(run_id), media_type="application/dicom")
         except RefusedResult as error:
             return JSONResponse(_refused(run_id, error.refusals), 422)
 
     @routes.post("/{run_id}/review", openapi_extra=_REVIEW)
     def post_review(run_id: RunId, request: Request, body: SentBody) -> JSONResponse:
         try:
-            return JSONResponse(intake.review(run_id, _sent(request, body)))
+            return JSONResponse(kept.review(run_id, _sent(request, body)))
         except RefusedResult as error:
             return JSONResponse(_refused(run_id, error.refusals), 422)
 
@@ -222,6 +154,19 @@ def _sent(request: Request, body: bytes) -> object:
         return sent_json(request, body)
     except InvalidQuery as error:
         raise HTTPException(400, str(error)) from None
+
+
+_STATUSES = {Outcome.KEPT: 201, Outcome.UNCHANGED: 200, Outcome.REFUSED: 422, Outcome.CONFLICT: 409}
+
+
+def _answered(taken: Taken) -> JSONResponse:
+    return JSONResponse(_told(taken), _STATUSES[taken.outcome])
+
+
+def _told(taken: Taken) -> dict[str, Any]:
+    if taken.outcome in (Outcome.REFUSED, Outcome.CONFLICT):
+        return _refused(taken.run_id, taken.refusals)
+    return {"run_id": taken.run_id, "outcome": taken.outcome.value}
 
 
 def _refused(run_id: str, refusals: tuple[Refusal, ...]) -> dict[str, Any]:

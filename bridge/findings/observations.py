@@ -28,6 +28,9 @@ from bridge.translate.codes import DCM, CodeTables
 from bridge.translate.uids import resource_id, uid_identifier
 
 _CONFIDENCE = "http://hl7.org/fhir/uv/aitransparency/StructureDefinition/AIconfidence"
+AS_MADE = "https://imaging-bridge.example/StructureDefinition/ai-finding-as-made"
+"""Extension of an Observation that a reader has reviewed: `producedAt`, `value` and `confidence` as of the program."""
+
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 
 
@@ -106,9 +109,13 @@ def finding_id(run_id: str, finding: str) -> str:
 
 def _finding(around: Surroundings, finding: Finding, members: list[Resource]) -> Resource:
     own: Resource = {"resourceType": "Observation", "id": finding_id(around.run_id, finding.id)}
+    extensions = []
     if finding.confidence is not None:
-        sure = quantity(finding.confidence.percent, "%")
-        own["extension"] = [{"url": _CONFIDENCE, "valueQuantity": sure}]
+        extensions.append({"url": _CONFIDENCE, "valueQuantity": quantity(finding.confidence.percent, "%")})
+    if around.standing.reviews:
+        extensions.append(_as_made(around, finding.id))
+    if extensions:
+        own["extension"] = extensions
     made = own | _shared(around, finding, identifier(around.run_id, finding.id))
     made["code"] = concept(finding.code, around.tables)
     made |= _value(finding, around.tables)
@@ -117,6 +124,18 @@ def _finding(around: Surroundings, finding: Finding, members: list[Resource]) ->
     if components := _components(finding):
         made["component"] = components
     return made
+
+
+def _as_made(around: Surroundings, finding: str) -> Resource:
+    """What the program said, and when, of a finding that a reader has reviewed: an amendment changes its value, and
+    `issued` is the review's."""
+    made = next(f for f in around.standing.made.findings if f.id == finding)
+    at = around.standing.made.produced_at.isoformat()
+    parts: list[Resource] = [{"url": "producedAt", "valueInstant": at}]
+    parts += [{"url": "value"} | value] if (value := _value(made, around.tables)) else []
+    if made.confidence is not None:
+        parts.append({"url": "confidence", "valueQuantity": quantity(made.confidence.percent, "%")})
+    return {"url": AS_MADE, "extension": parts}
 
 
 def _measurement(around: Surroundings, finding: Finding, measurement: Measurement, n: int) -> Resource:

@@ -59,9 +59,10 @@ class Review:
 
 @dataclass(frozen=True)
 class Standing:
-    """A result as it stands: what it says now, and who has signed it (None: nobody)."""
+    """A result as it stands: what it says now, what the program said (`made`), who has signed it (None: nobody)."""
 
     result: AiResult
+    made: AiResult
     status: ReportStatus
     signed_by: Reader | None
     reviews: tuple[Review, ...]
@@ -111,7 +112,7 @@ def standing(result: AiResult, reviews: Sequence[Review]) -> Standing:
         else:
             status = ReportStatus.FINAL if status is ReportStatus.PRELIMINARY else status
             signed = review.reader
-    return Standing(now, status, signed, tuple(reviews))
+    return Standing(now, result, status, signed, tuple(reviews))
 
 
 def check_review(review: Review, so_far: Standing) -> None:

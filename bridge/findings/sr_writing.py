@@ -13,7 +13,17 @@ from pydicom.sr.coding import Code as DicomCode
 
 from bridge.errors import Refusal, RefusedResult
 from bridge.findings.concepts import study_instance_uid
-from bridge.findings.model import Code, Finding, Laterality, Measurement, PlanarRegion, Presence, Segment, SpatialRegion
+from bridge.findings.model import (
+    Code,
+    Finding,
+    ImageReference,
+    Laterality,
+    Measurement,
+    PlanarRegion,
+    Presence,
+    Segment,
+    SpatialRegion,
+)
 from bridge.findings.review import ReportStatus, Standing
 from bridge.findings.sr_uid import document_uid
 from bridge.model import Resource
@@ -32,6 +42,12 @@ _NOT_PRESENT = {
 _CERTAINTY, _PERCENT = DicomCode("111012", "DCM", "Certainty of Finding"), DicomCode("%", "UCUM", "%")
 _COMMENT, _DEVICE = DicomCode("121106", "DCM", "Comment"), hd.CodedConcept("121007", "DCM", "Device")
 _PROCEDURE = DicomCode("363679005", "SCT", "Imaging procedure")
+_SINGLE_FRAME = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{n}"
+    for n in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6.1", "7", "128")
+)
+"""CR, DX, MG, IO, CT, MR, US, SC and PET images: their frames have no numbers (PS3.3 10.3, Referenced Frame Number)."""
+
 _EMPTY = ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "PatientID")
 
 Place = PlanarRegion | SpatialRegion | Segment
@@ -109,6 +125,10 @@ class _Images:
         self._named.append(sop_instance_uid)
         return str(self._known[sop_instance_uid][1])
 
+    def frames(self, image: ImageReference) -> list[int] | None:
+        """The frames that a reference may name: none of an image that has but one."""
+        return None if self.sop_class(image.sop_instance_uid) in _SINGLE_FRAME else list(image.frames) or None
+
     def evidence(self) -> list[Dataset]:
         named = list(dict.fromkeys(self._named)) or list(self._known)[:1]
         return [self._dataset(uid, *self._known[uid]) for uid in named]
@@ -161,9 +181,8 @@ def _group(finding: Finding, standing: Standing, images: _Images, place: Place |
 
 def _of_place(place: Place | None, finding: Finding, images: _Images, shared: Mapping[str, object]) -> Group:
     if isinstance(place, PlanarRegion):
-        frames = list(place.image.frames) or None
         uid = place.image.sop_instance_uid
-        source = hd.SourceImageForRegion(images.sop_class(uid), uid, frames)
+        source = hd.SourceImageForRegion(images.sop_class(uid), uid, images.frames(place.image))
         region = hd.ImageRegion(place.shape.value.upper(), np.array(place.points), source)
         return hd.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)  # type: ignore[arg-type]
     if isinstance(place, SpatialRegion):
@@ -178,9 +197,7 @@ def _of_place(place: Place | None, finding: Finding, images: _Images, shared: Ma
         segment = hd.ReferencedSegment(images.sop_class(uid), uid, place.number, source_images=sources)
         return hd.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared)  # type: ignore[arg-type]
     of_group = [
-        hd.SourceImageForMeasurementGroup(
-            images.sop_class(i.sop_instance_uid), i.sop_instance_uid, list(i.frames) or None
-        )
+        hd.SourceImageForMeasurementGroup(images.sop_class(i.sop_instance_uid), i.sop_instance_uid, images.frames(i))
         for i in shown_on
     ]
     return hd.MeasurementsAndQualitativeEvaluations(source_images=of_group or None, **shared)  # type: ignore[arg-type]

@@ -81,6 +81,8 @@ class Notifier:
         if newest != self._seen:
             self._state.wake_subscriptions(newest, self._clock())
             self._seen = newest
+        if not self._state.due([SUBSCRIPTION_QUEUE], self._clock()):
+            return 0
         claims = self._state.claim(SUBSCRIPTION_QUEUE, self._clock(), LEASE_S, CLAIMED_AT_ONCE, worker)
         for claim in claims:
             self._spread(partial(self._guarded, claim))

@@ -54,7 +54,7 @@ class Backfill(Deliveries):
         with self._db.read() as connection:
             return int(connection.execute(select(func.count()).select_from(work).where(mine)).scalar_one())
 
-    def due(self, queue: str, now: float, most: int) -> int:
+    def due_in(self, queue: str, now: float, most: int) -> int:
         """How many rows of a queue are due, those that are worked on among them; `most` when there are more."""
         due = select(work.c.key).where(work.c.queue == queue, work.c.parked.is_(False), work.c.due_at <= now)
         rows = select(func.count()).select_from(due.limit(most).subquery())

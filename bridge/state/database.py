@@ -9,10 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
-from sqlalchemy.schema import CreateIndex
 
 from bridge.errors import ConfigError, StateUnavailable
-from bridge.state import schema
 from bridge.state.migrations import migrate
 from bridge.state.seal import knows_checksums, seal
 
@@ -32,10 +30,8 @@ class Database:
         self.sqlite = self._engine.dialect.name == "sqlite"
         try:
             with self.write() as connection:
-                schema.metadata.create_all(connection)
+                self.one_after_another(connection)
                 migrate(connection)
-                for index in (i for table in schema.metadata.sorted_tables for i in table.indexes):
-                    connection.execute(CreateIndex(index, if_not_exists=True))  # an older database lacks it
                 if self.sqlite:
                     seal(connection)
         except StateUnavailable:
@@ -44,9 +40,15 @@ class Database:
             raise ConfigError("state_url: the database is damaged: see bridge verify; restore a backup") from None
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One write transaction: committed at the end, rolled back on any error."""
+    def write(self, durable: bool = True) -> Iterator[Connection]:
+        """One write transaction: committed at the end, rolled back on any error.
+
+        What is not `durable` does not wait for the disk of a PostgreSQL server: should that crash, it may be lost as
+        a whole, and never without what came after it. For leases and their ends: the work would be done once more.
+        """
         with _translated(), self._engine.begin() as connection:
+            if not (durable or self.sqlite):
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield connection
 
     def one_after_another(self, connection: Connection) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, select
 
 from bridge.model import Receipt
-from bridge.ports import Claim, LeaseLost, sink_queue
+from bridge.ports import Claim, sink_queue
 from bridge.state.resources import Resources
 from bridge.state.schema import delivered, study
 from bridge.state.work import BATCH
@@ -38,16 +38,18 @@ class Deliveries(Resources):
             index_elements=[delivered.c.sink, delivered.c.study_instance_uid],
             set_={name: statement.excluded[name] for name in names},
         )
-        with self._db.write() as connection:
-            for claim, receipt in done:
-                try:
-                    self._done(connection, claim, now)
-                except LeaseLost:
-                    continue
-                if receipt is not None:
-                    row = {"sink": sink, "study_instance_uid": claim.key, "delivered_at": now}
-                    told = {"reference": receipt.reference, "version_id": receipt.version_id, "digest": receipt.digest}
-                    connection.execute(statement, row | told)
+        with self._db.write(durable=False) as connection:
+            held = self._finish(connection, [claim for claim, _ in done], now)
+            rows = [
+                {
+                    "sink": sink, "study_instance_uid": claim.key, "delivered_at": now,
+                    "reference": receipt.reference, "version_id": receipt.version_id, "digest": receipt.digest,
+                }
+                for claim, receipt in done
+                if receipt is not None and claim.key in held
+            ]  # fmt: skip
+            if rows:
+                connection.execute(statement, rows)
 
     def delivered_to(self, sink: str, after: str, limit: int) -> list[str]:
         """Studies with a receipt of this sink, in order of UID, those after a UID."""

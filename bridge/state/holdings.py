@@ -89,6 +89,18 @@ class Holdings(Work):
         with self._db.read() as connection:
             return {row.source: row.hint for row in connection.execute(statement)}
 
+    def holders(self, study_instance_uid: str) -> frozenset[str]:
+        """The sources that held instances of a study when they were read last."""
+        mine = (holding.c.study_instance_uid == study_instance_uid) & (holding.c.instances > 0)
+        with self._db.read() as connection:
+            return frozenset(connection.execute(select(holding.c.source).where(mine)).scalars())
+
+    def waiting_studies(self, studies: Sequence[str]) -> frozenset[str]:
+        """Those of these studies that some source must be read again for."""
+        waiting = (holding.c.hint > holding.c.read_hint) & holding.c.study_instance_uid.in_(studies)
+        with self._db.read() as connection:
+            return frozenset(connection.execute(select(holding.c.study_instance_uid).where(waiting)).scalars())
+
     def commit_snapshot(
         self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float
     ) -> None:

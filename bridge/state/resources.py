@@ -4,7 +4,7 @@ version and time are columns, so the same study always gives the same bytes."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +13,10 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from bridge.errors import InvalidQuery
 from bridge.model import Rejection, Resource, StoredResource, StudyResult
-from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, sink_queue
+from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, Wait, sink_queue
 from bridge.state.holdings import Holdings
 from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
-from bridge.state.work import held_by
+from bridge.state.work import BATCH, held_by
 from bridge.translate.search_parameters import index_entries
 
 OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
@@ -39,11 +39,13 @@ class Resources(Holdings):
         row_sinks: Sequence[str],
         now: float,
         finished: bool = True,
+        followed_by: Mapping[str, Wait] | None = None,
     ) -> bool:
         """Everything one translation made, in one transaction with the end of its claim (unless not `finished`).
 
         A resource whose content did not change gets no new version. Sinks are marked when any resource changed,
-        `row_sinks` also when only the headers did. Result: whether any resource changed. Raises LeaseLost.
+        `row_sinks` also when only the headers did, queues of `followed_by` as sinks are, after their wait. Result:
+        whether any resource changed. Raises LeaseLost.
         """
         uid = result.study_instance_uid
         with self._db.write() as connection:
@@ -63,6 +65,8 @@ class Resources(Holdings):
             if any(changed):
                 for sink in (*sinks, *row_sinks):
                     self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+                for queue, wait in (followed_by or {}).items():
+                    self._mark(connection, queue, [uid], now, wait.quiet_s, wait.max_wait_s)
             elif before is None or before.digest != digest:
                 for sink in row_sinks:
                     self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
@@ -216,6 +220,23 @@ class Resources(Holdings):
             found = [self._newest(connection, kind, id_) for kind, id_ in orjson.loads(refs)]
         known = [r for r in found if r is not None]
         return tuple(sorted(known, key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id)))
+
+    def newest_contents(self, resource_type: str, ids: Sequence[str]) -> dict[str, Resource]:
+        """id → the newest content, of the resources that there are and that are not deleted."""
+        joined = resource_version.join(
+            resource,
+            (resource.c.resource_type == resource_version.c.resource_type)
+            & (resource.c.id == resource_version.c.id)
+            & (resource.c.version == resource_version.c.version),
+        )
+        found: dict[str, Resource] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(ids), BATCH):
+                some = (resource.c.resource_type == resource_type) & resource.c.id.in_(ids[start : start + BATCH])
+                columns = select(resource.c.id, resource_version.c.content).select_from(joined)
+                rows = connection.execute(columns.where(some, resource.c.deleted.is_(False)))
+                found |= {row.id: orjson.loads(row.content) for row in rows}
+        return found
 
     def _newest(self, connection: Connection, kind: str, id_: str) -> StoredResource | None:
         joined = resource_version.join(

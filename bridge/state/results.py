@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
 from bridge.model import KeptResult
 from bridge.ports import STUDY_QUEUE
 from bridge.state.resources import Resources
 from bridge.state.schema import ai_result, ai_result_review
+from bridge.state.work import BATCH
 
 
 class Results(Resources):
@@ -19,14 +20,35 @@ class Results(Resources):
 
     def keep_result(self, result: KeptResult, now: float, quiet_s: float, max_wait_s: float) -> bool:
         """Keeps a result under its run. Result: False when there is one of this run already, which stays as it is."""
-        row = {"run_id": result.run_id, "study_instance_uid": result.study_instance_uid, "content": result.content}
-        statement = self._insert(ai_result).values(row | {"received_at": now}).on_conflict_do_nothing()
-        statement = statement.returning(ai_result.c.run_id)
+        return bool(self.keep_results([result], now, quiet_s, max_wait_s))
+
+    def keep_results(
+        self, results: Sequence[KeptResult], now: float, quiet_s: float, max_wait_s: float
+    ) -> frozenset[str]:
+        """Keeps results, each under its run. Result: the runs that are new; what was there stays as it is."""
         with self._db.write() as connection:
-            new = connection.execute(statement).first() is not None
-            if new:
-                self._mark(connection, STUDY_QUEUE, [result.study_instance_uid], now, quiet_s, max_wait_s)
-        return new
+            return self._keep(connection, results, now, quiet_s, max_wait_s)
+
+    def _keep(
+        self, connection: Connection, results: Sequence[KeptResult], now: float, quiet_s: float, max_wait_s: float
+    ) -> frozenset[str]:
+        new: dict[str, str] = {}
+        statement = self._insert(ai_result).on_conflict_do_nothing()
+        statement = statement.returning(ai_result.c.run_id, ai_result.c.study_instance_uid)
+        for start in range(0, len(results), BATCH):
+            rows = [
+                {
+                    "run_id": r.run_id,
+                    "study_instance_uid": r.study_instance_uid,
+                    "content": r.content,
+                    "received_at": now,
+                }
+                for r in results[start : start + BATCH]
+            ]
+            new |= {row.run_id: row.study_instance_uid for row in connection.execute(statement, rows)}
+        if new:
+            self._mark(connection, STUDY_QUEUE, new.values(), now, quiet_s, max_wait_s)
+        return frozenset(new)
 
     def add_review(self, result: KeptResult, review: bytes, now: float) -> bool:
         """Adds a review behind those that `result` has. Result: False when another one came between."""
@@ -38,6 +60,24 @@ class Results(Resources):
         except IntegrityError:
             return False
         return True
+
+    def kept_contents(self, run_ids: Sequence[str]) -> dict[str, bytes]:
+        """run_id → the result as it was kept, of those that are."""
+        found: dict[str, bytes] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(run_ids), BATCH):
+                some = ai_result.c.run_id.in_(run_ids[start : start + BATCH])
+                rows = connection.execute(select(ai_result.c.run_id, ai_result.c.content).where(some))
+                found |= {row.run_id: row.content for row in rows}
+        return found
+
+    def result_counts(self, studies: Sequence[str]) -> dict[str, int]:
+        """study → how many results are kept of it, of those that have any."""
+        with self._db.read() as connection:
+            some = select(ai_result.c.study_instance_uid, func.count()).where(
+                ai_result.c.study_instance_uid.in_(studies)
+            )
+            return {row[0]: row[1] for row in connection.execute(some.group_by(ai_result.c.study_instance_uid))}
 
     def ai_result(self, run_id: str) -> KeptResult | None:
         """The result of a run with its reviews; None when there is none."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from bridge.ports import RETRANSLATE_QUEUE, STUDY_QUEUE, Claim
-from bridge.state.deliveries import Deliveries
+from bridge.state.agreed import Agreed
 from bridge.state.schema import setting, work
 
 _TRANSLATION, _PLACE = "translation", "retranslate"
 _PAUSE_S = 1.0
 
 
-class Retranslation(Deliveries):
-    """Which translation made what is held."""
+class Retranslation(Agreed):
+    """Which translation makes what is held: that of the process that started last."""
+
+    def translation(self) -> str | None:
+        """The fingerprint of the translation that all processes are to use; None before the first began."""
+        return self.agreed(_TRANSLATION)
 
     def begin_retranslation(self, fingerprint: str, now: float) -> bool:
         """Notes by what studies are translated from now on. Result: whether those known must be translated again."""

@@ -1,4 +1,7 @@
-"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson."""
+"""The tables of the state. Times are seconds since the epoch, UTC; JSON is kept as bytes from orjson.
+
+What changes here needs a revision in `migrations`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
-
-SCHEMA_VERSION = 4
-"""A change of the tables needs the next number and its step in `migrations`."""
 
 metadata = MetaData()
 
@@ -44,7 +44,7 @@ work = Table(
     Column("parked", Boolean, nullable=False, server_default=false()),
     Column("error", Text, nullable=False, server_default=""),
     Column("evidence", LargeBinary),
-    Index("work_due", "queue", "parked", "due_at"),
+    Index("work_next", "queue", "parked", "due_at", "key"),
 )
 
 cursor = Table(
@@ -170,6 +170,28 @@ ai_result_review = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("content", LargeBinary, nullable=False),
     Column("received_at", Float, nullable=False),
+)
+
+stored_document = Table(
+    "stored_document",
+    metadata,
+    Column("archive", String, primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("study_instance_uid", String, nullable=False),
+    Column("stored_at", Float, nullable=False),
+    Index("stored_document_study", "archive", "study_instance_uid"),
+)
+
+model_call = Table(
+    "model_call",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("study_instance_uid", String, primary_key=True),
+    Column("content", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("results", Integer, nullable=False),
+    Column("answered_at", Float, nullable=False),
 )
 
 export_job = Table(

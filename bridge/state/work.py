@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.errors import InvalidQuery
@@ -63,26 +80,32 @@ class Work:
             .order_by(work.c.due_at, work.c.key)
             .limit(limit)
         )
+        if self._db.sqlite and not self._any(due):  # looking must not wait for its one writer
+            return []
+        chosen = due.with_for_update(skip_locked=True).cte()
+        lease = (
+            update(work)
+            .where(work.c.queue == queue, work.c.key == chosen.c.key)
+            .values(leased_by=worker, leased_until=now + lease_s)
+            .returning(work.c.key, work.c.generation, work.c.attempts, work.c.due_at)
+        )
+        with self._db.write(durable=False) as connection:
+            found = sorted(connection.execute(lease), key=lambda row: (row.due_at, row.key))
+        return [Claim(queue, row.key, row.generation, row.attempts, worker) for row in found]
+
+    def _any(self, due: Select[Any]) -> bool:
         with self._db.read() as connection:
-            if connection.execute(due).first() is None:
-                return []
-        with self._db.write() as connection:
-            keys = [row.key for row in connection.execute(due.with_for_update(skip_locked=True))]
-            if not keys:
-                return []
-            lease = (
-                update(work)
-                .where(work.c.queue == queue, work.c.key.in_(keys))
-                .values(leased_by=worker, leased_until=now + lease_s)
-                .returning(work.c.key, work.c.generation, work.c.attempts)
-            )
-            found = {row.key: row for row in connection.execute(lease)}
-        return [Claim(queue, key, found[key].generation, found[key].attempts, worker) for key in keys]
+            return connection.execute(due.limit(1)).first() is not None
+
+    def due(self, queues: Sequence[str], now: float) -> frozenset[str]:
+        """Those of the queues that have a key to claim now. One question, however many queues."""
+        with self._db.read() as connection:
+            return frozenset(connection.execute(_any_due(tuple(queues)), {"now": now}).scalars())
 
     def renew_process(self, process: str, now: float, lease_s: float) -> None:
         """Extend every lease that workers of this process (`process/…`) hold: they are alive."""
         mine = work.c.leased_by.startswith(f"{process}/", autoescape=True)
-        with self._db.write() as connection:
+        with self._db.write(durable=False) as connection:
             connection.execute(update(work).where(mine, work.c.leased_until > now).values(leased_until=now + lease_s))
 
     def release_leases(self) -> None:
@@ -94,25 +117,36 @@ class Work:
 
     def renew(self, claim: Claim, now: float, lease_s: float) -> bool:
         """Extend the lease; False when it is no longer ours."""
-        with self._db.write() as connection:
+        with self._db.write(durable=False) as connection:
             statement = update(work).where(held_by(claim)).values(leased_until=now + lease_s)
             return connection.execute(statement).rowcount == 1
 
     def done(self, claim: Claim, now: float) -> None:
         """Remove the key if nothing marked it since the claim; else it stays dirty. Raises LeaseLost."""
-        with self._db.write() as connection:
+        with self._db.write(durable=False) as connection:
             self._done(connection, claim, now)
 
     def _done(self, connection: Connection, claim: Claim, now: float) -> None:
-        finished = delete(work).where(held_by(claim), work.c.generation == claim.generation)
-        if connection.execute(finished).rowcount == 1:
-            return
-        again = update(work).where(held_by(claim))
-        released = again.values(
-            leased_by=None, leased_until=None, attempts=0, first_marked_at=now, error="", evidence=None
-        )
-        if connection.execute(released).rowcount != 1:
+        if not self._finish(connection, [claim], now):
             raise LeaseLost
+
+    def _finish(self, connection: Connection, claims: Sequence[Claim], now: float) -> frozenset[str]:
+        """Ends claims that one worker has in one queue. Result: the keys of those whose lease had not been lost."""
+        held: set[str] = set()
+        for start in range(0, len(claims), BATCH):
+            some = claims[start : start + BATCH]
+            mine = (work.c.queue == some[0].queue) & (work.c.leased_by == some[0].worker)
+            theirs = work.c.key.in_([c.key for c in some])  # SQLite looks rows up by this, and not by the next
+            unchanged = tuple_(work.c.key, work.c.generation).in_([(c.key, c.generation) for c in some])
+            finished = delete(work).where(mine, theirs, unchanged).returning(work.c.key)
+            gone = set(connection.execute(finished).scalars())
+            again = [c.key for c in some if c.key not in gone]
+            if again:
+                released = update(work).where(mine, work.c.key.in_(again)).returning(work.c.key)
+                values = {"leased_by": None, "leased_until": None, "attempts": 0, "error": "", "evidence": None}
+                held |= set(connection.execute(released.values(first_marked_at=now, **values)).scalars())
+            held |= gone
+        return frozenset(held)
 
     def retry(self, claim: Claim, now: float, delay_s: float, error: str) -> None:
         """Give the key back, due again after `delay_s`. A newer mark is not delayed."""
@@ -137,7 +171,7 @@ class Work:
         )
 
     def _release(self, claim: Claim, **values: Any) -> None:
-        with self._db.write() as connection:
+        with self._db.write(durable=False) as connection:
             connection.execute(update(work).where(held_by(claim)).values(leased_by=None, leased_until=None, **values))
 
     def ensure(self, queue: str, keys: Iterable[str], now: float) -> None:
@@ -224,6 +258,14 @@ def _parked(queue: str, key: str) -> Any:
 
 def _not_parked(queue: str) -> InvalidQuery:
     return InvalidQuery(f"nothing parked in queue {queue} under this key")
+
+
+@lru_cache(maxsize=64)
+def _any_due(queues: tuple[str, ...]) -> Any:
+    now: BindParameter[float] = bindparam("now")
+    free = or_(work.c.leased_until.is_(None), work.c.leased_until <= now)
+    due = and_(work.c.parked.is_(False), work.c.due_at <= now, free)
+    return union_all(*(select(literal(q)).where(exists().where(work.c.queue == q, due)) for q in queues))
 
 
 def held_by(claim: Claim) -> Any:

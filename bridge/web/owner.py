@@ -11,11 +11,13 @@ from bridge.errors import ConfigError, SinkUnavailable, SourceUnavailable, Unava
 class Side(Enum):
     SOURCE = "source"
     SINK = "sink"
+    ARCHIVE = "archive"
+    MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Owner:
-    """One configured source or sink, by its name.
+    """One configured source, sink, archive or model, by its name.
 
     >>> str(Owner.sink("ehr").unavailable("no answer"))
     'sink ehr: no answer'
@@ -31,6 +33,14 @@ class Owner:
     @classmethod
     def sink(cls, name: str) -> Owner:
         return cls(Side.SINK, name)
+
+    @classmethod
+    def archive(cls, name: str) -> Owner:
+        return cls(Side.ARCHIVE, name)
+
+    @classmethod
+    def model(cls, name: str) -> Owner:
+        return cls(Side.MODEL, name)
 
     def __str__(self) -> str:
         return f"{self.side.value} {self.name}"

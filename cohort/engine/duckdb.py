@@ -48,6 +48,7 @@ def connect(
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"SET enable_progress_bar = {str(progress).lower()}")
     connection.execute("SET enable_progress_bar_print = false")
+    connection.execute("SET parquet_metadata_cache = true")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
     generation.fetch(generation.tables)
     layers = [one for table in generation.tables.values() for one in table.layers]

@@ -12,7 +12,7 @@ from typing import Any
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
-from cohort.catalogue import column_types, read_question
+from cohort.catalogue import read_question
 from cohort.dialects import spark as dialect
 from cohort.generation import Generation
 from cohort.layers import GONE_COLUMN, Layer
@@ -43,7 +43,7 @@ def ask(
     """The answer to a question, as `cohort.sandbox.ask` gives it, in a Spark session of this process.
     Raises InvalidQuery for parameters it does not take, ConfigError where Spark is not installed."""
     asked, limits = read_question(question.document, given), limits or Limits()
-    return _run(generation, compile_question(asked, today, column_types(), limits.rows + 1), limits)
+    return _run(generation, compile_question(asked, today, generation.column_types, limits.rows + 1), limits)
 
 
 def attrition(
@@ -51,7 +51,7 @@ def attrition(
 ) -> Answer:
     """How many remain after each criterion. Raises as `ask` does."""
     asked = read_question(question.document, given)
-    return _run(generation, compile_attrition(asked, today, column_types()), limits or Limits())
+    return _run(generation, compile_attrition(asked, today, generation.column_types), limits or Limits())
 
 
 def _run(generation: Generation, relation: Relation, limits: Limits) -> Answer:

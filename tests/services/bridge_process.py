@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,28 +23,39 @@ T = TypeVar("T")
 
 
 class BridgeProcess:
-    """`bridge run` on a configuration of which `sources` is the TOML text of its sources. Its state outlives it."""
+    """`bridge run` on a configuration of which `sources` is the TOML text of its sources. Its state outlives it.
 
-    def __init__(self, folder: Path, sources: str, environment: dict[str, str]) -> None:
+    `roles` other than all must have `serve`; `settings` is more TOML text, of the settings outside all sections.
+    """
+
+    def __init__(
+        self, folder: Path, sources: str, environment: dict[str, str], settings: str = "", roles: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         self.data_dir = folder / "data"
         self.config, self._log = folder / "bridge.toml", folder / "bridge.log"
         self._environment = os.environ | environment
         self._process: subprocess.Popen[bytes] | None = None
-        settings = f'data_dir = "data"\nquiet_s = 0.3\nmax_wait_s = 2\n{EVERYTHING_TOML}[api]\nport = {self.port}\n'
+        settings += f'data_dir = "data"\nquiet_s = 0.3\nmax_wait_s = 2\n{EVERYTHING_TOML}[api]\nport = {self.port}\n'
+        self._roles = roles
         self.config.write_text(settings + sources, "utf-8")
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
     def start(self) -> None:
         """Returns once its status answers."""
-        command = [str(_script("bridge")), "run", "--config", str(self.config)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        self._process = self.beside(*self._roles)
         try:
             self.wait_for("its status", self._answers, START_S)
         except AssertionError:
             self.kill()
             raise
+
+    def beside(self, *roles: str) -> subprocess.Popen[bytes]:
+        """Another process of the same configuration with these roles; all, without any. The caller ends it."""
+        command = [str(_script("bridge")), "run", "--config", str(self.config)]
+        command += [argument for role in roles for argument in ("--role", role)]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
     def stop(self) -> int:
         """Ends it as an operator does; its exit code."""
@@ -56,6 +67,11 @@ class BridgeProcess:
     def close(self) -> None:
         self.kill()
         self._client.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:

@@ -21,8 +21,9 @@ def _binaries() -> Path:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[str]:
-    """The address of its maintenance database. As root it runs as the user postgres, which it insists on."""
+def running_postgresql(durable: bool = False) -> Iterator[str]:
+    """The address of its maintenance database. As root it runs as the user postgres, which it insists on. Only a
+    `durable` one waits for its disk."""
     binaries, folder = _binaries(), Path(tempfile.mkdtemp(prefix="pg-"))
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if as_user:
@@ -30,7 +31,8 @@ def running_postgresql() -> Iterator[str]:
     port, data = free_port(), folder / "data"
     run = {"check": True, "capture_output": True, "cwd": folder}
     subprocess.run([*as_user, str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "tests"], **run)  # type: ignore[call-overload]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    options += "" if durable else " -c fsync=off"
     control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
     subprocess.run([*control, "-o", options, "start"], **run)  # type: ignore[call-overload]
     try:

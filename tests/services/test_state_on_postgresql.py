@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State
+from bridge.state.schema import metadata
 from tests.builders import STUDY
 from tests.services.postgresql import fresh_database, running_postgresql
 from tests.unit.test_ai_results_attached import *  # noqa: F403
@@ -52,6 +57,8 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE holding DROP COLUMN procedure_steps"))
         connection.execute(text("DROP INDEX file_instance"))
+        connection.execute(text("DROP INDEX work_next"))
+        connection.execute(text("CREATE INDEX work_due ON work (queue, parked, due_at)"))
         connection.execute(text("ALTER TABLE resource DROP COLUMN study_instance_uid"))
         connection.execute(text("DROP INDEX resource_version_revision"))
         connection.execute(text("DROP INDEX resource_version_type"))
@@ -61,6 +68,7 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
             connection.execute(text(f"INSERT INTO resource VALUES ({owner}, false, '')"), values)
             connection.execute(text(f"INSERT INTO resource_version VALUES ({owner}, '{{}}')"), values)
         connection.execute(text("UPDATE setting SET value = '1' WHERE name = 'schema_version'"))
+        connection.execute(text("DROP TABLE alembic_version"))
     engine.dispose()
     state = State(url)
     state.commit_page("a", ChangePage(frozenset({STUDY}), "", True), 1.0, 0, 0)
@@ -70,3 +78,14 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     assert [(c.revision, c.id) for c in state.changes(0, 10)] == [(1, "a"), (2, "b"), (3, "c")]
     assert state.latest_revision() == 3
     state.close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_processes_that_start_together_make_the_tables_once(server: str) -> None:
+    url = fresh_database(server, f"t{next(NUMBERS)}")
+    opened = "from bridge.state import State; import sys; State(sys.argv[1]).close()"
+    started = [subprocess.Popen([sys.executable, "-c", opened, url]) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]

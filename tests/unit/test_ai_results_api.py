@@ -10,12 +10,13 @@ import pytest
 from fastapi import FastAPI
 
 from bridge import config
-from bridge.api import ai_results
-from bridge.api.ai_results import MOST_OF_A_STUDY, Intake, router
+from bridge import intake as bridge_intake
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.compose import Bridge
 from bridge.findings.contract import MOST_RESULTS, schema
 from bridge.findings.example import EXAMPLE
+from bridge.intake import MOST_OF_A_STUDY, Intake, Outcome
 from bridge.model import KeptResult
 from bridge.ports import STUDY_QUEUE
 from bridge.state import State
@@ -37,7 +38,7 @@ class Web:
     def __init__(self, state: State) -> None:
         self.rig, self.state = Rig(state), state
         app = FastAPI()
-        app.include_router(router(Intake(state, code_tables(), lambda: self.rig.now)))
+        app.include_router(router(Intake(state, code_tables(), lambda: self.rig.now), state))
         self.client = TestClient(app, raise_server_exceptions=False)
 
     def post(self, path: str, item: object, status: int) -> Any:
@@ -135,7 +136,7 @@ def test_what_is_no_json_is_refused(web: Web) -> None:
 
 def test_a_study_has_only_so_many_results(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_OF_A_STUDY == 500
-    monkeypatch.setattr(ai_results, "MOST_OF_A_STUDY", 1)
+    monkeypatch.setattr(bridge_intake, "MOST_OF_A_STUDY", 1)
     web.post("/ai-results", a_result(), 201)
     assert errors(web.post("/ai-results", a_result(run_id="run-2"), 422)) == ["study_instance_uid"]
     web.post("/ai-results", a_result(), 200)
@@ -196,7 +197,7 @@ def test_a_result_that_cannot_be_read_any_more_hides_no_other(web: Web) -> None:
 
 def test_a_result_waits_as_long_as_its_study_is_quiet(web: Web) -> None:
     intake = Intake(web.state, code_tables(), lambda: web.rig.now, 3.0, 60.0)
-    assert intake.take(a_result())[0] == 201
+    assert intake.take([a_result()])[0].outcome is Outcome.KEPT
     (item,) = web.state.items(queue=STUDY_QUEUE)
     assert item.due_at == web.rig.now + 3
 

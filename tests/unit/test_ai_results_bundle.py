@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from bridge.api.ai_results import Intake, router
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.errors import RefusedResult
 from bridge.findings.contract import read_result
 from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.report import resources
 from bridge.findings.review import standing
+from bridge.intake import Intake
 from bridge.translate.codes import Code
 from bridge.translate.r5 import to_r5
 from bridge.translate.r5_selections import with_selections
@@ -131,7 +132,7 @@ def test_a_bundle_comes_in_by_the_same_door(state: Any) -> None:
     rig.a.put(headers())
     rig.run()
     app = FastAPI()
-    app.include_router(router(Intake(state, TABLES, lambda: rig.now)))
+    app.include_router(router(Intake(state, TABLES, lambda: rig.now), state))
     client = TestClient(app)
     bundle, how = a_bundle(a_result()), {"Content-Type": "application/fhir+json"}
     answers = [client.post("/ai-results", content=json.dumps(bundle), headers=how) for _ in range(2)]

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from bridge import config, connections
+from bridge import ai_peers, config, connections
 from bridge.errors import ConfigError
 
 ORTHANC = {"kind": "orthanc", "name": "pacs", "url": "http://h:8042"}
 EHR = {"kind": "fhir_server", "name": "ehr", "url": "https://ehr.example/fhir"}
+STOW = {"kind": "stow", "name": "a", "url": "https://h/dw"}
+RULE: dict[str, Any] = {"modalities": ["CT"]}
+MODEL = {"name": "m", "url": "https://h/m", "version": "1", "rule": RULE}
 OAUTH = {"token_url": "https://login.example/token", "client_id": "bridge", "client_secret": "hunter2"}
 SMART = {"client_id": "bridge", "key": "smart.pem", "scope": "system/*.cruds"}
 HTTP = {"url": "http://ehr.example/fhir"}
@@ -21,6 +24,17 @@ TOKENS = {"token_url": "http://login.example/token"}
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
+        ({"archives": [{"kind": "ftp", "name": "a"}]}, "archives[0].kind: found 'ftp'; allowed: c_store, stow"),
+        ({"archives": [STOW | {"urll": 1}]}, "archives[0].urll: unknown setting. Did you mean url?"),
+        ({"archives": [STOW | {"sources": ["pacs"]}]}, "archives: a: sources: there is no source pacs"),
+        ({"archives": [STOW | {"url": "http://h/dw", "username": "u"}]}, "credentials would travel unencrypted"),
+        (
+            {"models": [MODEL | {"rule": {"modality": ["CT"]}}]},
+            "rule.modality: unknown setting. Did you mean modalities",
+        ),
+        ({"models": [MODEL | {"rule": {"modalities": ["CT", "SR"]}}]}, "models[0].rule: modalities: not SR"),
+        ({"models": [MODEL | {"rule": RULE | {"sources": ["x"]}}]}, "models: m: rule.sources: there is no source x"),
+        ({"models": [MODEL | {"urll": 1}]}, "models[0].urll: unknown setting. Did you mean url?"),
         ({"quiet": 1}, "quiet: unknown setting. Did you mean quiet_s?"),
         ({"api": {"port": 99999}}, "api.port: found 99999; allowed: less than or equal to 65535"),
         ({"api": {"prot": 1}}, "api.prot: unknown setting. Did you mean port?"),
@@ -109,6 +123,7 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
     sections = (config.Settings, config.Api, config.Identity, config.Cohort, config.FolderSource, config.ReceiverSource)
     tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "cohort", "issuers", "fetch", "lake")
+    tables += ("archives", "models", "rule")
     for section in (
         *sections,
         config.AeTitleIdentity,
@@ -120,6 +135,10 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         config.DimseSource,
         config.FhirServerSink,
         config.ClinicalServer,
+        ai_peers.StowArchive,
+        ai_peers.CStoreArchive,
+        ai_peers.Model,
+        ai_peers.ModelRule,
         connections.FetchArchive,
         connections.Smart,
         connections.OAuth,
@@ -140,9 +159,10 @@ def test_every_commented_setting_is_valid_too(tmp_path: Path) -> None:
     path = tmp_path / "bridge.toml"
     settled = "\n".join(lines).replace('username = ""\npassword = "${EHR', 'username = "x"\npassword = "${EHR')
     path.write_text(settled)
-    loaded = config.load(path, {"ORTHANC_PASSWORD": "a", "EHR_PASSWORD": "b", "DICOM_SECRET": "c", "VNA_SECRET": "d"})
+    loaded = config.load(path, dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", settled), "x"))
     assert [s.name for s in loaded.sources] == ["inbox", "receiver", "pacs", "cloud", "vna", "oldpacs"]
     assert [s.name for s in loaded.clinical] == ["ehr-data"]
+    assert [s.name for s in (*loaded.archives, *loaded.models)] == ["vna-documents", "pacs-documents", "lungnet"]
     assert loaded.identity.issuers
     assert loaded.identity.ae_titles["CT1"].time_zone == "Europe/Vienna"
     assert loaded.translation.code_maps == tmp_path / "code-maps"

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bridge.compose import Bridge, alone
+from bridge.compose import Bridge
 from bridge.config import Settings, embedded, parse
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.import_files import SOURCE, import_files, including_import
 from bridge.import_report import Summary, show
+from bridge.roles import alone
 from bridge.sources.importer import Verdict, imported
 from bridge.sources.preamble import problem
 from bridge.sources.spool import Spool

@@ -14,8 +14,11 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
+from cohort.catalogue import read_question
 from cohort.clinical import load
+from cohort.keys import key
 from cohort.lake import Lake
+from cohort.sandbox import ask as ask_question
 from cohort.sandbox import run_sql
 from cohort.schema import catalogue, first_day, first_moment
 
@@ -160,6 +163,44 @@ def test_an_accession_number_of_another_patient_or_of_two_studies_finds_nothing(
     assert ask(lake, "SELECT study_instance_uid FROM diagnostic_report_study") == [(None,)]
     put(lake, study("1.3", "ehr", "A7"), study("1.4", "ehr", "A7"), line("Patient", "ehr"))
     assert ask(lake, "SELECT study_instance_uid FROM diagnostic_report_study") == [(None,)]
+
+
+def test_a_study_is_disputed_while_its_resources_name_several_patients_or_none(lake: Lake) -> None:
+    by_reference = {"imagingStudy": [{"reference": "ImagingStudy/is-1.2"}]}
+    disputed = "SELECT study_instance_uid FROM disputed_study ORDER BY 1"
+    linked = "SELECT subject_key, study_instance_uid FROM diagnostic_report_study"
+    put(lake, study("1.2", "ehr"), study("1.3", "ehr"), report("r", **by_reference))
+    assert ask(lake, disputed) == []
+    assert ask(lake, linked) == [(key("ehr"), "1.2")]
+    other = study("1.2", "someone")["resource"] | {"id": "other"}
+    put(lake, line("ImagingStudy", "other", 2, **other))
+    assert ask(lake, disputed) == [("1.2",)]
+    put(lake, gone("ImagingStudy", "other", 3))
+    assert ask(lake, disputed) == []
+    put(lake, line("DiagnosticReport", "r", 2, status="final", **by_reference))
+    assert ask(lake, disputed) == [("1.2",)]
+    put(lake, gone("DiagnosticReport", "r", 3), study("1.3", "") | {"revision": 2})
+    assert ask(lake, disputed) == [("1.3",)]
+
+
+def test_lists_of_a_disputed_study_are_complete(lake: Lake) -> None:
+    place = {"endpoint": [{"reference": "Endpoint/e"}], "modality": [{"code": "CT"}]}
+    about = [{"identifier": {"system": "urn:dicom:uid", "value": "urn:oid:1.2"}}]
+    bare = study("1.2", "someone")["resource"] | {"id": "bare"}
+    put(
+        lake, study("1.2", "ehr", **place), line("ImagingStudy", "bare", **bare), report("r", imagingStudy=about),
+        line("Patient", "ehr"), line("Patient", "someone"), line("Endpoint", "e", address="https://pacs.example"),
+    )  # fmt: skip
+    columns = ["patient_id", "modalities", "endpoints", "report_ids"]
+    document = {
+        "name": "q", "title": "T", "description": "D", "criteria": {"all": [{"study": {"where": {"modality": "CT"}}}]},
+        "return": {"unit": "study", "columns": columns},
+    }  # fmt: skip
+    generation = lake.current()
+    assert generation is not None
+    found = ["CT"], ["https://pacs.example/studies/1.2"], ["r"]
+    rows = ask_question(generation, read_question(document), {}, NOW.date()).rows
+    assert [tuple(row) for row in rows] == [("ehr", *found), ("someone", *found)]
 
 
 def test_values_become_the_types_the_columns_say(lake: Lake) -> None:

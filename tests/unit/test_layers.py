@@ -19,13 +19,17 @@ import pytest
 from bridge.errors import ConfigError, InvalidQuery
 from cohort import arrivals, clinical, compaction, flatten
 from cohort import lake as lake_module
+from cohort.catalogue import read_question
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
 from cohort.keys import key, key_sql
+from cohort.kinds import OF_STUDIES
 from cohort.lake import Lake
+from cohort.sandbox import ask
 from cohort.schema import catalogue, dicom_tables
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
+SUBJECT = {"reference": "Patient/p"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +43,32 @@ def contents(generation: Generation | None) -> dict[str, list[str]]:
         found[name] = sorted(map(repr, rows))
         assert len(rows) == generation.tables[name].rows
     return found
+
+
+def disputes(generation: Generation | None) -> list[Any]:
+    """Studies that are disputed or are said to be, but not both; reports' links that name another patient than the
+    report does."""
+    assert generation is not None
+    named = """
+        SELECT study_key FROM (SELECT study_key, patient_key FROM imaging_study
+                               UNION ALL SELECT study_key, subject_key FROM imaging_study_modality
+                               UNION ALL SELECT study_key, subject_key FROM diagnostic_report_study)
+        WHERE study_key IS NOT NULL
+        GROUP BY study_key HAVING count(DISTINCT patient_key) > 1 OR count(patient_key) < count(*)"""
+    said = "SELECT study_key FROM disputed_study"
+    links = """
+        SELECT report_key FROM diagnostic_report_study l WHERE NOT EXISTS (
+            SELECT 1 FROM diagnostic_report r
+            WHERE r.report_key = l.report_key AND r.patient_key IS NOT DISTINCT FROM l.subject_key)"""
+    with connect(generation) as connection:
+        queries = f"({named}) EXCEPT {said}", f"{said} EXCEPT ({named})", links
+        return [row for query in queries for row in connection.execute(query).fetchall()]
+
+
+def answered(lake: Lake, document: Any) -> Any:
+    generation = lake.current()
+    assert generation is not None
+    return ask(generation, read_question(document), {}, NOW.date()).rows
 
 
 def published(root: Path, lines: list[dict[str, Any]]) -> Lake:
@@ -65,7 +95,9 @@ def changes(chance: random.Random, first: int) -> Iterator[dict[str, Any]]:
             yield line("Patient", imaged(), revision, "bridge", identifier=held)
         elif what == 2:
             uid = f"1.2.{chance.randrange(4)}"
-            yield study(uid, imaged(), chance.choice(["A1", "A2", ""])) | {"revision": revision}
+            made = study(uid, imaged(), chance.choice(["A1", "A2", ""]), modality=[{"code": "CT"}])
+            id_ = chance.choice([made["id"], f"other-{uid}"])
+            yield made | {"revision": revision, "id": id_, "resource": made["resource"] | {"id": id_}}
         elif what == 3:
             about: dict[str, Any] = chance.choice(
                 [
@@ -111,6 +143,9 @@ def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int) -> 
         lake.publish(NOW)
         if chance.random() < 0.2:
             lake.compact(NOW, everything=chance.random() < 0.5)
+        assert disputes(lake.current()) == []
+        found = contents(lake.current())
+        assert found["condition_by_code"] == found["condition"]
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
     lake.compact(NOW, everything=True)
     assert contents(lake.current()) == contents(published(tmp_path / "two", everything).current())
@@ -202,7 +237,8 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
     series = [{"uid": "1.2.3", "modality": {"code": "CT"}, "endpoint": [{"reference": "Endpoint/e"}]}]
     imaging = study("1.2", "p", modality=[{"code": "CT"}], series=series, endpoint=series[0]["endpoint"])
     report = line("DiagnosticReport", "r", basedOn=accession("A1"), subject=subject)
-    lake = published(tmp_path, [line("Patient", "p", identifier=mrn("7")), *facts, *rows, imaging, report])
+    of_two = line("ImagingStudy", "of another", identifier=imaging["resource"]["identifier"])
+    lake = published(tmp_path, [line("Patient", "p", identifier=mrn("7")), *facts, *rows, imaging, of_two, report])
     found = lake.current()
     assert found is not None
     connection = connect(found)
@@ -213,6 +249,44 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
         (layer,) = found.tables[name].layers
         held = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{layer.file}')").fetchall()
         assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
+
+
+def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path) -> None:
+    lake = published(tmp_path, [line("Patient", "p"), study("1.2", "p", modality=[{"code": "CT"}])])
+    document = {
+        "name": "q", "title": "T", "description": "D", "criteria": {"all": [{"study": {"where": {"modality": "CT"}}}]},
+        "return": {"unit": "study", "columns": ["modalities", "report_ids", "endpoints"]},
+    }  # fmt: skip
+    (manifest,) = (tmp_path / "generations").glob("*.json")
+    known = orjson.loads(manifest.read_bytes())
+    del known["tables"]["disputed_study"]
+    for table in OF_STUDIES:
+        known["tables"][table]["columns"].remove("subject_key")
+    manifest.write_bytes(orjson.dumps(known))
+    assert answered(lake, document) == ((["CT"], [], []),)
+
+
+def test_a_lake_from_before_a_table_by_code_gets_it_with_the_next_publish(tmp_path: Path) -> None:
+    code = {"coding": [{"system": "s", "code": "1"}]}
+    lake = published(tmp_path, [line("Patient", "p"), line("Condition", "c", code=code, subject=SUBJECT)])
+    (manifest,) = (tmp_path / "generations").glob("*.json")
+    known = orjson.loads(manifest.read_bytes())
+    del known["tables"]["condition_by_code"]
+    manifest.write_bytes(orjson.dumps(known))
+    document = {
+        "name": "q", "title": "T", "description": "D",
+        "criteria": {"all": [{"condition": {"codes": {"system": "s", "code": "1"}}}]},
+        "return": {"unit": "patient", "columns": ["patient_id"]},
+    }  # fmt: skip
+    assert answered(lake, document) == (("p",),)
+    assert "condition_by_code" not in (lake.current() or pytest.fail()).tables
+    lake.append([line("Patient", "q")])
+    lake.publish(NOW)
+    assert (lake.current() or pytest.fail()).tables["condition_by_code"].rows == 1
+    assert answered(lake, document) == (("p",),)
+    lake.append([gone("Condition", "c", 2)])
+    lake.publish(NOW)
+    assert answered(lake, document) == ()
 
 
 def test_two_people_whose_keys_are_equal_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

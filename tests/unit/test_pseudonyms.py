@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from bridge.errors import ConfigError, InvalidQuery, NotAllowed
 from cohort.catalogue import column_types, question, read_question
 from cohort.desk import Caller, Desk
-from cohort.disclosure import MEANINGS, QUESTION, disclosure, meaning, views
+from cohort.disclosure import MEANINGS, OUTCOME, QUESTION, disclosure, meaning, views
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
 from cohort.keys import key
 from cohort.kinds import KINDS
 from cohort.lake import Lake
+from cohort.outcome_rows import ROW
 from cohort.privacy import Policy
 from cohort.pseudonym import KEY_FILE, Pseudonyms, read_secret
 from cohort.returns import COMPUTED, NAMED, returned
@@ -183,7 +184,7 @@ def test_a_secret_that_others_can_read_or_that_is_cut_is_refused(tmp_path: Path)
 
 def test_every_column_of_every_table_and_question_says_how_it_is_shown() -> None:
     columns = {(t.name, c.name) for t in catalogue().values() for c in t.columns}
-    columns |= {(QUESTION, name) for name in (*COMPUTED, *NAMED)}
+    columns |= {(QUESTION, name) for name in (*COMPUTED, *NAMED)} | {(OUTCOME, name) for name in ROW}
     assert set(disclosure()) == columns
     for place, shown in disclosure().items():
         assert shown.how in MEANINGS, place

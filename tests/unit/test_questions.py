@@ -14,8 +14,10 @@ from bridge.sources.part10 import read_headers
 from cohort.answer import Answer
 from cohort.catalogue import code_lists, column_types, question, questions, read_question
 from cohort.clinical import load
+from cohort.dialects.duckdb import sql
 from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.question_answer import compile_question
 from cohort.question_schema import question_schema
 from cohort.sandbox import ask, run_sql
 from hospital import Hospital, founding_answer, plan, write
@@ -129,6 +131,13 @@ def test_every_ready_question_answers(generation: Generation, planned: Hospital)
     assert sum(column(ages, "patients")) == len({s.mrn for s in kept})
     modalities = ask(generation, question("series-per-modality"), {}, TODAY)
     assert sum(column(modalities, "series")) == sum(len(s.series) for s in kept)
+
+
+def test_conditions_of_few_codes_are_read_by_code(generation: Generation) -> None:
+    document = criteria({"condition": {"codes": {"system": "http://snomed.info/sct", "code": "307576001"}}})
+    relation = compile_question(read_question(document), TODAY, generation.column_types)
+    assert 'FROM "condition_by_code"' in sql(relation)
+    assert 'FROM "condition"' not in sql(relation)
 
 
 def test_imaging_patients_became_the_clinical_ones(generation: Generation, planned: Hospital) -> None:

@@ -15,12 +15,13 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from bridge.api.ai_results import Intake, router
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.errors import RefusedResult
 from bridge.findings.contract import as_json
 from bridge.findings.model import AiResult, PlanarShape, Presence, SpatialShape
 from bridge.findings.sr import read_sr
+from bridge.intake import Intake
 from tests.builders import STUDY, a_dataset, as_file, headers
 from tests.sr_documents import (
     DIAMETER,
@@ -217,7 +218,7 @@ def test_a_document_is_taken_at_the_same_door_once(state: Any) -> None:
     rig.a.put(headers())
     rig.run()
     app = FastAPI()
-    app.include_router(router(Intake(state, code_tables(), lambda: rig.now)))
+    app.include_router(router(Intake(state, code_tables(), lambda: rig.now), state))
     client = TestClient(app)
     sr = {"Content-Type": "application/dicom"}
     content = as_bytes(a_document(planar()))

@@ -9,9 +9,9 @@ import highdicom.sr as hd
 import pytest
 from fastapi import FastAPI
 from pydicom import dcmread
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 
-from bridge.api.ai_results import Intake, router
+from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
 from bridge.errors import RefusedResult
 from bridge.findings.contract import read_result
@@ -20,7 +20,9 @@ from bridge.findings.review import standing
 from bridge.findings.sr import read_sr
 from bridge.findings.sr_uid import document_uid
 from bridge.findings.sr_writing import written
+from bridge.intake import Intake
 from bridge.state import State
+from bridge.translate.headers import Headers
 from tests.ai_results import LUNG, NODULE, a_finding, a_full_finding, a_result, an_image
 from tests.builders import STUDY, a_translator, headers
 from tests.unit.test_ai_result_fhir import a_review
@@ -28,13 +30,13 @@ from tests.unit.test_fhir_api import TestClient
 from tests.unit.test_sync import Rig
 
 SEG = {"series_instance_uid": f"{STUDY}.8", "sop_instance_uid": f"{STUDY}.8.1", "number": 2}
-HELD = (headers(), headers(series=8, Modality="SEG", SOPClassUID=SegmentationStorage))
+HELD = (headers(SOPClassUID=EnhancedCTImageStorage), headers(series=8, Modality="SEG", SOPClassUID=SegmentationStorage))
 
 
-def document(item: dict[str, Any], *reviews: Any) -> bytes:
+def document(item: dict[str, Any], *reviews: Any, held: tuple[Headers, ...] = HELD) -> bytes:
     result = read_result(item, code_tables().coding_scheme)
-    (study,) = a_translator().translate(STUDY, {"a": HELD}).resources
-    return written(standing(result, reviews), study, HELD[0])
+    (study,) = a_translator().translate(STUDY, {"a": held}).resources
+    return written(standing(result, reviews), study, held[0])
 
 
 def there_and_back(*findings: dict[str, Any]) -> AiResult:
@@ -149,7 +151,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 def test_a_document_of_ours_that_comes_back_makes_no_second_result(state: State) -> None:
     rig = Rig(state)
     app = FastAPI()
-    app.include_router(router(Intake(state, code_tables(), lambda: rig.now)))
+    app.include_router(router(Intake(state, code_tables(), lambda: rig.now), state))
     client = TestClient(app)
     assert client.post("/ai-results", json=a_result()).status_code == 201
     assert client.get("/ai-results/run-1/sr").status_code == 409
@@ -164,3 +166,10 @@ def test_a_document_of_ours_that_comes_back_makes_no_second_result(state: State)
         back = client.post("/ai-results", content=content, headers={"Content-Type": "application/dicom"})
         assert (back.status_code, back.json()) == (200, {"run_id": "run-1", "outcome": "unchanged"})
     assert len(state.ai_results(STUDY)) == 1
+
+
+def test_the_frame_of_an_image_that_has_but_one_has_no_number() -> None:
+    content = document(a_result(a_finding(images=[an_image(frames=[1])])), held=(headers(),))
+    assert b"\x08\x00\x60\x11" not in content  # ReferencedFrameNumber
+    (found,) = read_sr(content, code_tables().coding_scheme, None).findings
+    assert [i.frames for i in found.images] == [()]

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from bridge.errors import Conflict, RefusedByServer, SinkUnavailable, SourceUnavailable
-from bridge.model import Receipt, StudyResult, StudyState
+from bridge.model import Receipt, Role, StudyResult, StudyState
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.headers import Headers
@@ -406,6 +406,32 @@ def test_a_changed_setting_reaches_every_study_without_reading_an_archive(tmp_pa
         assert patient.content is not None
         assert patient.content["identifier"][0]["system"] == "http://new.example/mrn"
     assert state.items(queue="retranslate") == []
+    state.close()
+
+
+def test_a_process_with_an_earlier_translation_leaves_studies_to_the_one_that_began_later(rig: Rig) -> None:
+    newer = Rig(rig.state)
+    newer.pipeline.translator = a_translator(issuers=Issuers({}, "http://new.example/mrn"))
+    newer.pipeline.prepare()
+    rig.a.put(headers())
+    newer.a.put(headers())
+    rig.run()
+    assert rig.pipeline.translate("old") == 0
+    assert rig.state.study_resources(STUDY) == ()
+    newer.now = rig.now
+    newer.run()
+    assert newer.study()["version"] == 1
+
+
+def test_a_process_prepares_what_its_roles_need(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'state.db'}")
+    pipeline = replace(Rig(state).pipeline, sources={}, timing=Timing(recheck_hours={"ehr": 1.0}))
+    pipeline.prepare(frozenset({Role.WORK, Role.SERVE}))
+    assert {i.queue for i in state.items()} == {"poll", "sweep", "verify"}
+    pipeline.prepare(frozenset({Role.POLL}))
+    assert state.items() == []
+    pipeline.prepare(frozenset({Role.DELIVER}))
+    assert {i.queue for i in state.items()} == {"recheck"}
     state.close()
 
 

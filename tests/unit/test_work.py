@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError, InvalidQuery
+from bridge.model import Receipt
 from bridge.ports import LeaseLost
 from bridge.state import State
 
@@ -138,3 +139,26 @@ def test_many_keys_are_claimed_oldest_first(state: State) -> None:
 def test_a_database_that_cannot_be_opened_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match="state_url"):
         State(url)
+
+
+def test_due_tells_the_queues_that_have_something_to_claim(state: State) -> None:
+    asked = ["later", "now", "parked", "leased", "empty"]
+    state.mark("later", ["k"], 0.0, quiet_s=9, max_wait_s=9)
+    for queue in ("now", "parked", "leased"):
+        state.mark(queue, ["k"], 0.0)
+    (claim,) = state.claim("parked", 1.0, LEASE, 1, "w")
+    state.park(claim, 1.0, "bad", {})
+    state.claim("leased", 1.0, LEASE, 1, "w")
+    assert state.due(asked, 2.0) == {"now"}
+    assert state.due(asked, 1.0 + LEASE) == {"later", "now", "leased"}
+
+
+def test_of_claims_ended_together_those_lost_or_marked_again_stay(state: State) -> None:
+    state.mark("sink:ehr", ["a", "b", "c"], 0.0)
+    old = state.claim("sink:ehr", 1.0, LEASE, 3, "one")
+    (taken,) = state.claim("sink:ehr", 1.0 + LEASE, LEASE, 1, "two")
+    state.mark("sink:ehr", ["b"], 40.0)
+    state.commit_delivered("ehr", [(claim, Receipt("ImagingStudy/1", "1", "d")) for claim in old], 41.0)
+    assert taken.key == "a"
+    assert [(i.key, i.leased_until) for i in state.items()] == [("a", 1.0 + 2 * LEASE), ("b", None)]
+    assert sorted(state.receipts("ehr", ["a", "b", "c"])) == ["b", "c"]

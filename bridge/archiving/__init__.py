@@ -1,0 +1,1 @@
+"""Documents of results stored in archives, by STOW-RS or C-STORE."""

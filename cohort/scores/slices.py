@@ -1,0 +1,56 @@
+"""Predictions apart: by model version and finding, by site, scanner, sex and age."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from cohort.scores.card import Target
+from cohort.scores.judged import counted
+from cohort.scores.rows import Labels, Rows
+
+SLICES: Mapping[str, tuple[str, ...]] = {
+    "site": ("site",),
+    "scanner": ("manufacturer", "model_name"),
+    "sex": ("sex",),
+    "age": ("age_band",),
+}
+"""What can be sliced by → the columns whose words it is made of."""
+
+MOST_VALUES = 25
+"""Slices of one kind, those of most patients."""
+
+UNKNOWN = "unknown"
+
+
+def targets(rows: Rows) -> Iterator[tuple[Target, Rows]]:
+    """Each model version and finding with its rows, in order of their names."""
+    whole = joined((rows.model, rows.model_version, rows.finding_system, rows.finding_code))
+    parts = sorted((tuple(name.split("\x1f")), code) for code, name in enumerate(whole.names))
+    for names, code in parts:
+        yield Target(*names), rows.at(whole.codes == code)
+
+
+def slices(rows: Rows, by: str) -> Iterator[tuple[str, Rows]]:
+    """The values of one of SLICES with their rows, those of most patients first, then by name."""
+    whole = labels(rows, by)
+    found = [(name, rows.at(whole.codes == code)) for code, name in enumerate(whole.names)]
+    found.sort(key=lambda one: (-(counted(one[1]).patients or 0), one[0]))
+    yield from found[:MOST_VALUES]
+
+
+def labels(rows: Rows, by: str) -> Labels:
+    """Each row's value of one of SLICES; UNKNOWN where it has none."""
+    whole = joined(tuple(getattr(rows, column) for column in SLICES[by]))
+    return Labels(whole.codes, tuple(" ".join(name.split("\x1f")).strip() or UNKNOWN for name in whole.names))
+
+
+def joined(columns: tuple[Labels, ...]) -> Labels:
+    """Several columns as one, of the combinations that occur; the words are separated by U+001F."""
+    codes = np.zeros(len(columns[0].codes), dtype=np.int64)
+    for column in columns:
+        _, codes = np.unique(codes * max(len(column.names), 1) + column.codes, return_inverse=True)
+    _, first = np.unique(codes, return_index=True)
+    names = tuple("\x1f".join(c.names[c.codes[n]].replace("\x1f", " ") for c in columns) for n in first)
+    return Labels(codes, names)
