@@ -113,22 +113,22 @@ def seed(root: Path, sizes: Sizes) -> None:
         made = rows_sql(sizes)
         for view, rows in made.items():
             raw = f"SELECT *, 1 AS _revision, false AS deleted FROM ({rows})"
-            _fill(tables, f"resource_{view_tables()[view].view.resource}", raw)
-            _fill(tables, view, f"SELECT * REPLACE ('clinical' AS origin) FROM ({rows})")
-        _fill(tables, "imaging_study_modality", made["imaging_study"])
+            fill(tables, f"resource_{view_tables()[view].view.resource}", raw)
+            fill(tables, view, f"SELECT * REPLACE ('clinical' AS origin) FROM ({rows})")
+        fill(tables, "imaging_study_modality", made["imaging_study"])
         identifiers = f"SELECT *, 'http://mrn' AS system, 'M' || n AS value, origin AS _origin FROM ({made['patient']})"
-        _fill(tables, OWN_IDENTIFIER, identifiers)
-        _fill(tables, "patient_identifier", f"SELECT *, id AS _key FROM ({identifiers})")
-        _fill(tables, OWN_REPORT_STUDY, made["diagnostic_report"])
+        fill(tables, OWN_IDENTIFIER, identifiers)
+        fill(tables, "patient_identifier", f"SELECT *, id AS _key FROM ({identifiers})")
+        fill(tables, OWN_REPORT_STUDY, made["diagnostic_report"])
         linked = "SELECT r.*, s.imaging_study_id FROM ({}) r JOIN ({}) s USING (n)"
-        _fill(tables, "diagnostic_report_study", linked.format(made["diagnostic_report"], made["imaging_study"]))
+        fill(tables, "diagnostic_report_study", linked.format(made["diagnostic_report"], made["imaging_study"]))
         manifest = tables.manifest()
     place.files.keep(tables.made)
     generations.publish(head, NOW, manifest, lambda _stage: None)
     _check(generations, made)
 
 
-def _fill(tables: Tables, table: str, rows: str) -> None:
+def fill(tables: Tables, table: str, rows: str) -> None:
     """The columns a query has, keys of ids made of them, NULL for the others."""
     wanted = columns_of(table)
     have = {d[0] for d in tables.db.execute(f"SELECT * FROM ({rows}) LIMIT 0").description or ()}

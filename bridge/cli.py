@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bridge import config
+from bridge import __version__, config
 from bridge.api.operations import status as status_of
 from bridge.backfill_command import backfill
 from bridge.backup_command import backup, restore
@@ -44,6 +43,7 @@ from bridge.state_command import (
     settings_of,
 )
 from bridge.tail_command import tail
+from bridge.telemetry import log_lines
 from bridge.verify_command import verify
 
 app = typer.Typer(
@@ -53,12 +53,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(parked_app, name="parked")
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access", "alembic"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
 @app.command()
@@ -89,17 +83,19 @@ def run(
 
     Example: bridge run --config bridge.toml
     """
-    _log_to_stderr()
     settings = settings_of(config_file, data_dir)
+    log_lines.start(settings.log.format, sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     roles = frozenset(role) if role else ALL_ROLES
     bridge = Bridge(including_import(settings), roles=roles)
     with bridge.running():
+        log_lines.log.info("version %s runs", __version__)
         _greet(settings, roles)
         while not stop.is_set() and not bridge.failed.is_set():
             stop.wait(0.5)
+    log_lines.log.info("stopped")
     if bridge.failed.is_set():
         raise typer.Exit(EXIT_PARTIAL)
 
@@ -111,7 +107,7 @@ def _greet(settings: config.Settings, roles: Set[Role]) -> None:
     for what, where in (
         ("FHIR API", f"{base}/fhir"),
         ("Cohort page", f"{base}/cohort/"),
-        ("Status", f"{base}/operations/status"),
+        ("Operations", f"{base}/operations/"),
     ):
         if Role.SERVE in roles:
             typer.echo(f"{what:<12} {where}")

@@ -116,7 +116,8 @@ class Intake:
         if not new:
             return [one for one in judged if isinstance(one, Taken)]
         kept = self.state.keep_results(new, self.clock(), self.quiet_s, self.max_wait_s)
-        others = self.state.kept_contents([one.run_id for one in new if one.run_id not in kept])
+        late = [one.run_id for one in new if one.run_id not in kept]
+        others = self.state.kept_contents(late) if late else {}
         return [
             one if isinstance(one, Taken)
             else Taken(one.run_id, Outcome.KEPT) if one.run_id in kept

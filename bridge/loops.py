@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -33,9 +34,12 @@ UNAVAILABLE_MOST_S = 30.0
 
 HEARTBEATS_PER_LEASE = 3
 
+CLOCK_BACK_S = 2.0
+"""A clock that went back by more leaves nothing waiting for the time that it showed before."""
+
 
 @dataclass(frozen=True)
-class Step:
+class Loop:
     """One loop: `work(worker)` tells how many keys it worked on, and is called again at once while there were any.
 
     `queue` is where its keys come from: it is called when one is due there; "": at every look.
@@ -63,25 +67,25 @@ class Loops:
         workers: int,
         renew: Callable[[str, float, float], None],
         failed: Callable[[str], None],
-        others: Sequence[Step] = (),
+        others: Sequence[Loop] = (),
     ) -> None:
         self._pipeline, self._roles, self._process = pipeline, roles, process
         self._renew, self._failed = renew, failed
         self._stop = threading.Event()
         of_roles = {
             Role.POLL: [
-                Step("sweep", SWEEP_QUEUE, pipeline.sweep),
-                Step("verify", VERIFY_QUEUE, pipeline.verify),
-                *(Step(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
+                Loop("sweep", SWEEP_QUEUE, pipeline.sweep),
+                Loop("verify", VERIFY_QUEUE, pipeline.verify),
+                *(Loop(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
             ],
             Role.WORK: [
-                Step("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
-                Step("backfill", BACKFILL_QUEUE, pipeline.backfill),
-                *(Step(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
+                Loop("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
+                Loop("backfill", BACKFILL_QUEUE, pipeline.backfill),
+                *(Loop(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
             ],
             Role.DELIVER: [
-                Step("recheck", RECHECK_QUEUE, pipeline.recheck),
-                *(Step(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
+                Loop("recheck", RECHECK_QUEUE, pipeline.recheck),
+                *(Loop(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
             ],
         }
         steps = [step for role, some in of_roles.items() if role in roles for step in some]
@@ -97,6 +101,10 @@ class Loops:
         self._pipeline.prepare(self._roles)
         for thread in self._threads:
             thread.start()
+
+    def dead(self) -> tuple[str, ...]:
+        """The names of threads that have ended."""
+        return tuple(thread.name for thread in self._threads if not thread.is_alive())
 
     def stop(self, wait_s: float = 20.0) -> None:
         """Ends every loop after its current step; a step still running after `wait_s` is left to its lease."""
@@ -114,7 +122,7 @@ class Loops:
             self._failed(f"thread {name}: unexpected {type(error).__name__}")
             raise
 
-    def _repeat(self, step: Step) -> None:
+    def _repeat(self, step: Loop) -> None:
         worker, wake, pause_s = f"{self._process}/{step.name}", self._wake[step.queue], UNAVAILABLE_S
         while not self._stop.is_set():
             try:
@@ -134,9 +142,17 @@ class Loops:
     def _look(self) -> None:
         """Wakes the loops of every queue in which something is due. What one of them misses, the next look tells."""
         queues, pause_s = [queue for queue in self._wake if queue], IDLE_S
+        clock, state = self._pipeline.clock, self._pipeline.state
+        wall, steady = clock(), time.monotonic()
         while not self._stop.wait(pause_s):
+            now, passed_s = clock(), time.monotonic() - steady
+            back_s = wall + passed_s - now
             try:
-                due, pause_s = self._pipeline.state.due(queues, self._pipeline.clock()), IDLE_S
+                if back_s > CLOCK_BACK_S:
+                    state.move_back(back_s, now, self._pipeline.timing.lease_s)
+                    log.warning("the clock went back by %.0f s, and what is due with it", back_s)
+                wall, steady = now, steady + passed_s
+                due, pause_s = state.due(queues, now), IDLE_S
             except Unavailable as error:
                 log.warning("%s", error)
                 pause_s = UNAVAILABLE_S

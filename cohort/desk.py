@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,16 @@ from cohort.answer import Answer
 from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
-from cohort.feedback import Feedback, Showing, Wanted, feedback
+from cohort.feedback import Feedback, Showing, Wanted, feedback, readings
 from cohort.generation import Generation
-from cohort.privacy import Policy
+from cohort.privacy import Policy, Readers
 from cohort.pseudonym import Pseudonyms, read_secret
 from cohort.query_log import Asked, QueryLog
 from cohort.question import Question
 from cohort.sandbox import Limits, Run, Task, attrition, compare, run
 from cohort.schema import TableSchema
 from cohort.selection import EXPORT_LIMITS, Selection
+from cohort.similar import Alike, similar
 from cohort.timeline import Timeline, timeline
 from cohort.turns import Turns
 
@@ -78,16 +79,22 @@ def policy_of(settings: Cohort) -> Policy:
 
 def desk_of(settings: Cohort, lake: Path, limits: Limits | None = None) -> Desk:
     """The desk that the settings `[cohort]` describe."""
-    return Desk(lake, policy_of(settings), limits, settings.log_days)
+    readers = Readers(settings.readers, settings.reader_reviewers)
+    return Desk(lake, policy_of(settings), limits, settings.log_days, readers)
 
 
 class Desk:
     """The desk of one lake folder, under one policy."""
 
     def __init__(
-        self, lake: Path, policy: Policy | None = None, limits: Limits | None = None, log_days: float = 365.0
+        self,
+        lake: Path,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        log_days: float = 365.0,
+        readers: Readers | None = None,
     ) -> None:
-        self.policy, self.limits = policy or Policy(), limits or Limits()
+        self.policy, self.limits, self.readers = policy or Policy(), limits or Limits(), readers or Readers()
         self.log = QueryLog(lake / "log", log_days)
         self._lake = lake
         self._questions = Turns(QUESTIONS_AT_ONCE, QUESTIONS_EACH)
@@ -212,13 +219,46 @@ class Desk:
         asked = {"model": wanted.model, "version": wanted.version or "", **wanted.given, "date": today.isoformat()}
         logged = self._asked(caller, "outcomes", wanted.definition.name, asked, generation)
         with self._answering(logged, self._questions, self.policy.require_rows, "a row for each prediction") as answers:
-            if not wanted.ready:
-                question_shown.check_events(wanted.definition.events, self.policy)
-            pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
-            showing = Showing(self.policy, pseudonyms, run, self._lake, EXPORT_LIMITS)
-            found = feedback(generation, wanted, today, cursor, showing)
+            found = feedback(generation, wanted, today, cursor, self._showing(wanted))
             answers.append(found.answer)
         return replace(found, answer=replace(found.answer, notes=self._notes(rows=True)))
+
+    def readings(self, generation: Generation, wanted: Wanted, reader: str, caller: Caller) -> tuple[Answer, str]:
+        """What became of a reader's reports: for that reader, and for those who may see every reader's.
+
+        Result  a row for each report, none where rows may not be seen; the numbers of them in a sentence
+        Raises  NotAllowed for everybody else; InvalidQuery where the definition cannot judge readers, and as `ask` does
+        """
+        today = wanted.on or datetime.now(UTC).date()
+        asked = {"reader": reader, **wanted.given, "date": today.isoformat()}
+        logged = self._asked(caller, "readings", wanted.definition.name, asked, generation)
+        allowed = partial(self.readers.require, caller.who if caller.door == "cli" else "", reader)
+        with self._answering(logged, self._questions, allowed, "what became of a reader's reports") as answers:
+            answer, told = readings(generation, wanted, reader, today, self._showing(wanted))
+            answers.append(answer)
+        return replace(answer, notes=self._notes(rows=True) if answer.rows else ()), told
+
+    def similar(self, generation: Generation, alike: Alike, caller: Caller) -> Answer:
+        """How many patients are like a patient or a study, what they were treated with and what became of them: coarse
+        counts, since nobody alike is to be known.
+
+        Raises  NotAllowed where single patients may not be asked about; InvalidQuery when nobody is meant; Unavailable
+        """
+        today = datetime.now(UTC).date()
+        by = alike.outcome.name if alike.outcome else ""
+        asked = {"whom": alike.whom, "features": ",".join(alike.features), "years": alike.years, "outcome": by}
+        logged = self._asked(caller, "similar", "similar", asked, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "a patient others are like") as answers:
+            pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
+            answers.append(similar(generation, alike, today, self.policy, pseudonyms, run))
+        return replace(answers[0], notes=self._notes(rows=False))
+
+    def _showing(self, wanted: Wanted) -> Showing:
+        """What shows outcomes. Raises NotAllowed for documents of people's own that test what they may not see."""
+        if not wanted.ready:
+            question_shown.check_events(wanted.definition.events, self.policy)
+        pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
+        return Showing(self.policy, pseudonyms, run, self._lake, EXPORT_LIMITS)
 
     @contextmanager
     def turn(self, caller: Caller) -> Iterator[None]:

@@ -12,7 +12,7 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import BY_CODE, KEYS, KINDS, LINKED
+from cohort.kinds import BY_CODE, DERIVED, KEYS, KINDS, LINKED
 from cohort.question import Event, Test
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
@@ -61,7 +61,7 @@ class EventRows:
         series, the patient and the day may be missing. For a `unit` each comes once, without the tests of modality;
         else one with several codings comes several times."""
         beside = _beside(kind, dated=dated, of=of)
-        relation = self._filtered(kind, events)
+        relation = self.filtered(kind, events)
         columns = self._columns(kind, beside, of=of)
         if unit:
             person = ("_person", Column("patient_id", "r" if "series" in KINDS[kind].levels else "l" if beside else ""))
@@ -113,7 +113,8 @@ class EventRows:
             *((f"study.{c}", Column(c, "r")) for c in right),
         )
 
-    def _filtered(self, kind: str, events: Sequence[Event]) -> Relation:
+    def filtered(self, kind: str, events: Sequence[Event]) -> Relation:
+        """The kind's rows that have the codes and pass the tests, one for each coding."""
         spec = KINDS[kind]
         conditions = [coded(e.codes, spec.codes) for e in events if e.codes is not None and spec.codes]
         conditions += [tested(t, kind) for e in events for t in e.where if not _modality(kind, t)]
@@ -175,12 +176,24 @@ def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
 
 
 def rows_of(kind: str) -> Relation:
-    """The kind's rows, as its table has them: a finding's where they name a study."""
+    """The kind's rows, as its table has them: a finding's where they name a study, an implant's with its device's."""
     table = Table(KINDS[kind].table)
+    if kind == "implant":
+        return _implants(table)
     if kind != "finding":
         return table
     absent = [call(Function.IS_NULL, Column(c)) for c in ("imaging_study_id", "study_instance_uid")]
     return Where(table, call(Function.NOT, every(*absent)))
+
+
+_IMPLANT = ("procedure_id", "patient_id", "status", "performed_date", "performed_start_date", "action_system",
+            "action_code", "device_id", "device_display", "patient_key")  # fmt: skip
+
+
+def _implants(table: Table) -> Relation:
+    on = call(Function.EQUAL, Column("device_id", "l"), Column("device_id", "r"))
+    columns = (*((c, Column(c, "l")) for c in _IMPLANT), *((c, Column(c, "r")) for c in DERIVED["implant"]))
+    return Join(table, Table("device"), JoinKind.LEFT, on, columns=columns)
 
 
 def links(kind: str, key: str) -> Relation:

@@ -15,19 +15,23 @@ from bridge.errors import InvalidQuery
 from cohort.answer import Answer
 from cohort.catalogue import column_types, outcomes, read_outcome
 from cohort.generation import Generation
-from cohort.outcome import Definition
+from cohort.outcome import Definition, Outcome
 from cohort.outcome_changes import changed
-from cohort.outcome_rows import ROW
-from cohort.outcome_shown import Asked, digests_sql, rows_sql
+from cohort.outcome_rows import ROW, TYPES, compile_outcomes, compile_readings
+from cohort.outcome_shown import PREDICTION, digests_sql, rows_sql
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
+from cohort.relation import Relation
 from cohort.sandbox import Limits, Run, Task
 
 WITHDRAWN = "withdrawn"
 """The outcome of a prediction that is gone: only seen by who had it."""
 
 MOST_PREDICTIONS = 2_000_000
-COMPARED = Limits(rows=MOST_PREDICTIONS, cpu_s=600, deadline_s=600.0, memory_mb=2048, answer_bytes=1_073_741_824)
+COMPARED = Limits(
+    rows=MOST_PREDICTIONS, address_space=12_884_901_888, memory_mb=4096, cpu_s=600, deadline_s=600.0,
+    answer_bytes=1_073_741_824,
+)  # fmt: skip
 """For the comparison of all rows with those shown before."""
 
 
@@ -83,18 +87,20 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
 
     Raises  InvalidQuery for parameters, a cursor that is not known any more, and when there are more than allowed
     """
-    asked: Asked = (wanted.asked, wanted.on or today, column_types(), wanted.model, wanted.version)
+    known = (wanted.asked, wanted.on or today, column_types(), wanted.model, wanted.version)
     if wanted.on is not None:
         if cursor is not None:
             raise InvalidQuery("cursor: changes are told of today alone, without a day or a generation")
-        return Feedback(_as_of(generation, asked, showing, wanted.most), "")
-    compared = showing.run(generation, Task(digests_sql(asked)), COMPARED)
+        return Feedback(_as_of(generation, compile_outcomes(*known), showing, wanted.most), "")
+    compared = showing.run(generation, Task(digests_sql(compile_outcomes(*known))), COMPARED)
     if compared.truncated:
         raise InvalidQuery(f"there are more than {MOST_PREDICTIONS} predictions: name a model and its version")
     now = [(str(prediction), str(digest)) for prediction, digest in compared.rows]
     found = changed(showing.folder, _series(wanted, showing.policy), now, cursor, wanted.most)
     standing = {prediction: number for prediction, number, gone in found.rows if not gone}
-    answer = _of(generation, asked, showing, list(standing))
+    answer = replace(compared, columns=_COLUMNS, rows=())
+    if standing:
+        answer = _of(generation, compile_outcomes(*known, some=True), showing, list(standing))
     rows = {row[-1]: (*row[:-1], standing[row[-1]]) for row in answer.rows}
     for prediction, number, gone in found.rows:
         if gone:
@@ -103,13 +109,30 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
     return Feedback(replace(_with_changes(answer), rows=ordered, truncated=found.more), found.cursor)
 
 
-def _as_of(generation: Generation, asked: Asked, showing: Showing, most: int) -> Answer:
+_COLUMNS = (*TYPES.items(), (PREDICTION, "VARCHAR"))
+
+
+def readings(generation: Generation, wanted: Wanted, reader: str, today: date, showing: Showing) -> tuple[Answer, str]:
+    """What became of a reader's reports, one row for each as of the day (none where rows may not be seen), and that in
+    a sentence. Raises InvalidQuery where the definition cannot judge readers."""
+    asked = compile_readings(wanted.asked, wanted.on or today, column_types(), reader)
+    task = Task(rows_sql(asked, showing.policy, showing.pseudonyms, of="DiagnosticReport"), variables=showing.variables)
+    answer = showing.run(generation, task, replace(showing.limits, rows=MOST_PREDICTIONS))
+    said, became = ([n for n, _ in answer.columns].index(name) for name in ("predicted", "outcome"))
+    decided = [row for row in answer.rows if row[became] in (Outcome.CONFIRMED, Outcome.REFUTED)]
+    agreed = sum(row[said] == (row[became] == Outcome.CONFIRMED) for row in decided)
+    told = f"of {len(answer.rows)} reports that judge it, {len(decided)} have an outcome; {agreed} agreed with it"
+    rows = tuple((*row[:-1], None) for row in answer.rows[: wanted.most]) if showing.policy.line_level else ()
+    return replace(_with_changes(answer), rows=rows, truncated=bool(rows) and len(answer.rows) > wanted.most), told
+
+
+def _as_of(generation: Generation, asked: Relation, showing: Showing, most: int) -> Answer:
     task = Task(rows_sql(asked, showing.policy, showing.pseudonyms), variables=showing.variables)
     answer = showing.run(generation, task, replace(showing.limits, rows=most))
     return replace(_with_changes(answer), rows=tuple((*row[:-1], None) for row in answer.rows))
 
 
-def _of(generation: Generation, asked: Asked, showing: Showing, predictions: list[str]) -> Answer:
+def _of(generation: Generation, asked: Relation, showing: Showing, predictions: list[str]) -> Answer:
     sql = rows_sql(asked, showing.policy, showing.pseudonyms, some=True)
     task = Task(sql, (predictions,), variables=showing.variables)
     answer = showing.run(generation, task, replace(showing.limits, rows=len(predictions) + 1))

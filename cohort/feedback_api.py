@@ -7,6 +7,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from cohort.catalogue import outcome, outcomes
 from cohort.desk import Caller, Desk
@@ -14,11 +15,24 @@ from cohort.feedback import Feedback, Wanted
 from cohort.generation import Generation
 from cohort.outcome_fhir import MEDIA_TYPE, bundle
 from cohort.responses import as_http, download
+from cohort.similar import MOST_YEARS, Alike
 
 MOST_ROWS = 100_000
 CURSOR = "X-Outcomes-Cursor"
 Formats = Literal["json", "csv", "ndjson", "parquet", "arrow", "fhir"]
 Text = Annotated[str, Query(max_length=200)]
+
+
+class AskedSimilar(BaseModel):
+    """A patient or a study, as people see them, and the features that others shall share. In the body: addresses are
+    written to logs."""
+
+    model_config = ConfigDict(extra="forbid")
+    whom: str = Field(min_length=1, max_length=200)
+    alike: tuple[Literal["sex", "age", "condition", "modality", "finding"], ...] = ("sex", "age", "condition")
+    years: int = Field(default=5, ge=0, le=MOST_YEARS)
+    outcome: str = Field(default="", max_length=60)
+    format: Literal["json", "csv", "ndjson", "parquet", "arrow"] = "json"
 
 
 def feedback_router(generation: Callable[[], Generation], desk: Desk, caller: Callable[[Request], Caller]) -> APIRouter:
@@ -57,6 +71,15 @@ def feedback_router(generation: Callable[[], Generation], desk: Desk, caller: Ca
             wanted = Wanted(outcome(name), {}, model, version, on, limit)
             found = desk.outcomes(found_in, wanted, caller(request), cursor)
             return _response(found, name, format, request)
+
+    @routes.post("/api/similar")
+    def ask_similar(asked: AskedSimilar, request: Request) -> Response:
+        """How many patients are like the one named, in which treatments and outcomes; coarse counts."""
+        found_in = generation()
+        with as_http():
+            by = outcome(asked.outcome) if asked.outcome else None
+            alike = Alike(asked.whom, asked.alike, asked.years, by)
+            return download(desk.similar(found_in, alike, caller(request)), asked.format, "similar")
 
     return routes
 

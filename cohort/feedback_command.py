@@ -30,13 +30,15 @@ from cohort.options import (
 from cohort.outcome import Definition
 from cohort.outcome_fhir import bundle
 from cohort.render import BINARY, FORMATS, PLAIN_WIDTH, rendered, table
+from cohort.similar import FEATURES, Alike
 
 ALL_FORMATS = (*FORMATS, "fhir")
 
 
 def outcomes(
-    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", help="As the device of its findings is called")],
     by: Annotated[str, typer.Option("--by", help="An outcome definition by its name, or a .yaml or .json document")],
+    model: Annotated[str, typer.Argument(metavar="[MODEL[@VERSION]]", help="As its findings' device is called")] = "",
+    reader: Annotated[str, typer.Option("--reader", help="Of this reader's reports instead: the identifier")] = "",
     cursor: Annotated[
         str | None, typer.Option(help="Only what is new or has changed since", show_default=False)
     ] = None,
@@ -49,7 +51,8 @@ def outcomes(
     output: OutputOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows at most")] = 10_000,
 ) -> None:
-    """Show what became of a model's predictions: one row for each, confirmed or refuted by later facts.
+    """Show what became of a model's predictions, or of a reader's reports: one row for each, confirmed or refuted by
+    later facts.
 
     The cursor for the next time is the last line of standard error.
 
@@ -60,12 +63,18 @@ def outcomes(
     if format in BINARY and output is None:
         raise InvalidQuery(f"--format {format}: needs --output FILE")
     name, _, version = model.partition("@")
+    if bool(model) == bool(reader):
+        raise InvalidQuery("MODEL or --reader is needed, one of them")
+    if reader and (cursor is not None or generation):
+        raise InvalidQuery("--reader: has no cursor, and is answered by the newest generation")
     day = on(date) if date else datetime.now(UTC).date() if generation else None
     wanted = Wanted(definition_of(by), dict(map(pair, param)), name, version or None, day, limit)
-    found = desk(lake, config_file).outcomes(
-        generation_of(lake, config_file, generation), wanted, Caller.here("cli"), cursor
-    )
-    answer = found.answer
+    at, told, asked_of = desk(lake, config_file), "", generation_of(lake, config_file, generation)
+    if reader:
+        answer, told = at.readings(asked_of, wanted, reader, Caller.here("cli"))
+    else:
+        found = at.outcomes(asked_of, wanted, Caller.here("cli"), cursor)
+        answer, told = found.answer, f"Cursor: {found.cursor}" if found.cursor else ""
     if format == "table":
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table(answer, PLAIN_WIDTH))
     else:
@@ -75,8 +84,38 @@ def outcomes(
         typer.echo(f"Note: {note}", err=True)
     if answer.truncated:
         typer.echo("There are more rows: ask again with the cursor, or raise --limit", err=True)
-    if found.cursor:
-        typer.echo(f"Cursor: {found.cursor}", err=True)
+    if told:
+        typer.echo(told[0].upper() + told[1:], err=True)
+
+
+def similar(
+    whom: Annotated[str, typer.Argument(metavar="PATIENT|STUDY", help="A patient, or a Study Instance UID")],
+    alike: Annotated[list[str], typer.Option("--alike", help=f"May be repeated: {', '.join(FEATURES)}")] = [],  # noqa: B006
+    years: Annotated[int, typer.Option("--years", help="Born at most so many years apart")] = 5,
+    by: Annotated[str, typer.Option("--by", help="Their outcomes too, by this definition")] = "",
+    generation: GenerationOption = "",
+    lake: LakeOption = None,
+    config_file: ConfigOption = None,
+    format: Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")] = "table",
+    output: OutputOption = None,
+) -> None:
+    """Show how many patients are like a patient or a study, their treatments and outcomes. Counts of few are left out.
+
+    Example: cohort similar MRN000001 --alike sex --alike condition --by lung-nodule-cancer
+    """
+    if format not in FORMATS:
+        raise InvalidQuery(f"--format: found {format!r}; allowed: {', '.join(FORMATS)}")
+    if format in BINARY and output is None:
+        raise InvalidQuery(f"--format {format}: needs --output FILE")
+    given = {"features": tuple(alike)} if alike else {}
+    wanted = Alike(whom, years=years, outcome=definition_of(by) if by else None, **given)
+    answer = desk(lake, config_file).similar(generation_of(lake, config_file, generation), wanted, Caller.here("cli"))
+    if format == "table":
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table(answer, PLAIN_WIDTH))
+    else:
+        _written(rendered(answer, format), output)
+    for note in answer.notes:
+        typer.echo(f"Note: {note}", err=True)
 
 
 def definition_of(name: str) -> Definition:

@@ -34,6 +34,8 @@ _ALL = (
          ("medication_system", "medication_code"), True),
     Kind("procedure", "procedure", "procedure_id", ("performed_date", "performed_start_date"), (),
          ("code_system", "code"), True),
+    Kind("implant", "procedure_device", "procedure_id", ("performed_date", "performed_start_date"), (),
+         ("type_system", "type_code"), True),
     Kind("encounter", "encounter", "encounter_id", ("start_time",), ("end_time",), ("type_system", "type_code")),
     Kind("observation", "observation", "observation_id", ("effective_date",), (), ("code_system", "code"), True),
     Kind("report", "diagnostic_report", "diagnostic_report_id", ("effective_date", "issued_time"), (),
@@ -72,8 +74,13 @@ ABOVE: Mapping[str, tuple[str, ...]] = {
 DERIVED: Mapping[str, Mapping[str, str]] = {
     "study": {"modality": "MODALITY"},
     "report": {"text": "VARCHAR"},
-}
-"""kind → columns it has besides its table's: modality, those of its series; text, report_text and conclusion."""
+    "implant": {
+        "type_system": "VARCHAR", "type_code": "VARCHAR", "manufacturer": "VARCHAR", "model": "VARCHAR",
+        "diameter_number": "DOUBLE", "diameter_unit": "VARCHAR",
+    },
+}  # fmt: skip
+"""kind → columns it has besides its table's: modality, those of its series; text, report_text and conclusion; of an
+implant, those of the device."""
 
 
 LINKED = ("report", "finding")

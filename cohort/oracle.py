@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from cohort.kinds import KINDS, LEVELS, above, scope
+from cohort.kinds import DERIVED, KINDS, LEVELS, above, scope
 from cohort.question import Age, Criterion, Event, Period, Question, Test, TimeRelation
 from cohort.returns import Columns, Form, Returned, returned
 
@@ -52,6 +52,8 @@ class _World:
         for cells in self.tables.get(spec.table, ()):
             if kind == "finding" and cells["imaging_study_id"] is None and cells["study_instance_uid"] is None:
                 continue
+            if kind == "implant":
+                cells = self._implanted(cells)
             by_id.setdefault(cells[spec.id], []).append(cells)
         for key, found in by_id.items():
             if (row := self._row(kind, key, found)) is not None:
@@ -78,6 +80,11 @@ class _World:
         end = (_first_day(with_study, spec.end) or _NEVER) if spec.end else day
         series = first.get("series_instance_uid") if "series" in spec.levels else None
         return _Row(kind, key, with_study["patient_id"], day, end, frozenset(u for u in uids if u), series, cells)
+
+    def _implanted(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = cells["device_id"]
+        same = [d for d in self.tables.get("device", ()) if known is not None and d["device_id"] == known]
+        return {c: same[0][c] if same else None for c in DERIVED["implant"]} | dict(cells)
 
     def _studies(self, column: str, value: Any) -> list[Mapping[str, Any]]:
         return [s for s in self.tables.get("imaging_study", ()) if value is not None and s[column] == value]
@@ -115,11 +122,15 @@ def answer(question: Question, tables: Tables, today: date, columns: Columns) ->
     return [(*values, *counts[values]) for values in sorted(groups, key=_nulls_last)]
 
 
-def events(event: Event, tables: Tables, today: date) -> list[tuple[Any, Any, date | None, frozenset[Any]]]:
-    """(id, patient, day, studies) of the rows that an event speaks of, without its relation to others."""
+Happened = tuple[Any, Any, date | None, frozenset[Any], Sequence[Mapping[str, Any]]]
+
+
+def events(event: Event, tables: Tables, today: date) -> list[Happened]:
+    """(id, patient, day, studies, the table's rows that fit) of what an event speaks of, without its relation to
+    others."""
     world = _World(tables, today)
     found = [row for row in world.of(event.kind) if _matches(event, row, None, None, world)]
-    return [(row.id, row.patient, row.day, row.studies) for row in found]
+    return [(r.id, r.patient, r.day, r.studies, list(_coded(event, r, world))) for r in found]
 
 
 def _chosen(question: Question, world: _World) -> list[tuple[_Row, _Row | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort.codes import Terminology
-from cohort.kinds import KINDS, LINKED
+from cohort.kinds import DERIVED, KINDS, LINKED
 from cohort.outcome import Agreement, Definition, Evidence, Outcome, Precedence
 from cohort.places import MAXIMUM_DAYS, Place
 from cohort.question import Event, Test
@@ -18,7 +18,7 @@ from cohort.returns import Columns
 KEYS = ("name", "title", "description", "parameters", "finding", "score", "index", "within_days", "evidence",
         "precedence", "without_evidence", "reader")  # fmt: skip
 NEEDED = ("name", "title", "description", "finding", "within_days", "evidence", "without_evidence")
-FACTS = ("condition", "procedure", "observation", "report", "finding", "medication", "encounter")
+FACTS = ("condition", "procedure", "observation", "report", "finding", "medication", "encounter", "implant")
 """Kinds of facts that can be evidence, besides `death`."""
 
 READ = ("report", "finding")
@@ -142,7 +142,8 @@ def _agreement(place: Place, kind: str, columns: Columns) -> Agreement:
     found = place.object("column", "within")
     if set(found) != {"column", "within"}:
         place.wrong("column and within are needed")
-    numbers = [] if kind == "death" else [c for c, t in columns[KINDS[kind].table].items() if t == "DOUBLE"]
+    known = {} if kind == "death" else {**columns[KINDS[kind].table], **DERIVED.get(kind, {})}
+    numbers = [c for c, t in known.items() if t == "DOUBLE"]
     within = float(found["within"].number())
     if within < 0:
         found["within"].wrong("a number of 0 or more is needed")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from cohort.kinds import KINDS, LINKED
+from cohort.kinds import LINKED
 from cohort.oracle import Tables, events
 from cohort.outcome import Definition, Evidence
 from cohort.question import Event
@@ -20,7 +20,8 @@ _NOT_SCANNED = {"SR", "PR", "KO", "SEG", "REG", "DOC", "AU", "RTSTRUCT", "RTPLAN
 _CONTACT = ("condition", "procedure", "observation", "report", "medication", "encounter", "study")
 _TYPES = {
     "condition": "Condition", "procedure": "Procedure", "observation": "Observation", "report": "DiagnosticReport",
-    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "death": "Patient",
+    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "implant": "Procedure",
+    "death": "Patient",
 }  # fmt: skip
 
 
@@ -117,6 +118,9 @@ def _certain(one: Mapping[str, Any]) -> float | None:
     return None if fraction is None else float(fraction)
 
 
+Fact = tuple[Any, Any, str, Any]
+"""(day, id, kind, the table's rows)."""
+
 Found = tuple[Any, Any, str, str]
 
 
@@ -125,11 +129,10 @@ def _evidence(definition: Definition, tables: Tables, today: date, own: Mapping[
     ranked = []
     for n, rule in enumerate(definition.evidence):
         first, last = index - timedelta(rule.before_days), index + timedelta(rule.after_days)
-        for day, id_, kind in _facts(rule, tables, today, own):
+        for day, id_, kind, cells in _facts(rule, tables, today, own):
             if day is None or not first <= day <= min(last, today):
                 continue
-            if (outcome := _outcome(rule, tables, id_, own["number"])) is not None:
-                ranked.append((n, day, id_, kind, outcome))
+            ranked += [(n, day, id_, kind, outcome) for outcome in _outcomes(rule, cells, own["number"])]
     order = {
         "listed": lambda r: (r[0], r[1], r[2], r[4]),
         "earliest": lambda r: (r[1], r[0], r[2], r[4]),
@@ -139,30 +142,28 @@ def _evidence(definition: Definition, tables: Tables, today: date, own: Mapping[
     return first_one[1:] if first_one else None
 
 
-def _facts(rule: Evidence, tables: Tables, today: date, own: Mapping[str, Any]) -> list[tuple[Any, Any, str]]:
+def _facts(rule: Evidence, tables: Tables, today: date, own: Mapping[str, Any]) -> list[Fact]:
     if rule.event is None:
         return [
-            (p["deceased_date"], p["patient_id"], "death")
+            (p["deceased_date"], p["patient_id"], "death", ())
             for p in tables["patient"]
             if p["patient_id"] == own["patient"]
         ]
     kind, made = rule.event.kind, []
     uids = {s["study_instance_uid"] for s in tables.get("imaging_study", ()) if s["study_key"] == own["study"]}
-    for id_, patient, day, studies in events(rule.event, tables, today):
+    for id_, patient, day, studies, cells in events(rule.event, tables, today):
         of_study = kind in LINKED and not rule.event.of
         if bool(uids & studies) if of_study else patient == own["patient"]:
-            made.append((day, id_, kind))
+            made.append((day, id_, kind, cells))
     return made
 
 
-def _outcome(rule: Evidence, tables: Tables, id_: Any, predicted: float | None) -> str | None:
-    if rule.agreement is None or rule.event is None:
-        return rule.outcome.value
-    spec = KINDS[rule.event.kind]
-    values = [c[rule.agreement.column] for c in tables[spec.table] if c[spec.id] == id_]
-    if predicted is None or values[0] is None:
-        return None
-    return "confirmed" if abs(values[0] - predicted) <= rule.agreement.within else "refuted"
+def _outcomes(rule: Evidence, cells: Any, predicted: float | None) -> list[str]:
+    if rule.agreement is None:
+        return [rule.outcome.value]
+    column, within = rule.agreement.column, rule.agreement.within
+    numbers = [c[column] for c in cells if predicted is not None and c[column] is not None]
+    return ["confirmed" if abs(number - predicted) <= within else "refuted" for number in numbers]
 
 
 def _without(definition: Definition, tables: Tables, today: date, patient: Any, index: date | None) -> str:
@@ -171,7 +172,7 @@ def _without(definition: Definition, tables: Tables, today: date, patient: Any, 
     if today < index + timedelta(definition.within_days):
         return "pending"
     days = [p["deceased_date"] for p in tables["patient"] if p["patient_id"] == patient]
-    days += [day for kind in _CONTACT for _, who, day, _ in events(Event(kind), tables, today) if who == patient]
+    days += [day for kind in _CONTACT for _, who, day, *_ in events(Event(kind), tables, today) if who == patient]
     last = max((d for d in days if d is not None and d <= today), default=None)
     enough = last is not None and last >= index + timedelta(definition.follow_up_days)
     return definition.without_evidence.value if enough else "censored"
@@ -189,7 +190,7 @@ def _reader(
         return True, one["issued_time"]
     found = []
     for n, rule in enumerate(definition.reader):
-        for day, id_, kind in _facts(rule, tables, today, own):
+        for day, id_, kind, _ in _facts(rule, tables, today, own):
             found.append((n, day or date.max, id_, kind, rule.outcome.value))
     if not found or predicted is None:
         return None, None

@@ -41,22 +41,34 @@ NO_IMAGES = ("SR", "PR", "KO", "SEG", "REG", "DOC", "AU", "RTSTRUCT", "RTPLAN", 
 OLDEST = 90
 """From this age on all have one age band."""
 
-_FIRST_OF = AggregateFunction.LOWEST
+
+SOME = "wanted_prediction"
+"""The relation with the ids (`prediction`) of the predictions that are wanted, where it is not all of them."""
 
 
-def predictions(definition: Definition, today: date, model: str, version: str | None) -> Relation:
+def predictions(
+    definition: Definition, today: date, model: str, version: str | None, *, some: bool = False
+) -> Relation:
     """One row for each prediction of a model (of all its versions for None; of all models for "") that was made by
-    `today`, in a relation with
-    `_prediction`, `_patient`, `_study`, `_index` (its index date), `_number` (what it measured), and the columns of a
-    row of outcomes that do not depend on facts."""
-    rows = _named(_with_device(_once(_found(definition))), model, version)
-    rows = _beside(rows, _people(), "_patient", ("patient_id", "birth_date", "gender"), JoinKind.INNER)
-    rows = _beside(rows, _studies(), "_study", ("study_instance_uid", "started_date"))
-    rows = _beside(rows, _sites(), "_study", ("site",))
-    rows = _beside(rows, _first_series(), "_study", ("first_modality", "first_manufacturer", "first_model_name"))
+    `today`, with COLUMNS: `_prediction`, `_patient`, `_study`, `_index` (its index date), `_number` (what it measured),
+    and what a row of outcomes has that does not depend on facts. With `some`, those that SOME names."""
+    found = _found(definition)
+    if some:
+        same = call(Function.EQUAL, Column("observation_id", "l"), Column("prediction", "r"))
+        found = Join(found, Table(SOME), JoinKind.SEMI, same)
+    rows = surrounded(_named(_with_device(_once(found)), model, version))
     rows = _beside(rows, _series(), "_series", ("own_modality", "own_manufacturer", "own_model_name"))
     made = _columns(_scored(rows, definition), definition)
     return Where(made, call(Function.AT_MOST, _day("predicted_at"), Literal(today)))
+
+
+def surrounded(rows: Relation) -> Relation:
+    """Rows with `_patient` and `_study`, and what is known of these: `patient_id`, `birth_date`, `gender`,
+    `study_instance_uid`, `started_date`, `site`, and the study's first series of images."""
+    rows = _beside(rows, _people(), "_patient", ("patient_id", "birth_date", "gender"), JoinKind.INNER)
+    rows = _beside(rows, _studies(), "_study", ("study_instance_uid", "started_date"))
+    rows = _beside(rows, _sites(), "_study", ("site",))
+    return _beside(rows, _first_series(), "_study", ("first_modality", "first_manufacturer", "first_model_name"))
 
 
 _KEPT = (
@@ -217,7 +229,7 @@ def _columns(rows: Relation, definition: Definition) -> Relation:
         "_number": number, "_person": Column("patient_id"), "finding_system": Column("code_system"),
         "finding_code": Column("code"), "score": score, "threshold": Literal(definition.threshold),
         "predicted": predicted, "predicted_at": Column("_made_at"), "_review": _review(),
-        "_review_at": Column("issued_time"), "age_band": _age_band(), "sex": Column("gender"),
+        "_review_at": Column("issued_time"), "age_band": age_band(), "sex": Column("gender"),
     }  # fmt: skip
     made |= {n: call(Function.COALESCE, Column(f"own_{n}"), Column(f"first_{n}")) for n in _SCANNER.values()}
     return Project(rows, tuple((n, made.get(n, Column(n))) for n in COLUMNS))
@@ -239,12 +251,17 @@ def _review() -> Expression:
     return Case(branches, Null(Scalar.BOOLEAN))
 
 
-def _age_band() -> Expression:
-    """The true age on the index date by tens, such as 60-69; 90+ for the oldest."""
+def age_band() -> Expression:
+    """The true age on the index date by tens (`_decade`), such as 60-69; 90+ for the oldest."""
     decade = Column("_decade")
     last = Cast(call(Function.ADD, decade, Literal(9)), Scalar.TEXT)
     old = call(Function.AT_LEAST, decade, Literal(OLDEST))
     return Case(((old, Literal(f"{OLDEST}+")),), call(Function.CONCAT, Cast(decade, Scalar.TEXT), Literal("-"), last))
+
+
+def midnight(day: Expression) -> Expression:
+    """The moment at which a day begins in UTC, whatever the engine's zone."""
+    return Cast(call(Function.CONCAT, Cast(day, Scalar.TEXT), Literal(" 00:00:00+00:00")), Scalar.MOMENT)
 
 
 def _day(column: str) -> Expression:
@@ -252,7 +269,7 @@ def _day(column: str) -> Expression:
 
 
 def _lowest(column: str) -> Aggregate:
-    return Aggregate(_FIRST_OF, Column(column))
+    return Aggregate(AggregateFunction.LOWEST, Column(column))
 
 
 def _texts(*values: str) -> tuple[Expression, ...]:

@@ -5,14 +5,16 @@ Every rule gives pairs of a prediction and a fact; of all pairs of a prediction 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 
+from bridge.errors import InvalidQuery
 from cohort.event_rows import EventRows
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
     Case,
-    Cast,
     Column,
     Expression,
     Function,
@@ -27,23 +29,30 @@ from cohort.expression import (
 )
 from cohort.kinds import KINDS, LINKED
 from cohort.outcome import Definition, Evidence, Outcome, Precedence
-from cohort.outcome_predictions import COLUMNS, predictions
+from cohort.outcome_predictions import COLUMNS, midnight, predictions
+from cohort.outcome_readings import readings
 from cohort.question import Event
 from cohort.question_rows import Compiler
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 from cohort.returns import Columns
 
-ROW = (
-    "prediction_id", "patient", "study_instance_uid", "model", "model_version", "finding_system", "finding_code",
-    "score", "threshold", "predicted", "outcome", "evidence_kind", "evidence", "evidence_date", "index_date",
-    "predicted_at", "delay_days", "reader_agrees", "reader_at", "modality", "manufacturer", "model_name", "site",
-    "age_band", "sex",
-)  # fmt: skip
-"""The columns of a row of outcomes, in order; `changed` follows where changes are counted."""
+TYPES: Mapping[str, str] = {
+    "prediction_id": "VARCHAR", "patient": "VARCHAR", "study_instance_uid": "VARCHAR", "model": "VARCHAR",
+    "model_version": "VARCHAR", "finding_system": "VARCHAR", "finding_code": "VARCHAR", "score": "DOUBLE",
+    "threshold": "DOUBLE", "predicted": "BOOLEAN", "outcome": "VARCHAR", "evidence_kind": "VARCHAR",
+    "evidence": "VARCHAR", "evidence_date": "DATE", "index_date": "DATE", "predicted_at": "TIMESTAMP WITH TIME ZONE",
+    "delay_days": "BIGINT", "reader_agrees": "BOOLEAN", "reader_at": "TIMESTAMP WITH TIME ZONE",
+    "modality": "VARCHAR", "manufacturer": "VARCHAR", "model_name": "VARCHAR", "site": "VARCHAR",
+    "age_band": "VARCHAR", "sex": "VARCHAR",
+}  # fmt: skip
+"""The columns of a row of outcomes, in order, with their DuckDB types; `changed` follows where changes are counted."""
+
+ROW = tuple(TYPES)
 
 RESOURCES = {
     "condition": "Condition", "procedure": "Procedure", "observation": "Observation", "report": "DiagnosticReport",
-    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "death": "Patient",
+    "finding": "Observation", "medication": "MedicationRequest", "encounter": "Encounter", "implant": "Procedure",
+    "death": "Patient",
 }  # fmt: skip
 """kind of evidence → the type of the resource that is it."""
 
@@ -52,11 +61,30 @@ CONTACT = ("condition", "procedure", "observation", "report", "medication", "enc
 
 
 def compile_outcomes(
-    definition: Definition, today: date, columns: Columns, model: str = "", version: str | None = None
+    definition: Definition,
+    today: date,
+    columns: Columns,
+    model: str = "",
+    version: str | None = None,
+    *,
+    some: bool = False,
 ) -> Relation:
     """The rows: the columns of ROW but `evidence`, which are `_evidence_type` (of a resource) and `_evidence_id`; with
-    `_person`, whose they are (a `patient_id`), as `patient`. Facts after `today` do not count."""
-    return _Rows(definition, today, columns).relation(model, version)
+    `_person`, whose they are (a `patient_id`), as `patient`. Facts after `today` do not count. With `some`, those
+    of the predictions in `outcome_predictions.SOME`."""
+    return _Rows(definition, today, columns).relation(model, version, some=some)
+
+
+def compile_readings(definition: Definition, today: date, columns: Columns, reader: str) -> Relation:
+    """The same rows for the reports of a reader that judge the finding, by the definition's rules of `reader`; what
+    readers say is no evidence of what a reader says. Raises InvalidQuery where the definition cannot judge readers."""
+    decisive = tuple(r for r in definition.evidence if r.event is None or r.event.kind not in LINKED)
+    if not decisive or not definition.reader:
+        raise InvalidQuery(
+            f"the outcome {definition.name} cannot judge readers: it needs rules of `reader`, and evidence besides "
+            "reports and findings"
+        )
+    return _Rows(replace(definition, evidence=decisive, reader=()), today, columns).read(definition.reader, reader)
 
 
 class _Rows:
@@ -64,8 +92,17 @@ class _Rows:
         self._definition, self._today = definition, today
         self._compiler = Compiler(EventRows(today, columns))
 
-    def relation(self, model: str, version: str | None) -> Relation:
-        predicted = Shared("predictions", predictions(self._definition, self._today, model, version))
+    def relation(self, model: str, version: str | None, *, some: bool) -> Relation:
+        return self._decided(predictions(self._definition, self._today, model, version, some=some))
+
+    def read(self, rules: tuple[Evidence, ...], reader: str) -> Relation:
+        by_reports = [
+            (r, self._compiler.facts(r.event, "study")) for r in rules if r.event and r.event.kind == "report"
+        ]
+        return self._decided(readings(self._definition, self._today, reader, by_reports))
+
+    def _decided(self, rows: Relation) -> Relation:
+        predicted = Shared("predictions", rows)
         decided = self._first(predicted, self._definition.evidence, self._definition.precedence, dated=True)
         rows = _beside(predicted, decided, "_prediction", _PAIR, "_")
         rows = _beside(rows, self._contact(predicted), "_patient", ("_last",), "")
@@ -128,7 +165,8 @@ class _Rows:
         spec = KINDS[event.kind]
         on = call(Function.EQUAL, Column("_id", "l"), Column(spec.id, "r"))
         columns = (*((n, Column(n, "l")) for n in names), ("_value", Column(rule.agreement.column, "r")))
-        return key, Join(found, Table(spec.table), JoinKind.INNER, on, columns=columns)
+        fitting = self._compiler.rows.filtered(event.kind, [event])
+        return key, Project(Join(found, fitting, JoinKind.INNER, on, columns=columns), _same(names), distinct=True)
 
     def _contact(self, predicted: Relation) -> Relation:
         """The last day on which each patient was seen, or died."""
@@ -151,7 +189,7 @@ class _Rows:
                        (("_issued", Aggregate(AggregateFunction.LOWEST, Column("issued_time"))),))  # fmt: skip
         on = every(call(Function.EQUAL, Column("_id", "l"), Column("_report", "r")),
                    call(Function.EQUAL, Column("_kind", "l"), Literal("report")))  # fmt: skip
-        at = call(Function.COALESCE, Column("_issued", "r"), _midnight(Column("_day", "l")))
+        at = call(Function.COALESCE, Column("_issued", "r"), midnight(Column("_day", "l")))
         there = call(Function.EQUAL, Column("_outcome", "l"), Literal(Outcome.CONFIRMED.value))
         columns = (("_prediction", Column("_prediction", "l")), ("_said", there), ("_said_at", at))
         return Join(said, issued, JoinKind.LEFT, on, columns=columns)
@@ -193,6 +231,10 @@ class _Rows:
 _PAIR = ("_rule", "_day", "_id", "_kind", "_type", "_outcome")
 
 
+def _same(names: tuple[str, ...]) -> tuple[tuple[str, Expression], ...]:
+    return tuple((n, Column(n)) for n in (*names, "_value"))
+
+
 def _outcome(rule: Evidence) -> Expression:
     if rule.agreement is None:
         return Literal(rule.outcome.value)
@@ -210,11 +252,6 @@ def _beside(rows: Relation, other: Relation, key: str, columns: tuple[str, ...],
     left = COLUMNS if isinstance(rows, Shared) else tuple(n for n, _ in rows.columns) if isinstance(rows, Join) else ()
     kept = tuple((n, Column(n, "l")) for n in left)
     return Join(rows, other, JoinKind.LEFT, on, columns=(*kept, *((f"{prefix}{c}", Column(c, "r")) for c in columns)))
-
-
-def _midnight(day: Expression) -> Expression:
-    """The moment at which a day begins in UTC, whatever the engine's zone."""
-    return Cast(call(Function.CONCAT, Cast(day, Scalar.TEXT), Literal(" 00:00:00+00:00")), Scalar.MOMENT)
 
 
 def _after(day: Expression, days: int) -> Expression:

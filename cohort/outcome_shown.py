@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 from cohort.dialects import duckdb
 from cohort.disclosure import OUTCOME, as_shown
-from cohort.outcome import Definition
-from cohort.outcome_rows import RESOURCES, ROW, compile_outcomes
+from cohort.outcome_predictions import SOME
+from cohort.outcome_rows import RESOURCES, ROW
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
-from cohort.returns import Columns
-
-Asked = tuple[Definition, date, Columns, str, str | None]
-"""A definition, the day asked, the lake's columns, a model and its version, as `compile_outcomes` takes them."""
+from cohort.relation import Relation
 
 PREDICTION = "_prediction"
 """The column of `rows_sql` with the prediction's id as it is stored."""
 
 
-def digests_sql(asked: Asked) -> str:
+def digests_sql(rows: Relation) -> str:
     """SQL: each prediction's id as stored, and a digest of its row: the same as long as the row is the same."""
     columns = [*(n for n in ROW if n != "evidence"), "_evidence_type", "_evidence_id"]
     cells = ", ".join(f'coalesce("{name}"::VARCHAR, chr(0))' for name in columns)
-    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({_stored(asked)})"
+    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)})"
 
 
-def rows_sql(asked: Asked, policy: Policy, pseudonyms: Pseudonyms | None, *, some: bool = False) -> str:
-    """SQL: the rows of outcomes, columns as in ROW, then `_prediction`; `pseudonyms` None shows them as stored. With
-    `some`, those of the predictions in the list $1."""
-    source = f"SELECT *, {_reference(pseudonyms)} AS evidence FROM ({_stored(asked)})"
-    if some:
-        source += " WHERE prediction_id IN (SELECT unnest($1::VARCHAR[]))"
+def rows_sql(
+    rows: Relation, policy: Policy, pseudonyms: Pseudonyms | None, *, some: bool = False, of: str = "Observation"
+) -> str:
+    """SQL: the rows of outcomes (cohort.outcome_rows), columns as in ROW, then `_prediction`; `pseudonyms` None shows
+    them as stored. With `some`, which the rows were compiled with, $1 is the list of predictions. `of` is the type of
+    what predicts."""
+    source = f"SELECT *, {_reference(pseudonyms)} AS evidence FROM ({duckdb.sql(rows)})"
     shown = [f'"{name}"' for name in ROW]
     if pseudonyms is not None:
-        shown = as_shown(OUTCOME, ROW, '"patient"', policy, pseudonyms)
-    return f"SELECT {', '.join(shown)}, prediction_id AS {PREDICTION} FROM ({source}) ORDER BY {PREDICTION}"
-
-
-def _stored(asked: Asked) -> str:
-    return duckdb.sql(compile_outcomes(*asked))
+        id_ = f"{pseudonyms.id_sql(of, 'prediction_id')} AS prediction_id"
+        shown = [id_, *as_shown(OUTCOME, ROW[1:], '"patient"', policy, pseudonyms)]
+    head = f"WITH {SOME} AS (SELECT unnest($1::VARCHAR[]) AS prediction) " if some else ""
+    return f"{head}SELECT {', '.join(shown)}, prediction_id AS {PREDICTION} FROM ({source}) ORDER BY {PREDICTION}"
 
 
 def _reference(pseudonyms: Pseudonyms | None) -> str:

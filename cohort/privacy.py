@@ -7,14 +7,30 @@ threshold, and a difference of `d` stands for everything between `d - threshold`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bridge.errors import NotAllowed
 
 PATIENTS = "patients"
 """The column that counts distinct patients, in every answer that counts."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Who may see what became of whose reports: user → identifier of the practitioner that user is; `reviewers` see
+    every reader's."""
+
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    reviewers: Sequence[str] = ()
+
+    def require(self, who: str, reader: str, what: str) -> None:
+        """Raises NotAllowed unless it is that reader, or a reviewer."""
+        if who not in self.reviewers and (not who or self.accounts.get(who) != reader):
+            raise NotAllowed(
+                f"{what} is shown to that reader (readers in [cohort]) and to reviewers (reader_reviewers in [cohort])"
+            )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def scores(
     rows: Annotated[
         Path | None, typer.Option("--rows", help="Predictions with outcomes, .parquet or .csv", show_default=False)
     ] = None,
-    by: Annotated[list[str], typer.Option("--by", help=f"Slices, of: {', '.join(SLICED)}")] = list(SLICED),  # noqa: B006
+    slice: Annotated[list[str], typer.Option("--slice", help=f"Of: {', '.join(SLICED)}")] = list(SLICED),  # noqa: B006
     drift: Annotated[bool, typer.Option("--drift", help="Each month beside the first three")] = False,
     since: Annotated[str, typer.Option("--since", help="From this day, YYYY-MM-DD, on beside all before")] = "",
     versions: Annotated[bool, typer.Option("--versions", help="Versions beside each other, same studies")] = False,
@@ -61,7 +61,7 @@ def scores(
     started = time.monotonic()
     allowed = policy(config_file)
     day = on(since) if since else None
-    found = _report(rows, model, allowed, tuple(by), drift=drift, since=day, versions=versions)
+    found = _report(rows, model, allowed, tuple(slice), drift=drift, since=day, versions=versions)
     if plots is not None:
         for name, content in _drawn(found, plot_format):
             _replace(plots / f"{name}.{plot_format}", content)

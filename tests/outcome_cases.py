@@ -47,6 +47,7 @@ def publish(lake: Lake, case: Mapping[str, Any], revision: int = 1) -> Generatio
 def all_lines(case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The delta's lines of a case."""
     dead = {e["id"]: e["died"] for e in case.get("patients", []) if "died" in e}
+    devices = {e["id"]: e["devices"] for e in case.get("procedures", []) if "devices" in e}
     answers = {e["id"]: e["answer"] for e in case.get("observations", []) if "answer" in e}
     for line in lines(case):
         if line["kind"] == "resource" and line["id"] in dead and line["type"] == "Patient":
@@ -54,12 +55,15 @@ def all_lines(case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if line["kind"] == "resource" and line["type"] == "Observation" and line["id"] in answers:
             system, code = answers[line["id"]]
             line["resource"]["valueCodeableConcept"] = {"coding": [{"system": SYSTEMS[system], "code": code}]}
+        if line["kind"] == "resource" and line["type"] == "Procedure" and line["id"] in devices:
+            named = [{"manipulated": {"reference": f"Device/{one}"}} for one in devices[line["id"]]]
+            line["resource"]["focalDevice"] = named
         yield line
     for study in case.get("studies", []):
         if "site" in study:
             row = {"study_instance_uid": study["uid"], "institution_name": study["site"]}
             yield {"kind": "rows", "table": "dicom_study", "key": study["uid"], "revision": 1, "rows": [row]}
-    for section, made in (("programs", _program), ("predictions", _prediction)):
+    for section, made in (("programs", _program), ("implants", _implant), ("predictions", _prediction)):
         for entry in case.get(section, []):
             resource = made(entry)
             yield {
@@ -73,6 +77,19 @@ def _program(e: Mapping[str, Any]) -> dict[str, Any]:
         "resourceType": "Device", "id": e["id"], "status": "active", "version": [{"value": e["version"]}],
         "deviceName": [{"name": e["name"], "type": "model-name"}],
     }  # fmt: skip
+
+
+def _implant(e: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "resourceType": "Device",
+        "id": e["id"],
+        "deviceName": [{"name": e["name"], "type": "model-name"}],
+    }
+    if "diameter" in e:
+        number, unit = e["diameter"]
+        kind = {"coding": [{"system": SYSTEMS["sct"], "code": "81827009"}]}
+        made["property"] = [{"type": kind, "valueQuantity": [{"value": number, "code": unit}]}]
+    return made
 
 
 def _prediction(e: Mapping[str, Any]) -> dict[str, Any]:

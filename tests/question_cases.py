@@ -17,7 +17,7 @@ from cohort.lake import Lake
 SYSTEMS = {
     "sct": "http://snomed.info/sct", "loinc": "http://loinc.org", "atc": "http://www.whocc.no/atc",
     "icdo": "urn:oid:2.16.840.1.113883.6.43.1", "icd10": "http://hl7.org/fhir/sid/icd-10",
-    "cpt": "http://www.ama-assn.org/go/cpt",
+    "cpt": "http://www.ama-assn.org/go/cpt", "local": "https://imaging-bridge.example/CodeSystem/finding",
 }  # fmt: skip
 Entry = Mapping[str, Any]
 

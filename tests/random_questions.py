@@ -33,6 +33,7 @@ TESTED = {
     "medication": ["status", "intent"],
     "procedure": ["status"],
     "encounter": ["status"],
+    "implant": ["status", "manufacturer", "diameter_number"],
     "observation": ["value_number", "value_unit"],
     "report": ["text", "status"],
     "finding": ["value_number"],
@@ -80,6 +81,8 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         if r.random() < 0.5:
             made["imaging_endpoint"].append(of_study | {"endpoint_id": "e1"})
     made["endpoint"].append(cells(r, "endpoint", endpoint_id="e1", address="https://pacs.example"))
+    for n, (system, code) in enumerate(CODES[:3]):
+        made["device"].append(cells(r, "device", device_id=f"d{n}", type_system=system, type_code=code))
     for kind in ("condition", "medication", "procedure", "encounter", "observation", "report", "finding"):
         spec = KINDS[kind]
         for n in range(r.randrange(10, 16)):
@@ -95,6 +98,12 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
                     row |= r.choice([{"imaging_study_id": f"i{uid}"}, {"study_instance_uid": uid}, {}])
                 if row not in made[spec.table]:
                     made[spec.table].append(row)
+    for procedure in r.sample(made["procedure"], 6):
+        own = {
+            c: procedure[c] for c in ("procedure_id", "patient_id", "performed_date", "performed_start_date", "status")
+        }
+        for device in r.sample(["d0", "d1", "d2", "gone", None], r.choice([1, 1, 2])):
+            made["procedure_device"].append(cells(r, "procedure_device", device_id=device, **own))
     for report in made["diagnostic_report"]:
         own = [s["study_instance_uid"] for s in made["imaging_study"] if s["patient_id"] == report["patient_id"]]
         about = own if r.random() < 0.7 else [*STUDIES, "1.9"]
@@ -236,7 +245,7 @@ def tests(r: Random, kind: str) -> dict[str, Any]:
     column = r.choice(TESTED[kind])
     if column == "modality" and kind == "study":
         return {column: r.choice(["CT", {"not": "MR"}, {"is": ["CT", "MR"]}])}
-    if column in ("value_number", "slice_thickness_mm", "number_of_series"):
+    if column in ("value_number", "slice_thickness_mm", "number_of_series", "diameter_number"):
         return {column: r.choice([1, {"at_least": 1}, {"less_than": 2.5}, {"more_than": 0.5, "at_most": 1}])}
     if column == "birth_date":
         return {column: r.choice([{"at_least": "1979-03-01"}, {"present": False}])}

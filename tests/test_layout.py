@@ -13,7 +13,8 @@ OUTSIDE = {
     "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
+    "prometheus_client", "opentelemetry", "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "scipy", "sklearn",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
@@ -65,9 +66,16 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
     "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
-    "bridge.settling": {"bridge.errors", "bridge.ports"},
+    "bridge.observer": set(),
+    "bridge.telemetry": {
+        "bridge", "bridge.errors", "bridge.observer", "bridge.ports", "bridge.telemetry", "orjson",
+        "prometheus_client",
+    },
+    "bridge.telemetry.traces": {"bridge", "bridge.observer", "opentelemetry"},
+    "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.rounds", "bridge.settling",
+        "bridge.errors", "bridge.findings", "bridge.model", "bridge.observer", "bridge.ports", "bridge.rounds",
+        "bridge.settling",
         "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
@@ -76,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile",
+        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile", "bridge.telemetry.health",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -127,9 +135,13 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.outcome_predictions": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.outcome", "cohort.relation",
     },
+    "cohort.outcome_readings": {
+        "cohort.column_tests", "cohort.expression", "cohort.outcome", "cohort.outcome_predictions", "cohort.relation",
+    },
     "cohort.outcome_rows": {
-        "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome", "cohort.outcome_predictions",
-        "cohort.question", "cohort.question_rows", "cohort.relation", "cohort.returns",
+        "bridge.errors", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.outcome",
+        "cohort.outcome_predictions", "cohort.outcome_readings", "cohort.question", "cohort.question_rows",
+        "cohort.relation", "cohort.returns",
     },
     "cohort.outcome_oracle": {"cohort.kinds", "cohort.oracle", "cohort.outcome", "cohort.question"},
     "cohort.oracle": {"cohort.kinds", "cohort.question", "cohort.returns"},
@@ -197,15 +209,19 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.kinds", "cohort.privacy", "cohort.pseudonym", "cohort.returns", "cohort.schema",
     },
     "cohort.outcome_shown": {
-        "cohort.dialects", "cohort.disclosure", "cohort.outcome", "cohort.outcome_rows", "cohort.privacy",
-        "cohort.pseudonym", "cohort.returns",
+        "cohort.dialects", "cohort.disclosure", "cohort.outcome_predictions", "cohort.outcome_rows", "cohort.privacy",
+        "cohort.pseudonym", "cohort.relation",
     },
     "cohort.outcome_changes": {"bridge.errors"},
     "cohort.outcome_fhir": {"cohort.answer", "orjson"},
     "cohort.feedback": {
         "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.generation", "cohort.outcome",
         "cohort.outcome_changes", "cohort.outcome_rows", "cohort.outcome_shown", "cohort.privacy", "cohort.pseudonym",
-        "cohort.sandbox", "orjson",
+        "cohort.relation", "cohort.sandbox", "orjson",
+    },
+    "cohort.similar": {
+        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
@@ -241,8 +257,8 @@ DUCKDB = (
     "cohort.compaction", "cohort.tally", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
-    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.feedback_api", "cohort.job_api",
-    "cohort.out_api", "cohort.responses", "cohort.view_api",
+    "bridge.api", "bridge.compose", "bridge.monitoring", "cohort.api", "cohort.cli", "cohort.feedback_api",
+    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.view_api",
 )  # fmt: skip
 
 
@@ -306,6 +322,10 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]
     if not within(name, ["cohort.scores"]):
         assert not [i for i in found if within(i, ["scipy", "sklearn"])]
+    if not within(name, ["bridge.telemetry", "bridge.monitoring"]):
+        assert not [i for i in found if within(i, ["prometheus_client"])]
+    if name != "bridge.telemetry.traces":
+        assert not [i for i in found if within(i, ["opentelemetry"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 

@@ -4,24 +4,20 @@ version and time are columns, so the same study always gives the same bytes."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, select
 
 from bridge.errors import InvalidQuery
 from bridge.model import Rejection, Resource, StoredResource, StudyResult
 from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, Wait, sink_queue
 from bridge.state.holdings import Holdings
-from bridge.state.schema import holding, resource, resource_index, resource_version, study, work
+from bridge.state.puts import Put, put, put_all
+from bridge.state.schema import holding, resource, resource_version, study, work
 from bridge.state.work import BATCH, held_by
-from bridge.translate.search_parameters import index_entries
-
-OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
-"""Resource types each of whose resources belongs to one study for ever."""
-
 
 _REFERRED_FIRST = (
     "Endpoint", "Patient", "Device", "ImagingStudy", "Observation", "DiagnosticReport", "Provenance",
@@ -48,6 +44,7 @@ class Resources(Holdings):
         whether any resource changed. Raises LeaseLost.
         """
         uid = result.study_instance_uid
+        puts = [put(r["resourceType"], r["id"], r, uid) for r in result.resources]
         with self._db.write() as connection:
             self._db.one_after_another(connection)  # a revision is seen only after all smaller ones
             if finished:
@@ -59,18 +56,17 @@ class Resources(Holdings):
             if result.patient is not None:
                 self._write_study(connection, result, result.patient, digest, before)
             keys = {result.patient_key, before.patient_key if before else ""} - {""}
-            changed = [self._write_patient(connection, key, now) for key in sorted(keys)]
-            changed += [self._put(connection, r["resourceType"], r["id"], r, now, uid) for r in result.resources]
+            changed = put_all(connection, self._insert, [*self._patients(connection, keys), *puts], now)
             self._replace_rejections(connection, uid, result.rejected, now)
-            if any(changed):
+            if changed:
                 for sink in (*sinks, *row_sinks):
-                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0, claim.first_marked_at)
                 for queue, wait in (followed_by or {}).items():
                     self._mark(connection, queue, [uid], now, wait.quiet_s, wait.max_wait_s)
             elif before is None or before.digest != digest:
                 for sink in row_sinks:
-                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
-        return any(changed)
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0, claim.first_marked_at)
+        return changed
 
     def _holding_digest(self, connection: Connection, uid: str) -> str:
         rows = connection.execute(
@@ -89,7 +85,7 @@ class Resources(Holdings):
             study_instance_uid=result.study_instance_uid,
             patient_key=result.patient_key,
             patient_rank=result.patient_rank,
-            patient=_dump(patient),
+            patient=orjson.dumps(patient, option=orjson.OPT_SORT_KEYS),
             resources=orjson.dumps(mine + old),
             remarks=orjson.dumps([asdict(remark) for remark in result.remarks]),
             digest=digest,
@@ -101,67 +97,19 @@ class Resources(Holdings):
             )
         )
 
-    def _write_patient(self, connection: Connection, key: str, now: float) -> bool:
-        """The Patient of all studies with this key: as the highest-ranked study has it; deleted with the last one."""
-        best = (
-            select(study.c.patient)
-            .where(study.c.patient_key == key)
-            .order_by(study.c.patient_rank.desc(), study.c.study_instance_uid.desc())
-            .limit(1)
-        )
-        content = connection.execute(best).scalar()
-        if content is None:
-            return self._put(connection, "Patient", key, None, now)
-        return self._put(connection, "Patient", key, orjson.loads(content), now)
-
-    def _put(
-        self, connection: Connection, kind: str, id_: str, content: Resource | None, now: float, uid: str = ""
-    ) -> bool:
-        """A new version if the content is another one. Later revisions never have earlier times: clocks may jump back,
-        and a commit may wait for another."""
-        body = None if content is None else _dump(content)
-        digest = "" if body is None else hashlib.sha256(body).hexdigest()
-        here = (resource.c.resource_type == kind) & (resource.c.id == id_)
-        current = connection.execute(select(resource.c.version, resource.c.digest).where(here)).one_or_none()
-        if current is not None and current.digest == digest:
-            return False
-        if current is None and body is None:
-            return False
-        version = current.version + 1 if current else 1
-        newest = select(resource.c.revision, resource.c.last_updated).order_by(resource.c.revision.desc()).limit(1)
-        before = connection.execute(newest).one_or_none()
-        revision, now = (before.revision + 1, max(now, before.last_updated)) if before else (1, now)
-        statement = self._insert(resource).values(
-            resource_type=kind, id=id_, version=version, last_updated=now, revision=revision,
-            deleted=body is None, digest=digest, study_instance_uid=uid if kind in OF_ONE_STUDY else None,
-        )  # fmt: skip
-        names = ("version", "last_updated", "revision", "deleted", "digest")
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[resource.c.resource_type, resource.c.id], set_={n: statement.excluded[n] for n in names}
+    def _patients(self, connection: Connection, keys: set[str]) -> list[Put]:
+        """The Patient of all studies with a key: as the highest-ranked study has it; deleted with the last one."""
+        found = []
+        for key in sorted(keys):
+            best = (
+                select(study.c.patient)
+                .where(study.c.patient_key == key)
+                .order_by(study.c.patient_rank.desc(), study.c.study_instance_uid.desc())
+                .limit(1)
             )
-        )
-        connection.execute(
-            insert(resource_version).values(
-                resource_type=kind, id=id_, version=version, last_updated=now, revision=revision, content=body
-            )
-        )
-        self._reindex(connection, kind, id_, content)
-        return True
-
-    def _reindex(self, connection: Connection, kind: str, id_: str, content: Resource | None) -> None:
-        owner = (resource_index.c.resource_type == kind) & (resource_index.c.id == id_)
-        connection.execute(delete(resource_index).where(owner))
-        entries = index_entries(content) if content is not None else ()
-        rows = [
-            {
-                "resource_type": kind, "id": id_, "param": e.param, "system": e.system, "value": e.value,
-                "low": e.low, "high": e.high,
-            }
-            for e in entries
-        ]  # fmt: skip
-        if rows:
-            connection.execute(insert(resource_index), rows)
+            body = connection.execute(best).scalar()
+            found.append(put("Patient", key, None if body is None else orjson.loads(body)))
+        return found
 
     def _replace_rejections(self, connection: Connection, uid: str, rejected: Sequence[Rejection], now: float) -> None:
         prefix = f"{uid}/"
@@ -217,37 +165,19 @@ class Resources(Holdings):
             ).scalar()
             if refs is None:
                 return ()
-            found = [self._newest(connection, kind, id_) for kind, id_ in orjson.loads(refs)]
-        known = [r for r in found if r is not None]
+            ids: dict[str, list[str]] = {}
+            for kind, id_ in orjson.loads(refs):
+                ids.setdefault(kind, []).append(id_)
+            columns = list(resource_version.c)
+            known = [stored(row) for kind, some in ids.items() for row in _newest(connection, columns, kind, some)]
         return tuple(sorted(known, key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id)))
 
     def newest_contents(self, resource_type: str, ids: Sequence[str]) -> dict[str, Resource]:
         """id → the newest content, of the resources that there are and that are not deleted."""
-        joined = resource_version.join(
-            resource,
-            (resource.c.resource_type == resource_version.c.resource_type)
-            & (resource.c.id == resource_version.c.id)
-            & (resource.c.version == resource_version.c.version),
-        )
-        found: dict[str, Resource] = {}
+        columns = [resource.c.id, resource_version.c.content]
         with self._db.read() as connection:
-            for start in range(0, len(ids), BATCH):
-                some = (resource.c.resource_type == resource_type) & resource.c.id.in_(ids[start : start + BATCH])
-                columns = select(resource.c.id, resource_version.c.content).select_from(joined)
-                rows = connection.execute(columns.where(some, resource.c.deleted.is_(False)))
-                found |= {row.id: orjson.loads(row.content) for row in rows}
-        return found
-
-    def _newest(self, connection: Connection, kind: str, id_: str) -> StoredResource | None:
-        joined = resource_version.join(
-            resource,
-            (resource.c.resource_type == resource_version.c.resource_type)
-            & (resource.c.id == resource_version.c.id)
-            & (resource.c.version == resource_version.c.version),
-        )
-        wanted = (resource.c.resource_type == kind) & (resource.c.id == id_)
-        row = connection.execute(select(resource_version).select_from(joined).where(wanted)).one_or_none()
-        return stored(row) if row is not None else None
+            rows = _newest(connection, columns, resource_type, ids)
+            return {row.id: orjson.loads(row.content) for row in rows if row.content is not None}
 
     def study_remarks(self, study_instance_uid: str) -> list[dict[str, Any]] | None:
         """What was left out of a study, or None when the study is not known."""
@@ -268,11 +198,20 @@ class Resources(Holdings):
             return {row[0]: row[1] for row in connection.execute(statement.order_by(resource.c.resource_type))}
 
 
+def _newest(connection: Connection, columns: Sequence[Any], resource_type: str, ids: Sequence[str]) -> Iterator[Any]:
+    """Columns of the newest versions of those of the resources that there are, in no order."""
+    joined = resource_version.join(
+        resource,
+        (resource.c.resource_type == resource_version.c.resource_type)
+        & (resource.c.id == resource_version.c.id)
+        & (resource.c.version == resource_version.c.version),
+    )
+    for start in range(0, len(ids), BATCH):
+        some = (resource.c.resource_type == resource_type) & resource.c.id.in_(ids[start : start + BATCH])
+        yield from connection.execute(select(*columns).select_from(joined).where(some))
+
+
 def stored(row: Any) -> StoredResource:
     """A row of resource_version as a value."""
     content = None if row.content is None else orjson.loads(row.content)
     return StoredResource(row.resource_type, row.id, row.version, row.last_updated, row.revision, content)
-
-
-def _dump(content: Resource) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

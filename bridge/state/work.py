@@ -48,10 +48,19 @@ class Work:
             self._mark(connection, queue, keys, now, quiet_s, max_wait_s)
 
     def _mark(
-        self, connection: Connection, queue: str, keys: Iterable[str], now: float, quiet_s: float, max_wait_s: float
+        self,
+        connection: Connection,
+        queue: str,
+        keys: Iterable[str],
+        now: float,
+        quiet_s: float,
+        max_wait_s: float,
+        since: float | None = None,
     ) -> None:
+        """`since`: when that was marked which this mark follows from, so that the age of work is that of the change."""
+        first, due = now if since is None else since, now + quiet_s
         rows = [
-            {"queue": queue, "key": k, "generation": 1, "due_at": now + quiet_s, "first_marked_at": now, "attempts": 0}
+            {"queue": queue, "key": k, "generation": 1, "due_at": due, "first_marked_at": first, "attempts": 0}
             for k in sorted(set(keys))
         ]
         statement = self._insert(work)
@@ -87,11 +96,11 @@ class Work:
             update(work)
             .where(work.c.queue == queue, work.c.key == chosen.c.key)
             .values(leased_by=worker, leased_until=now + lease_s)
-            .returning(work.c.key, work.c.generation, work.c.attempts, work.c.due_at)
+            .returning(work.c.key, work.c.generation, work.c.attempts, work.c.due_at, work.c.first_marked_at)
         )
         with self._db.write(durable=False) as connection:
             found = sorted(connection.execute(lease), key=lambda row: (row.due_at, row.key))
-        return [Claim(queue, row.key, row.generation, row.attempts, worker) for row in found]
+        return [Claim(queue, r.key, r.generation, r.attempts, worker, r.first_marked_at) for r in found]
 
     def _any(self, due: Select[Any]) -> bool:
         with self._db.read() as connection:
@@ -107,6 +116,18 @@ class Work:
         mine = work.c.leased_by.startswith(f"{process}/", autoescape=True)
         with self._db.write(durable=False) as connection:
             connection.execute(update(work).where(mine, work.c.leased_until > now).values(leased_until=now + lease_s))
+
+    def move_back(self, back_s: float, now: float, lease_s: float) -> None:
+        """The clock went back by so many seconds and shows `now`: what is due later is due so much earlier, and no
+        lease lasts longer than `lease_s`. Done by each of several processes it only makes things due sooner."""
+        earlier = work.c.due_at - back_s
+        moved = case((work.c.due_at <= now, work.c.due_at), (earlier < now, now), else_=earlier)
+        marked = case((work.c.first_marked_at > now, now), else_=work.c.first_marked_at)
+        leased = case((work.c.leased_until > now + lease_s, now + lease_s), else_=work.c.leased_until)
+        later = or_(work.c.due_at > now, work.c.first_marked_at > now, work.c.leased_until > now + lease_s)
+        statement = update(work).where(later, work.c.parked.is_(False))
+        with self._db.write() as connection:
+            connection.execute(statement.values(due_at=moved, first_marked_at=marked, leased_until=leased))
 
     def release_leases(self) -> None:
         """Free what dead processes held. Only for the one process that has the database to itself."""

@@ -10,7 +10,7 @@ from cohort.scores.rows import Floats, Integers
 
 SEED = 20_260_101
 MOST_REPLICATES, FEWEST_REPLICATES, FEW_ROWS = 1_000, 100, 5_000
-DRAWS = 100_000_000
+DRAWS = 50_000_000
 """Rows times replicates at most, as long as there are FEWEST_REPLICATES: what bounds the time."""
 
 BLOCK = 2_000_000
@@ -25,7 +25,7 @@ def replicates_for(rows: int, among: int = 0) -> int:
     """How often so many rows are drawn; `among` how many are drawn from by turns, such as slices, each with the same
     number of replicates, but for few rows, which take no time.
 
-    >>> replicates_for(10_000), replicates_for(200_000), replicates_for(1_000_000)
+    >>> replicates_for(10_000), replicates_for(100_000), replicates_for(1_000_000)
     (1000, 500, 100)
     >>> replicates_for(200_000, 1_000_000), replicates_for(500, 1_000_000)
     (100, 1000)

@@ -11,6 +11,7 @@ from cohort.scores.card import Card
 from cohort.scores.coarse import Coarse
 from cohort.scores.curves import Point
 from cohort.scores.intervals import Estimate
+from cohort.scores.judged import CELLS, Count
 from cohort.scores.measures import RATES
 from cohort.scores.turnaround import QUANTILES, Turnaround
 
@@ -34,9 +35,7 @@ def shown(exact: Card, policy: Policy) -> Card | None:
         measures={name: _measure(name, found, exact, coarse) for name, found in exact.measures.items()},
         calibration=tuple(_bin(b, coarse) for b in exact.calibration if coarse.enough(b.observed.patients)),
         turnaround=tuple(_turnaround(t, coarse) for t in exact.turnaround),
-        curve=tuple(
-            Point(p.threshold, {name: coarse.count(count) for name, count in p.cells.items()}) for p in exact.curve
-        ),
+        curve=_curve(exact.curve, coarse),
     )
 
 
@@ -71,6 +70,20 @@ def _bin(exact: Bin, coarse: Coarse) -> Bin:
         mean_score=mean.value,
         observed=coarse.rate((exact.true,), (exact.false,)),
     )
+
+
+def _curve(exact: tuple[Point, ...], coarse: Coarse) -> tuple[Point, ...]:
+    """What the model would have missed is told as all less what it would have found, both coarse: 21 pairs of counts
+    with one sum, each made coarse by itself, would tell the sum. At the first threshold, 0, it would have found all."""
+    made = []
+    for point in exact:
+        cells = {}
+        for found, missed in (("tp", "fn"), ("fp", "tn")):
+            whole, cells[found] = coarse.count(exact[0].cells[found]), coarse.count(point.cells[found])
+            left = (whole.n or 0) - (cells[found].n or 0)
+            cells[missed] = Count(left if left > 0 else None, None)
+        made.append(Point(point.threshold, {name: cells[name] for name in CELLS}))
+    return tuple(made)
 
 
 def _turnaround(exact: Turnaround, coarse: Coarse) -> Turnaround:

@@ -50,7 +50,12 @@ def comparison(exact: Comparison, policy: Policy) -> Comparison | None:
 
 
 def _shift(exact: Shift, coarse: Coarse) -> Shift:
-    bins = tuple((name, coarse.count(first), coarse.count(second)) for name, first, second in exact.bins)
+    """Words of few patients in both windows are left out: they may be nobody's, or somebody's."""
+    bins = tuple(
+        (name, coarse.count(first), coarse.count(second))
+        for name, first, second in exact.bins
+        if coarse.enough(first.patients) or coarse.enough(second.patients)
+    )
     psi, by_chance = (
         coarse.rounded(Estimate(number, None, None, 0, exact.patients)).value for number in (exact.psi, exact.by_chance)
     )

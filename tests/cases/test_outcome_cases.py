@@ -17,7 +17,7 @@ from tests.question_cases import plain
 
 CASES = cases()
 UNKNOWN = {"patients", "studies", "series", "conditions", "procedures", "observations", "findings", "medications",
-           "encounters", "reports", "programs", "predictions", "asks"}  # fmt: skip
+           "encounters", "reports", "programs", "implants", "predictions", "asks"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

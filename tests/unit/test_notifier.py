@@ -18,6 +18,7 @@ from bridge.api.subscription import SubscriptionLimits
 from bridge.errors import SinkUnavailable, StateUnavailable
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.state import State
+from bridge.state.puts import put, put_all
 from tests.builders import STUDY, a_translator, headers
 from tests.subscribing import REPORTS, TOPIC, by_criteria, by_topic, in_r5, told
 from tests.unit.test_changefeed import commit
@@ -206,7 +207,7 @@ def test_a_report_is_told_like_a_study(rig: Rig) -> None:
     for id_, status in (("r1", "preliminary"), ("r2", "final")):
         with rig.state._db.write() as connection:
             report = {"resourceType": "DiagnosticReport", "id": id_, "status": status, "code": coded}
-            rig.state._put(connection, "DiagnosticReport", id_, report, rig.now, "1.2.3")
+            put_all(connection, rig.state._insert, [put("DiagnosticReport", id_, report, "1.2.3")], rig.now)
     rig.run()
     (event,) = rig.hook.bundles()[1:]
     assert event["entry"][1]["resource"]["id"] == "r2"
@@ -221,7 +222,7 @@ def test_a_deletion_is_told_by_what_was_there_before(rig: Rig) -> None:
     rig.run()
     for id_ in ("s1", "s2"):
         with rig.state._db.write() as connection:
-            rig.state._put(connection, "ImagingStudy", id_, None, rig.now)
+            put_all(connection, rig.state._insert, [put("ImagingStudy", id_, None)], rig.now)
     rig.run()
     (event,) = map(valid, rig.hook.bundles()[1:])
     assert [(e["request"]["method"], "resource" in e) for e in event["entry"][1:]] == [("DELETE", False)]
@@ -259,7 +260,7 @@ def test_r5_brings_resources_in_r5_as_their_events_made_them(rig: Rig) -> None:
     rig.commit(1, **study | {"id": "s1"})
     rig.commit(1, **study | {"id": "s1", "description": "again"})
     with rig.state._db.write() as connection:
-        rig.state._put(connection, "ImagingStudy", "s1", None, rig.now)
+        put_all(connection, rig.state._insert, [put("ImagingStudy", "s1", None)], rig.now)
     rig.run()
     notified = rig.hook.bundles()[-1]
     asked_again = rig.get(f"/Subscription/{made['id']}/$events")
@@ -279,7 +280,12 @@ def test_reports_are_brought_in_r5_too(rig: Rig) -> None:
     study = {"reference": "ImagingStudy/s"}
     report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "code": {"text": "CT"}}
     with rig.state._db.write() as connection:
-        rig.state._put(connection, "DiagnosticReport", "r", report | {"imagingStudy": [study]}, rig.now, "1.2.3")
+        put_all(
+            connection,
+            rig.state._insert,
+            [put("DiagnosticReport", "r", report | {"imagingStudy": [study]}, "1.2.3")],
+            rig.now,
+        )
     rig.run()
     found = rig.get(f"/Subscription/{made['id']}/$events?content=full-resource")
     assert told_wrong(found, "r5") == []

@@ -13,6 +13,7 @@ from bridge.errors import InvalidQuery
 from cohort.catalogue import column_types, outcome, outcomes, read_outcome
 from cohort.dialects import duckdb as dialect
 from cohort.outcome import Outcome
+from cohort.outcome_document import FACTS
 from cohort.outcome_oracle import rows
 from cohort.outcome_rows import ROW, compile_outcomes
 from cohort.outcome_schema import outcome_schema
@@ -112,8 +113,8 @@ NOW = datetime(2024, 2, 28, 12, tzinfo=UTC)
 def random_tables(seed: int) -> dict[str, list[dict[str, Any]]]:
     """Those of questions, with findings that are predictions: of two programs, some of them reviewed."""
     r, made = Random(seed), tables(seed)
-    made["device"] = [
-        {"device_id": f"d{n}", "model": model, "version": version}
+    made["device"] += [
+        {"device_id": f"m{n}", "model": model, "version": version}
         for n, (model, version) in enumerate([("net", "1"), ("net", "2"), (None, None)])
     ]
     for report in made["diagnostic_report"]:
@@ -128,7 +129,7 @@ def random_tables(seed: int) -> dict[str, list[dict[str, Any]]]:
             "made_value_code": r.choice(["52101004", "2667000", None]),
             "confidence_percent": r.choice([0.0, 50.0, 93.0, 101.0, None]),
             "confidence_fraction": r.choice([0.25, None]),
-            "made_confidence_percent": r.choice([75.0, None]), "device_id": r.choice(["d0", "d1", "d2", "gone", None]),
+            "made_confidence_percent": r.choice([75.0, None]), "device_id": r.choice(["m0", "m1", "m2", "gone", None]),
         })  # fmt: skip
         finding |= one
     for study in made["imaging_study"]:
@@ -147,13 +148,11 @@ def random_document(seed: int) -> dict[str, Any]:
     r = Random(seed)
 
     def fact() -> dict[str, Any]:
-        kind = r.choice(
-            ["condition", "procedure", "observation", "report", "finding", "medication", "encounter", "death"]
-        )
+        kind = r.choice([*FACTS, "death"])
         if kind == "death":
             return {"death": {}}
         event: dict[str, Any] = {"where": random_tests(r, kind)} if r.random() < 0.4 else {}
-        if r.random() < 0.3 and kind in ("condition", "observation"):
+        if r.random() < 0.3 and kind in ("condition", "observation", "implant"):
             event["codes"] = {"system": SYSTEM, "code": r.choice(CODES)[1]}
         if r.random() < 0.15:
             event["having"] = {"age": {"at_least_years": 44}}
@@ -164,8 +163,9 @@ def random_document(seed: int) -> dict[str, Any]:
             {"before_days": r.choice([0, 1, 30]), "after_days": r.choice([0, 1, 30, 400])} if r.random() < 0.6 else {}
         )
         found = fact()
-        if "observation" in found and r.random() < 0.4:
-            return found | made | {"agrees": {"column": "value_number", "within": r.choice([0, 0.5, 2])}}
+        number = {"observation": "value_number", "implant": "diameter_number"}.get(next(iter(found)))
+        if number and r.random() < 0.5:
+            return found | made | {"agrees": {"column": number, "within": r.choice([0, 0.5, 2])}}
         return found | made | {"outcome": r.choice(["confirmed", "refuted", "censored"])}
 
     reader = [{"outcome": r.choice(["confirmed", "refuted"]), "report": {}}, {"outcome": "confirmed", "finding": {}}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,28 @@ def test_quantiles_of_times_need_as_many_patients_on_both_sides() -> None:
     assert [(t.median is None, t.p95 is None) for t in found] == [
         (True, True), (False, True), (False, True), (False, False),
     ]  # fmt: skip
+
+
+def test_a_curve_does_not_tell_the_sum_that_all_of_its_points_have() -> None:
+    random = np.random.default_rng(3)
+    told = []
+    for confirmed in (400, 409):
+        truth = np.arange(900) < confirmed
+        scores = np.where(truth, random.random(900), 0.4 * random.random(900))
+        (card,) = made(scored(truth, scores), by=()).cards
+        told.append({(p.cells["tp"].n or 0) + (p.cells["fn"].n or 0) for p in card.curve})
+    assert told == [{400}, {400}]
+
+
+def test_words_of_few_patients_in_both_windows_are_not_named() -> None:
+    rows = [
+        one | {"site": "Small" if n % 100 == 0 else "North", "predicted_at": f"2026-0{1 + n % 6}-05T10:00:00Z"}
+        for n, one in enumerate(cells(300, 100, 100, 300))
+    ]
+    rows = [one | {"predicted_at": np.datetime64(one["predicted_at"][:-1], "us").astype(object)} for one in rows]
+    found = made(some_rows(rows), by=(), since=date(2026, 4, 1)).drift
+    (site,) = (s for s in found[0].shifts if s.what == "site")
+    assert [name for name, _, _ in site.bins] == ["North"]
 
 
 def numbers(value: Any, name: str = "") -> Any:

@@ -62,7 +62,7 @@ def test_a_report_is_json_and_the_same_from_parquet_and_csv(folder: Path) -> Non
 
 
 def test_without_settings_counts_are_coarse_and_it_is_said(folder: Path) -> None:
-    told = run("--rows", folder / "rows.csv", "--by", "sex", "--format", "csv")
+    told = run("--rows", folder / "rows.csv", "--slice", "sex", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(told.stdout)))
     assert {r["slice"] for r in rows} == {"", "sex=female", "sex=male"}
     counts = [r["n"] for r in rows if r["n"]]
@@ -79,13 +79,15 @@ def test_the_flat_table_is_parquet_and_a_table_too(folder: Path, tmp_path: Path)
         *names
     }
     assert table.schema.field("value").type == pa.float64()
-    shown = run("--rows", folder / "rows.csv", "--by", "site").stdout
+    shown = run("--rows", folder / "rows.csv", "--slice", "site").stdout
     assert "nodules 1.0, 427359005" in shown
     assert "site=North" in shown
 
 
 def test_plots_are_drawn_into_a_folder(folder: Path, tmp_path: Path) -> None:
-    run("--rows", folder / "rows.csv", "--by", "site", "--drift", "--plots", tmp_path / "new", "--plot-format", "png")
+    run(
+        "--rows", folder / "rows.csv", "--slice", "site", "--drift", "--plots", tmp_path / "new", "--plot-format", "png"
+    )
     files = sorted((tmp_path / "new").iterdir())
     assert [f.name for f in files] == ["01-card.png", "01-drift.png", "01-site.png"]
     assert all(f.read_bytes().startswith(b"\x89PNG") for f in files)

@@ -162,3 +162,15 @@ def test_of_claims_ended_together_those_lost_or_marked_again_stay(state: State) 
     assert taken.key == "a"
     assert [(i.key, i.leased_until) for i in state.items()] == [("a", 1.0 + 2 * LEASE), ("b", None)]
     assert sorted(state.receipts("ehr", ["a", "b", "c"])) == ["b", "c"]
+
+
+def test_nothing_waits_for_the_time_that_a_clock_showed_before_it_went_back(state: State) -> None:
+    state.mark("soon", ["k"], 3600.0, quiet_s=5, max_wait_s=60)
+    state.mark("long", ["k"], 3600.0, quiet_s=500, max_wait_s=500)
+    state.mark("held", ["k"], 100.0)
+    assert state.claim("held", 3600.0, LEASE, 1, "dead/w")
+    state.move_back(3500.0, 102.0, LEASE)
+    assert state.due(["soon", "long", "held"], 105.0) == {"soon"}
+    assert state.due(["soon", "long", "held"], 102.0 + LEASE) == {"soon", "held"}
+    assert state.due(["soon", "long", "held"], 600.0) == {"soon", "long", "held"}
+    assert [i.first_marked_at for i in state.items(queue="soon")] == [102.0]
