@@ -91,7 +91,7 @@ class World:
         self._log.touch()
         command = [sys.executable, "-m", "tests.faults.nursery"]
         self._nursery = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        stack.callback(self._nursery.wait)
+        stack.enter_context(self._nursery)
         stack.callback(self._nursery.kill)
         stack.callback(self._end)
         self._roles: Sequence[tuple[str, ...]] = SHARED if database else EVERYTHING
