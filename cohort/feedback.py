@@ -13,7 +13,7 @@ import orjson
 
 from bridge.errors import InvalidQuery
 from cohort.answer import Answer
-from cohort.catalogue import column_types, outcomes, read_outcome
+from cohort.catalogue import outcomes, read_outcome
 from cohort.generation import Generation
 from cohort.outcome import Definition, Outcome
 from cohort.outcome_changes import changed
@@ -87,7 +87,7 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
 
     Raises  InvalidQuery for parameters, a cursor that is not known any more, and when there are more than allowed
     """
-    known = (wanted.asked, wanted.on or today, column_types(), wanted.model, wanted.version)
+    known = (wanted.asked, wanted.on or today, generation.column_types, wanted.model, wanted.version)
     if wanted.on is not None:
         if cursor is not None:
             raise InvalidQuery("cursor: changes are told of today alone, without a day or a generation")
@@ -115,7 +115,7 @@ _COLUMNS = (*TYPES.items(), (PREDICTION, "VARCHAR"))
 def readings(generation: Generation, wanted: Wanted, reader: str, today: date, showing: Showing) -> tuple[Answer, str]:
     """What became of a reader's reports, one row for each as of the day (none where rows may not be seen), and that in
     a sentence. Raises InvalidQuery where the definition cannot judge readers."""
-    asked = compile_readings(wanted.asked, wanted.on or today, column_types(), reader)
+    asked = compile_readings(wanted.asked, wanted.on or today, generation.column_types, reader)
     task = Task(rows_sql(asked, showing.policy, showing.pseudonyms, of="DiagnosticReport"), variables=showing.variables)
     answer = showing.run(generation, task, replace(showing.limits, rows=MOST_PREDICTIONS))
     said, became = ([n for n, _ in answer.columns].index(name) for name in ("predicted", "outcome"))
