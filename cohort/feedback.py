@@ -18,7 +18,7 @@ from cohort.generation import Generation
 from cohort.outcome import Definition, Outcome
 from cohort.outcome_changes import changed
 from cohort.outcome_rows import ROW, TYPES, compile_outcomes, compile_readings
-from cohort.outcome_shown import PREDICTION, digests_sql, rows_sql
+from cohort.outcome_shown import PREDICTION, codes_sql, digests_sql, rows_sql
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.relation import Relation
@@ -110,6 +110,13 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
 
 
 _COLUMNS = (*TYPES.items(), (PREDICTION, "VARCHAR"))
+
+
+def definitions_of(generation: Generation, model: str, run: Run) -> tuple[str, ...]:
+    """The ready definitions that speak of findings which the model made."""
+    answer = run(generation, Task(codes_sql(), (model,)), None)
+    found = {(system, code) for system, code in answer.rows}
+    return tuple(name for name, d in outcomes().items() if found & set(d.finding.codes or ()))
 
 
 def readings(generation: Generation, wanted: Wanted, reader: str, today: date, showing: Showing) -> tuple[Answer, str]:
