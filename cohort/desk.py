@@ -21,7 +21,7 @@ from cohort.answer import Answer
 from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
-from cohort.feedback import Feedback, Showing, Wanted, feedback, readings
+from cohort.feedback import Feedback, Showing, Wanted, definitions_of, feedback, readings
 from cohort.generation import Generation
 from cohort.privacy import Policy, Readers
 from cohort.pseudonym import Pseudonyms, read_secret
@@ -222,6 +222,12 @@ class Desk:
             found = feedback(generation, wanted, today, cursor, self._showing(wanted))
             answers.append(found.answer)
         return replace(found, answer=replace(found.answer, notes=self._notes(rows=True)))
+
+    def definitions_of(self, generation: Generation, model: str, caller: Caller) -> tuple[str, ...]:
+        """The ready outcome definitions that speak of findings which the model made. Raises as `outcomes` does."""
+        logged = self._asked(caller, "outcomes", "definitions", {"model": model}, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "what a model found"):
+            return definitions_of(generation, model, run)
 
     def readings(self, generation: Generation, wanted: Wanted, reader: str, caller: Caller) -> tuple[Answer, str]:
         """What became of a reader's reports: for that reader, and for those who may see every reader's.

@@ -21,6 +21,14 @@ def digests_sql(rows: Relation) -> str:
     return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)})"
 
 
+def codes_sql() -> str:
+    """SQL: the codes of the findings that the model $1 made."""
+    return (
+        "SELECT DISTINCT f.code_system, f.code FROM imaging_finding f LEFT JOIN device d USING (device_id) "
+        "WHERE f.asserted_by_ai AND coalesce(d.model, f.device) = $1 AND f.code_system IS NOT NULL"
+    )
+
+
 def rows_sql(
     rows: Relation, policy: Policy, pseudonyms: Pseudonyms | None, *, some: bool = False, of: str = "Observation"
 ) -> str:

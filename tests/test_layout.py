@@ -228,7 +228,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.similar": {
         "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
-        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.returns",
+        "cohort.sandbox",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
