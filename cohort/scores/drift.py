@@ -9,18 +9,18 @@ from datetime import date
 import numpy as np
 from scipy.stats import chi2
 
+from cohort.scores.asked import REFERENCE_MONTHS, SLICES
 from cohort.scores.card import Target
 from cohort.scores.changes import Change, changes
 from cohort.scores.judged import Count, counted, judged
 from cohort.scores.rows import Flags, Integers, Labels, Rows
-from cohort.scores.slices import SLICES, UNKNOWN, labels
+from cohort.scores.slices import UNKNOWN, labels
 
 SCORE_BINS = 10
 MOST_WORDS = 20
 OTHERS = "others"
 MODERATE, LARGE = 0.1, 0.25
 CHANCE = 0.999
-REFERENCE_MONTHS = 3
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
+from cohort.scores.asked import SLICES
 from cohort.scores.card import Target
 from cohort.scores.judged import counted
 from cohort.scores.rows import Labels, Rows
-
-SLICES: Mapping[str, tuple[str, ...]] = {
-    "site": ("site",),
-    "scanner": ("manufacturer", "model_name"),
-    "sex": ("sex",),
-    "age": ("age_band",),
-}
-"""What can be sliced by → the columns whose words it is made of."""
 
 MOST_VALUES = 25
 """Slices of one kind, those of most patients."""

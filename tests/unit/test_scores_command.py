@@ -96,7 +96,9 @@ def test_plots_are_drawn_into_a_folder(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "--rows: needs"),
+        ([], "needs either --by"),
+        (["--by", "lung-nodule-cancer", "--rows", "rows.csv"], "needs either --by"),
+        (["--rows", "rows.csv", "--slice", "colour"], "allowed: site, scanner, sex, age"),
         (["--rows", "rows.txt"], "end in .parquet or .csv"),
         (["--rows", "missing.csv"], "cannot be read"),
         (["--rows", "missing.parquet", "--format", "parquet"], "needs --output"),
