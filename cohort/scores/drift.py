@@ -122,9 +122,8 @@ def _score_shift(reference: Rows, window: Rows) -> Shift:
 def _words_shift(name: str, first: Labels, second: Labels, reference: Rows, window: Rows) -> Shift:
     """Over the words themselves; all but the MOST_WORDS most frequent ones of the reference are one."""
     words = sorted({*first.names, *second.names})
-    codes = [
-        np.array([words.index(w) for w in column.names], dtype=np.int64)[column.codes] for column in (first, second)
-    ]
+    place_of = {word: place for place, word in enumerate(words)}
+    codes = [np.array([place_of[w] for w in column.names], dtype=np.int64)[column.codes] for column in (first, second)]
     frequent = np.argsort(-np.bincount(codes[0], minlength=len(words)), kind="stable")[:MOST_WORDS]
     place = np.full(len(words), len(frequent))
     place[frequent] = np.arange(len(frequent))

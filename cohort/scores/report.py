@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def report(rows: Rows, asked: Asked, policy: Policy) -> Report:
 
     Raises  InvalidQuery where there is no such model, or more than MOST_TARGETS versions and findings
     """
-    found = list(targets(_wanted(rows, asked)))
+    found = list(islice(targets(_wanted(rows, asked)), MOST_TARGETS + 1))
     if not found:
         raise InvalidQuery("scores: there is no prediction of this model and version")
     if len(found) > MOST_TARGETS:

@@ -244,3 +244,13 @@ def test_what_is_not_there_is_said() -> None:
         report(rows, Asked.of("nodules", by=("colour",)), EXACT)
     with pytest.raises(InvalidQuery, match="more than 50"):
         report(some_rows([{"model_version": str(n)} for n in range(51)]), Asked.of("nodules"), EXACT)
+
+
+def test_a_column_with_a_word_of_its_own_for_every_row_is_bounded() -> None:
+    rows = [row | {"site": f"Site {n}" if n % 2 else "North"} for n, row in enumerate(rows_by_month(each=60))]
+    found = report(some_rows(rows), Asked.of("nodules", by=("site",), drift=True), EXACT)
+    sites = [c.value for c in found.cards if c.slice == "site"]
+    assert (len(sites), sites[0]) == (25, "North")
+    (shift,) = (s for s in found.drift[0].shifts if s.what == "site")
+    assert len(shift.bins) == 21
+    assert (shift.bins[0][0], shift.bins[-1][0]) == ("North", "others")

@@ -183,6 +183,11 @@ def test_optional_columns_may_be_missing_and_other_columns_are_passed_over() -> 
     assert found.reader_agrees.tolist() == [-1]
 
 
+def test_values_that_are_shown_alike_are_one_slice() -> None:
+    found = some_rows([{"manufacturer": "ACME One", "model_name": ""}, {}, {"manufacturer": None, "model_name": None}])
+    assert [(value, len(own)) for value, own in slices(found, "scanner")] == [("ACME One", 2), ("unknown", 1)]
+
+
 def test_moments_count_by_their_instant() -> None:
     table = a_table([a_row(1, predicted_at=datetime(2026, 1, 1, 23, 30, tzinfo=UTC))])
     naive = table.set_column(
