@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.answer import Answer
-from cohort.catalogue import column_types
 from cohort.feedback import COMPARED, MOST_PREDICTIONS, Showing, Wanted
 from cohort.generation import Generation
 from cohort.outcome_rows import compile_outcomes
@@ -36,7 +35,7 @@ def scores(
         from cohort.scores.rows import rows_of_records
     except ImportError:
         raise ConfigError("scikit-learn and SciPy are not installed: pip install 'imaging-bridge[scores]'") from None
-    rows = compile_outcomes(wanted.asked, wanted.on or today, column_types(), wanted.model, wanted.version)
+    rows = compile_outcomes(wanted.asked, wanted.on or today, generation.column_types, wanted.model, wanted.version)
     sql = rows_sql(rows, replace(showing.policy, dates="kept"), showing.pseudonyms)
     answer = showing.run(generation, Task(sql, variables=showing.variables), COMPARED)
     if answer.truncated:

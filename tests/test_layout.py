@@ -217,8 +217,8 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
     },
     "cohort.feedback_scores": {
-        "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.feedback", "cohort.generation",
-        "cohort.outcome_rows", "cohort.outcome_shown", "cohort.sandbox", "cohort.scores",
+        "bridge.errors", "cohort.answer", "cohort.feedback", "cohort.generation", "cohort.outcome_rows",
+        "cohort.outcome_shown", "cohort.sandbox", "cohort.scores",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
