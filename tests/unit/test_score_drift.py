@@ -254,3 +254,13 @@ def test_a_column_with_a_word_of_its_own_for_every_row_is_bounded() -> None:
     (shift,) = (s for s in found.drift[0].shifts if s.what == "site")
     assert len(shift.bins) == 21
     assert (shift.bins[0][0], shift.bins[-1][0]) == ("North", "others")
+
+
+def test_a_clock_that_was_wrong_once_is_not_when_it_all_began() -> None:
+    rows = rows_by_month(each=30)
+    rows += [rows[0] | {"predicted_at": datetime(year, 1, 1, tzinfo=UTC)} for year in (1970, 2093)]
+    found = some_rows(rows)
+    assert [d.window.first_day for d in drifts(found, drift=True)] == [date(2026, month, 1) for month in (4, 5, 6)]
+    (divided,) = drifts(found, since=date(2026, 6, 1))
+    assert (divided.reference.first_day, divided.window.last_day) == (date(2026, 1, 1), date(2026, 6, 30))
+    assert divided.window.predictions.n == 30
