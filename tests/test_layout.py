@@ -231,6 +231,10 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.returns",
         "cohort.sandbox",
     },
+    "cohort.feedback_scores": {
+        "bridge.errors", "cohort.answer", "cohort.feedback", "cohort.generation", "cohort.outcome_rows",
+        "cohort.outcome_shown", "cohort.sandbox", "cohort.scores",
+    },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
         "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.privacy", "cohort.pseudonym",
@@ -242,6 +246,7 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.answer", "cohort.plots", "cohort.privacy", "cohort.scores", "matplotlib", "numpy",
         "scipy", "sklearn",
     },
+    "cohort.scores.asked": {"bridge.errors"},
     "cohort.scores.rows": {"bridge.errors", "numpy", "pyarrow"},
     "cohort.turns": {"bridge.errors"},
     "cohort.query_log": {"bridge.errors", "cohort.answer", "orjson"},
@@ -266,7 +271,7 @@ DUCKDB = (
 )  # fmt: skip
 FASTAPI = (
     "bridge.api", "bridge.compose", "bridge.monitoring", "cohort.api", "cohort.cli", "cohort.feedback_api",
-    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.view_api",
+    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.scores_api", "cohort.view_api",
 )  # fmt: skip
 
 
