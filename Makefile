@@ -55,9 +55,10 @@ bench-flatten bench-questions: $(SPARK)
 bench-%: $(DEV) ## Run bench/NAME.py and write bench/results/NAME.json
 	$(BIN)/python -m bench.$*
 
-lock: ## Renew both lock files from pyproject.toml (needs uv)
+lock: ## Renew the lock files from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build-backend pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build-backend --extra postgres --extra s3 --extra otel --extra sr pyproject.toml -o requirements-image.lock
 
 notebook: $(DEV) ## Execute docs/cohort.ipynb anew
 	$(BIN)/python -m tests.notebook

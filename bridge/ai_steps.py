@@ -18,7 +18,7 @@ from bridge.archiving.stow import StowArchive
 from bridge.config import Settings
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.intake import Intake
-from bridge.loops import Step
+from bridge.loops import Loop
 from bridge.model import StudyResult
 from bridge.model_calls.caller import CalledModel, ModelCaller
 from bridge.model_calls.request import Access
@@ -96,12 +96,12 @@ class AiSteps:
         models = [caller.model for caller in self._callers if called_series(caller.model.rule, study)]
         return queues | {model_queue(model.name): model.wait for model in models}
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Loop]:
         """Each is repeated in a thread of its own."""
-        steps = [Step(f"send-{sender.name}", send_queue(sender.name), sender.step) for sender in self._senders]
+        steps = [Loop(f"send-{sender.name}", send_queue(sender.name), sender.step) for sender in self._senders]
         for caller, model in zip(self._callers, self._models, strict=True):
             queue = model_queue(model.name)
-            steps += [Step(f"model-{model.name}-{n}", queue, caller.step) for n in range(model.at_once)]
+            steps += [Loop(f"model-{model.name}-{n}", queue, caller.step) for n in range(model.at_once)]
         return steps
 
     def images(self) -> Images | None:

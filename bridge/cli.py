@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import signal
 import sys
 import threading
@@ -20,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bridge import config
+from bridge import __version__, config
 from bridge.api.operations import status as status_of
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.dedupe_command import dedupe
@@ -32,6 +31,7 @@ from bridge.map_command import map_files
 from bridge.model import ALL_ROLES, Role
 from bridge.sign_in import fhir_server_sign_in, signing_keys
 from bridge.state import State
+from bridge.telemetry import log_lines
 
 app = typer.Typer(
     help="Keeps FHIR ImagingStudy, and a table of facts, true to what DICOM archives hold.",
@@ -54,12 +54,6 @@ EXIT_PARTIAL, EXIT_USAGE = 1, 2
 
 def _settings(path: Path | None, data_dir: Path) -> config.Settings:
     return config.load(path) if path else config.embedded(data_dir)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "pynetdicom", "uvicorn.access", "alembic"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
 @app.command()
@@ -90,17 +84,19 @@ def run(
 
     Example: bridge run --config bridge.toml
     """
-    _log_to_stderr()
     settings = _settings(config_file, data_dir)
+    log_lines.start(settings.log.format, sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     roles = frozenset(role) if role else ALL_ROLES
     bridge = Bridge(including_import(settings), roles=roles)
     with bridge.running():
+        log_lines.log.info("version %s runs", __version__)
         _greet(settings, roles)
         while not stop.is_set() and not bridge.failed.is_set():
             stop.wait(0.5)
+    log_lines.log.info("stopped")
     if bridge.failed.is_set():
         raise typer.Exit(EXIT_PARTIAL)
 
@@ -112,7 +108,7 @@ def _greet(settings: config.Settings, roles: Set[Role]) -> None:
     for what, where in (
         ("FHIR API", f"{base}/fhir"),
         ("Cohort page", f"{base}/cohort/"),
-        ("Status", f"{base}/operations/status"),
+        ("Operations", f"{base}/operations/"),
     ):
         if Role.SERVE in roles:
             typer.echo(f"{what:<12} {where}")

@@ -33,8 +33,10 @@ from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.ports import EXPORT_QUEUE
 from bridge.follow.rest_hook import RestHook
 from bridge.intake import Intake
-from bridge.loops import Loops, Step
+from bridge.loops import Loop, Loops
 from bridge.model import ALL_ROLES, Role
+from bridge.monitoring import metrics_of, monitoring_router
+from bridge.observer import Step
 from bridge.ports import ImagingSource, Sink
 from bridge.roles import check_roles, folder_of
 from bridge.sign_in import fhir_server_sign_in
@@ -87,7 +89,10 @@ class Bridge:
         self._lake_is_open = False
         self.desk = desk_of(settings.cohort, settings.lake_dir)
         self._publish = threading.Event()
+        self._lake_problem = "it is not open yet" if Role.DELIVER in roles else ""
         self._closed: list[Callable[[], None]] = []
+        self.metrics = metrics_of(settings, self._closed)
+        self._loops: Loops | None = None
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
@@ -106,6 +111,7 @@ class Bridge:
             random=random.random,
             at=at,
             check=validate if settings.validate_resources else None,
+            observer=self.metrics,
         )
         tables = self.pipeline.translator.site.tables
         self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
@@ -119,6 +125,11 @@ class Bridge:
         routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
         images = self._ai.images()
         routers += [images_router(images)] if images is not None else []
+        routers.append(
+            monitoring_router(
+                self.settings, self.state, self.pipeline, self.metrics, self._dead, lambda: self._lake_problem
+            )
+        )
         return create_app(self.settings, self.state, time.time, routers)
 
     @contextmanager
@@ -138,7 +149,7 @@ class Bridge:
                 self._ai.prepare()
                 others += self._ai.steps()
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-            loops = Loops(
+            loops = self._loops = Loops(
                 self.pipeline,
                 self._roles,
                 process,
@@ -184,7 +195,7 @@ class Bridge:
                 web.join(timeout=10)
 
     @contextmanager
-    def _followers(self) -> Iterator[list[Step]]:
+    def _followers(self) -> Iterator[list[Loop]]:
         """The steps that serve followers; each subscription that is due has a thread of its own."""
         api = self.settings.api
         exporter = Exporter(self.state, self.settings.export_dir, export_limits(self.settings), time.time)
@@ -193,7 +204,7 @@ class Bridge:
         hook = RestHook()
         notifier = Notifier(self.state, hook, notified, time.time, random.random, _in_a_thread)
         try:
-            yield [Step("export", EXPORT_QUEUE, exporter.step), Step("subscriptions", "", notifier.step)]
+            yield [Loop("export", EXPORT_QUEUE, exporter.step), Loop("subscriptions", "", notifier.step)]
         finally:
             hook.close()
 
@@ -207,10 +218,16 @@ class Bridge:
             raise ConfigError(f"{self.lake.place.url}: {error}: move it away, a new one is filled") from None
         except SinkUnavailable as error:
             log.warning("%s", error)
+            self._lake_problem = str(error)
             return
         if empty:
             self.state.mark_known("lake", time.time())
-        self._lake_is_open = True
+        self._lake_is_open, self._lake_problem = True, ""
+
+    def _dead(self) -> tuple[str, ...]:
+        """What has ended of that which must run as long as the process does."""
+        ended = self._loops.dead() if self._loops is not None else ("loops",)
+        return ended or (("bridge",) if self.failed.is_set() else ())
 
     def _died(self, reason: str) -> None:
         log.critical("%s: stopping", reason)
@@ -249,12 +266,19 @@ class Bridge:
 
     def publish(self) -> None:
         """Makes what was delivered to the lake visible to questions."""
+        began_at = time.monotonic()
         try:
-            self.lake.publish(datetime.now(UTC))
+            with self.metrics.step(Step.PUBLISH, "lake"):
+                self.lake.publish(datetime.now(UTC))
         except SinkUnavailable as error:
+            self._lake_problem = str(error)
             log.warning("%s", error)
         except OSError as error:
-            log.warning("lake: cannot be published now: %s", error.strerror)
+            self._lake_problem = f"lake: cannot be published now: {error.strerror}"
+            log.warning("%s", self._lake_problem)
+        else:
+            self._lake_problem = ""
+            self.metrics.published(began_at)
 
 
 def pause_s(spent_s: float) -> float:

@@ -35,6 +35,7 @@ from bridge.web.answers import loopback
 
 EXPORT_LEVEL = r"^(system|patient|group/[A-Za-z0-9.-]{1,64})$"
 BUCKET = r"^(s3://[^\s/?#@]+(/[^\s?#]*)?)?$"
+HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 HOST_PORT = r"^[A-Za-z0-9_.:\[\]-]{1,253}:[0-9]{1,5}$"
 SYSTEM = r"^([A-Za-z][A-Za-z0-9+.-]*:[!-~]+)?$"
 
@@ -319,6 +320,9 @@ class Api(_Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
     port: int = Field(default=8080, ge=1, le=65_535)
     base_url: str = Field(default="", pattern=f"^$|{URL}", description="Public address, if other than host and port")
+    host_names: tuple[Annotated[str, Field(pattern=HOST_NAME)], ...] = Field(
+        default=(), description="Further names that it is called by (Host header), besides host and that of base_url"
+    )
     export_jobs: int = Field(default=10, ge=1, le=1000, description="Exports ($export) kept at once")
     export_hours: float = Field(default=24.0, gt=0, le=8760, description="Hours after which an export is removed")
     subscription_endpoints: tuple[Address, ...] = Field(
@@ -455,6 +459,21 @@ class Cohort(_Section):
     )
 
 
+class Log(_Section):
+    """What `bridge run` writes to standard error."""
+
+    format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object for each")
+
+
+class Traces(_Section):
+    """Spans of OpenTelemetry. Needs the extra `otel`."""
+
+    endpoint: AddressOrNone = Field(
+        default="", description="OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; empty: none are made"
+    )
+    share: float = Field(default=1.0, ge=0, le=1, description="Of the traces kept")
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -474,6 +493,8 @@ class Settings(_Section):
     translation: Translation = Translation()
     lake: LakeSettings = LakeSettings()
     cohort: Cohort = Cohort()
+    log: Log = Log()
+    traces: Traces = Traces()
     sources: tuple[Source, ...] = ()
     sinks: tuple[Sink, ...] = ()
     archives: tuple[Archive, ...] = Field(default=(), description="Archives that get SR documents of AI results")
@@ -659,6 +680,7 @@ def _allowed(error: Any) -> str:
             NAME: "a name of lower-case letters, digits, - and _ (at most 40)",
             AE_TITLE: "an AE title of 1 to 16 characters",
             BUCKET: "s3://BUCKET/PREFIX, or empty",
+            HOST_NAME: "a host name or an IPv4 address, without a port",
             SYSTEM: "a URI such as http://hospital.example/mrn or urn:oid:1.2.3",
         }
         return known.get(
@@ -682,6 +704,10 @@ def _nearest(error: Any) -> str:
         section = Translation
     elif "lake" in location[:1]:
         section = LakeSettings
+    elif "log" in location[:1]:
+        section = Log
+    elif "traces" in location[:1]:
+        section = Traces
     elif "sinks" in location[:1]:
         section = FhirServerSink
     elif "models" in location[:1]:

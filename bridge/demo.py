@@ -280,7 +280,7 @@ def _addresses(bridge: Bridge, console: Console) -> None:
     console.rule("It stays up: Ctrl-C ends it")
     console.print(f"FHIR API      {base}/fhir/ImagingStudy?_include=ImagingStudy:patient", soft_wrap=True)
     console.print(f"Cohort page   {base}/cohort/", soft_wrap=True)
-    console.print(f"Status        {base}/operations/status", soft_wrap=True)
+    console.print(f"Operations    {base}/operations/", soft_wrap=True)
     sys.stdout.flush()
 
 

@@ -38,7 +38,7 @@ CLOCK_BACK_S = 2.0
 
 
 @dataclass(frozen=True)
-class Step:
+class Loop:
     """One loop: `work(worker)` tells how many keys it worked on, and is called again at once while there were any.
 
     `queue` is where its keys come from: it is called when one is due there; "": at every look.
@@ -66,24 +66,24 @@ class Loops:
         workers: int,
         renew: Callable[[str, float, float], None],
         failed: Callable[[str], None],
-        others: Sequence[Step] = (),
+        others: Sequence[Loop] = (),
     ) -> None:
         self._pipeline, self._roles, self._process = pipeline, roles, process
         self._renew, self._failed = renew, failed
         self._stop = threading.Event()
         of_roles = {
             Role.POLL: [
-                Step("sweep", SWEEP_QUEUE, pipeline.sweep),
-                Step("verify", VERIFY_QUEUE, pipeline.verify),
-                *(Step(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
+                Loop("sweep", SWEEP_QUEUE, pipeline.sweep),
+                Loop("verify", VERIFY_QUEUE, pipeline.verify),
+                *(Loop(f"poll-{n}", POLL_QUEUE, pipeline.poll) for n in range(len(pipeline.sources))),
             ],
             Role.WORK: [
-                Step("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
-                *(Step(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
+                Loop("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
+                *(Loop(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
             ],
             Role.DELIVER: [
-                Step("recheck", RECHECK_QUEUE, pipeline.recheck),
-                *(Step(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
+                Loop("recheck", RECHECK_QUEUE, pipeline.recheck),
+                *(Loop(f"sink-{name}", sink_queue(name), partial(pipeline.deliver, name)) for name in pipeline.sinks),
             ],
         }
         steps = [step for role, some in of_roles.items() if role in roles for step in some]
@@ -99,6 +99,10 @@ class Loops:
         self._pipeline.prepare(self._roles)
         for thread in self._threads:
             thread.start()
+
+    def dead(self) -> tuple[str, ...]:
+        """The names of threads that have ended."""
+        return tuple(thread.name for thread in self._threads if not thread.is_alive())
 
     def stop(self, wait_s: float = 20.0) -> None:
         """Ends every loop after its current step; a step still running after `wait_s` is left to its lease."""
@@ -116,7 +120,7 @@ class Loops:
             self._failed(f"thread {name}: unexpected {type(error).__name__}")
             raise
 
-    def _repeat(self, step: Step) -> None:
+    def _repeat(self, step: Loop) -> None:
         worker, wake, pause_s = f"{self._process}/{step.name}", self._wake[step.queue], UNAVAILABLE_S
         while not self._stop.is_set():
             try:

@@ -214,6 +214,8 @@ class Claim:
     generation: int
     attempts: int
     worker: str
+    first_marked_at: float
+    """Since when it waits, in seconds since the epoch; what a study's change led to waits since that change."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,41 @@ class Wait:
 
     quiet_s: float = 0.0
     max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How much there is in a queue.
+
+    Result  `waiting` rows; `failing` of them that failed before; `parked` besides; `oldest` first mark of those that
+            wait, in seconds since the epoch, or None
+    """
+
+    queue: str
+    waiting: int
+    failing: int
+    parked: int
+    oldest: float | None
+
+    def with_(self, other: Backlog) -> Backlog:
+        """Both together, under this name."""
+        oldest = min((o for o in (self.oldest, other.oldest) if o is not None), default=None)
+        return Backlog(
+            self.queue, self.waiting + other.waiting, self.failing + other.failing, self.parked + other.parked, oldest
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How one recurring piece of work goes.
+
+    Result  `due_since` when it was, or is, due after its last success, in seconds since the epoch; `attempts` failures
+            since then, `error` the last of them
+    """
+
+    due_since: float
+    attempts: int
+    error: str
 
 
 class LeaseLost(Exception):

@@ -14,6 +14,7 @@ from bridge.documents.document import Context
 from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
 from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
+from bridge.observer import Nobody, Observer, Step
 from bridge.ports import (
     POLL_QUEUE,
     RECHECK_QUEUE,
@@ -94,6 +95,8 @@ class Pipeline:
     followed_by: Callable[[StudyResult], Mapping[str, Wait]] = field(default=lambda _result: {})
     """Queues whose work follows a study that changed, besides those of the sinks."""
 
+    observer: Observer = field(default_factory=Nobody)
+
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
 
@@ -104,7 +107,12 @@ class Pipeline:
     def settling(self) -> Settling:
         """How its steps end."""
         timing = self.timing
-        return Settling(self.state, self.clock, self.random, timing.retry_first_s, timing.retry_most_s)
+        return Settling(self.state, self.clock, self.random, timing.retry_first_s, timing.retry_most_s, self.observer)
+
+    @property
+    def failing_sinks(self) -> frozenset[str]:
+        """Sinks that could not be reached by this process when it tried last."""
+        return frozenset(self._failing)
 
     def prepare(self, roles: Set[Role] = ALL_ROLES) -> None:
         """What a process with these roles begins with. Rows for every source's polls and sweeps; those of sources no
@@ -184,7 +192,8 @@ class Pipeline:
         self.at("delivery claimed")
         try:
             receipts = self.state.receipts(sink, [c.key for c in claims])
-            outcomes = target.deliver([self._study_state(c.key, target.wants_rows, receipts) for c in claims])
+            with self.observer.step(Step.DELIVER, sink):
+                outcomes = target.deliver([self._study_state(c.key, target.wants_rows, receipts) for c in claims])
         except Unavailable as error:
             self._failing.add(sink)
             for claim in claims:
@@ -195,17 +204,24 @@ class Pipeline:
                 self.settling.park_bug(claim, error)
             return len(claims)
         self.at("delivered")
-        self._settle_deliveries(sink, claims, outcomes)
+        self._settle_deliveries(sink, claims, outcomes, receipts)
         return len(claims)
 
     def _settle_deliveries(
-        self, sink: str, claims: Sequence[Claim], outcomes: Sequence[Receipt | ProjectError | None]
+        self,
+        sink: str,
+        claims: Sequence[Claim],
+        outcomes: Sequence[Receipt | ProjectError | None],
+        before: Mapping[str, Receipt],
     ) -> None:
         unavailable: Unavailable | None = None
         settled = list(zip(claims, outcomes, strict=True))
         done = [(claim, outcome) for claim, outcome in settled if not isinstance(outcome, ProjectError)]
         if done:
             self.state.commit_delivered(sink, done, self.clock())
+        for claim, receipt in done:
+            changed = receipt is None or receipt != before.get(claim.key)
+            self.observer.delivered(sink, changed, self._waited(claim))
         for claim, outcome in settled:
             if isinstance(outcome, Unavailable):
                 unavailable = outcome
@@ -213,7 +229,7 @@ class Pipeline:
             elif isinstance(outcome, Conflict) and claim.attempts + 1 < CONFLICTS_TRIED:
                 self.settling.retry(claim, outcome)
             elif isinstance(outcome, ProjectError):
-                self.state.park(claim, self.clock(), str(outcome), {"error": type(outcome).__name__})
+                self.settling.park(claim, outcome)
         if unavailable is not None:
             self._failing.add(sink)
             raise unavailable
@@ -222,13 +238,15 @@ class Pipeline:
     def _poll(self, claim: Claim) -> None:
         source = self.sources[claim.key]
         for _ in range(PAGES_PER_POLL):
-            page = self._recounted(source, source.changes(self.state.position(claim.key)))
+            with self.observer.step(Step.POLL, claim.key):
+                page = self._recounted(source, source.changes(self.state.position(claim.key)))
             self.at("changes read")
             now = self.clock()
             self.state.commit_page(claim.key, page, now, self.timing.quiet_s, self.timing.max_wait_s)
+            self.observer.hinted(claim.key, Step.POLL, len(page.studies))
             self.at("marks committed")
             if page.resweep:
-                log.warning("source %s was reset: comparing everything with it", claim.key)
+                log.warning("source %s was reset: comparing everything", claim.key, extra={"source": claim.key})
                 self.state.mark(SWEEP_QUEUE, [claim.key], now)
             if page.caught_up:
                 self.state.reschedule(claim, now + source.poll_s)
@@ -250,6 +268,10 @@ class Pipeline:
         return replace(page, studies=page.studies | {u for u in asked if now_held.get(u, 0) != held.get(u, 0)})
 
     def _sweep(self, claim: Claim) -> None:
+        with self.observer.step(Step.SWEEP, claim.key):
+            self._compare_all(claim)
+
+    def _compare_all(self, claim: Claim) -> None:
         source, started = self.sources[claim.key], self.clock()
         held = dict(self.state.held(claim.key))
         different: set[str] = set()
@@ -257,14 +279,22 @@ class Pipeline:
             if held.pop(study, None) != instances:
                 different.add(study)
             if len(different) >= SWEEP_MARKS:
-                self.state.mark_studies(claim.key, different, self.clock())
+                self._mark_different(claim.key, different)
                 different = set()
                 self.state.renew(claim, self.clock(), self.timing.lease_s)
-        self.state.mark_studies(claim.key, different | held.keys(), self.clock())
+        self._mark_different(claim.key, different | held.keys())
         self.state.clear_replayed(claim.key, started - REPLAY_GRACE_S)
         self.state.reschedule(claim, self.clock() + source.sweep_s)
 
+    def _mark_different(self, source: str, studies: Set[str]) -> None:
+        self.state.mark_studies(source, studies, self.clock())
+        self.observer.hinted(source, Step.SWEEP, len(studies))
+
     def _verify(self, claim: Claim) -> None:
+        with self.observer.step(Step.VERIFY, claim.key):
+            self._verify_next(claim)
+
+    def _verify_next(self, claim: Claim) -> None:
         """One pass over the next studies in order of UID; after the last one the next pass begins with the first."""
         source, missing = self.sources[claim.key], self._missing(claim.key)
         begun = Round.parse(self.state.verified(claim.key)).before_pass(missing)
@@ -275,6 +305,7 @@ class Pipeline:
         left = max(0, missing - sum(held[uid] - there for uid, there in different.items()))
         ended, now = begun.after_pass(up_to, left), self.clock()
         self.state.commit_verified(claim.key, different, ended.text, now)
+        self.observer.hinted(claim.key, Step.VERIFY, len(different))
         if isinstance(source, TellsNoChanges):
             self.state.commit_rereads(claim.key, source.rereads_per_pass, now)
         self.state.reschedule(claim, now if ended.pressing else now + source.verify_s)
@@ -294,24 +325,31 @@ class Pipeline:
         self.state.commit_retranslation(claim, RETRANSLATED_AT_ONCE, self.clock())
 
     def _study(self, claim: Claim) -> None:
+        with self.observer.step(Step.STUDY, ""):
+            self._read_and_translate(claim)
+
+    def _read_and_translate(self, claim: Claim) -> None:
         uid = claim.key
         failure = self._read(uid)
         self.at("snapshots committed")
         snapshots = self.state.snapshots(uid)
         brought = bring(self.state, self.sources, uid, snapshots, self.clock())
         failure = failure or brought.failure
-        result = self._result(uid, snapshots, failure)
+        with self.observer.step(Step.TRANSLATE, ""):
+            result = self._result(uid, snapshots, failure)
+            if result is not None:
+                result = self._with_findings(result, brought)
         if result is None:
             self.settling.retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
-        result = self._with_findings(result, brought)
         self.at("translated")
         if self.check is not None:
             self.check(result)
         plain = [name for name, sink in self.sinks.items() if not sink.wants_rows]
         with_rows = [name for name, sink in self.sinks.items() if sink.wants_rows]
         finished, followed_by = failure is None, self.followed_by(result)
-        self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished, followed_by)
+        changed = self.state.commit_study(claim, result, plain, with_rows, self.clock(), finished, followed_by)
+        self.observer.translated(changed, self._waited(claim))
         self.at("study committed")
         if failure is not None:
             self.settling.retry(claim, failure)
@@ -323,7 +361,8 @@ class Pipeline:
             if source not in self.sources:
                 continue
             try:
-                headers = self.sources[source].read(uid)
+                with self.observer.step(Step.READ, source):
+                    headers = self.sources[source].read(uid)
             except Unavailable as error:
                 failure = error
                 continue
@@ -360,3 +399,6 @@ class Pipeline:
         resources = self.state.study_resources(uid)
         rows = self.translator.rows(uid, self.state.snapshots(uid)) if with_rows else {}
         return StudyState(uid, max((r.revision for r in resources), default=0), resources, rows, receipts.get(uid))
+
+    def _waited(self, claim: Claim) -> float:
+        return max(0.0, self.clock() - claim.first_marked_at)

@@ -13,7 +13,8 @@ OUTSIDE = {
     "alembic",
     "pydicom", "pynetdicom", "httpx", "fastapi", "starlette", "duckdb", "sqlalchemy", "uvicorn", "typer", "rich",
     "numpy", "pydantic", "fhir", "yaml", "orjson", "jwt", "cryptography",
-    "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore", "scipy", "sklearn",
+    "prometheus_client", "opentelemetry", "highdicom", "matplotlib", "pandas", "polars", "pyarrow", "boto3", "botocore",
+    "scipy", "sklearn",
 }  # fmt: skip
 
 ALLOWED: dict[str, set[str]] = {
@@ -70,10 +71,16 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
     "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
-    "bridge.settling": {"bridge.errors", "bridge.ports"},
+    "bridge.observer": set(),
+    "bridge.telemetry": {
+        "bridge", "bridge.errors", "bridge.observer", "bridge.ports", "bridge.telemetry", "orjson",
+        "prometheus_client",
+    },
+    "bridge.telemetry.traces": {"bridge", "bridge.observer", "opentelemetry"},
+    "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {
         "bridge.document_reading", "bridge.documents", "bridge.errors", "bridge.findings", "bridge.model",
-        "bridge.ports", "bridge.rounds", "bridge.settling", "bridge.translate",
+        "bridge.observer", "bridge.ports", "bridge.rounds", "bridge.settling", "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
@@ -81,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.documents", "bridge.findings", "bridge.follow", "bridge.intake",
+        "bridge.documents", "bridge.findings", "bridge.follow", "bridge.intake", "bridge.telemetry.health",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -239,8 +246,8 @@ DUCKDB = (
     "cohort.compaction", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
-    "bridge.api", "bridge.compose", "cohort.api", "cohort.cli", "cohort.feedback_api", "cohort.job_api",
-    "cohort.out_api", "cohort.responses", "cohort.view_api",
+    "bridge.api", "bridge.compose", "bridge.monitoring", "cohort.api", "cohort.cli", "cohort.feedback_api",
+    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.view_api",
 )  # fmt: skip
 
 
@@ -304,6 +311,10 @@ def test_libraries_stay_in_the_files_that_adapt_them(name: str, path: Path) -> N
         assert not [i for i in found if within(i, ["pandas", "polars", "pyarrow"])]
     if not within(name, ["cohort.scores"]):
         assert not [i for i in found if within(i, ["scipy", "sklearn"])]
+    if not within(name, ["bridge.telemetry", "bridge.monitoring"]):
+        assert not [i for i in found if within(i, ["prometheus_client"])]
+    if name != "bridge.telemetry.traces":
+        assert not [i for i in found if within(i, ["opentelemetry"])]
     if not within(name, ["bridge.state"]):
         assert not [i for i in found if within(i, ["sqlalchemy"])]
 

@@ -47,7 +47,8 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
                 "changefeed": f"{base}/changefeed",
                 "ai_results": f"{base}/ai-results",
                 "cohort": f"{base}/cohort/",
-                "operations": f"{base}/operations/status",
+                "operations": f"{base}/operations/",
+                "metrics": f"{base}/metrics",
             }
         )
 
@@ -56,6 +57,13 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
     limits = SubscriptionLimits(settings.api.subscriptions, settings.api.subscription_endpoints)
     subscriptions = subscription.router(state, fhir, limits, clock)
     app.mount("/fhir", fhir_app(state, fhir, [exports, subscriptions]))
-    hosts = {"localhost", "127.0.0.1", "[::1]", settings.api.host, urlsplit(settings.public_url).hostname or ""}
+    hosts = {
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        settings.api.host,
+        *settings.api.host_names,
+        urlsplit(settings.public_url).hostname or "",
+    }
     harden(app, sorted(hosts - {"", "0.0.0.0", "::"}))  # noqa: S104  (taken out of the allowed Host headers)
     return app

@@ -1,5 +1,6 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
+from bridge.state.backlogs import Backlogs
 from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
 from bridge.state.kept_documents import KeptDocuments
@@ -11,7 +12,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, StoredDocuments, KeptDocuments, ModelCalls):
+class State(Search, Subscriptions, Retranslation, StoredDocuments, KeptDocuments, ModelCalls, Backlogs):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

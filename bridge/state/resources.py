@@ -61,12 +61,12 @@ class Resources(Holdings):
             self._replace_rejections(connection, uid, result.rejected, now)
             if changed:
                 for sink in (*sinks, *row_sinks):
-                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0, claim.first_marked_at)
                 for queue, wait in (followed_by or {}).items():
                     self._mark(connection, queue, [uid], now, wait.quiet_s, wait.max_wait_s)
             elif before is None or before.digest != digest:
                 for sink in row_sinks:
-                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0)
+                    self._mark(connection, sink_queue(sink), [uid], now, 0.0, 0.0, claim.first_marked_at)
         return changed
 
     def _holding_digest(self, connection: Connection, uid: str) -> str:

@@ -48,10 +48,19 @@ class Work:
             self._mark(connection, queue, keys, now, quiet_s, max_wait_s)
 
     def _mark(
-        self, connection: Connection, queue: str, keys: Iterable[str], now: float, quiet_s: float, max_wait_s: float
+        self,
+        connection: Connection,
+        queue: str,
+        keys: Iterable[str],
+        now: float,
+        quiet_s: float,
+        max_wait_s: float,
+        since: float | None = None,
     ) -> None:
+        """`since`: when that was marked which this mark follows from, so that the age of work is that of the change."""
+        first, due = now if since is None else since, now + quiet_s
         rows = [
-            {"queue": queue, "key": k, "generation": 1, "due_at": now + quiet_s, "first_marked_at": now, "attempts": 0}
+            {"queue": queue, "key": k, "generation": 1, "due_at": due, "first_marked_at": first, "attempts": 0}
             for k in sorted(set(keys))
         ]
         statement = self._insert(work)
@@ -87,11 +96,11 @@ class Work:
             update(work)
             .where(work.c.queue == queue, work.c.key == chosen.c.key)
             .values(leased_by=worker, leased_until=now + lease_s)
-            .returning(work.c.key, work.c.generation, work.c.attempts, work.c.due_at)
+            .returning(work.c.key, work.c.generation, work.c.attempts, work.c.due_at, work.c.first_marked_at)
         )
         with self._db.write(durable=False) as connection:
             found = sorted(connection.execute(lease), key=lambda row: (row.due_at, row.key))
-        return [Claim(queue, row.key, row.generation, row.attempts, worker) for row in found]
+        return [Claim(queue, r.key, r.generation, r.attempts, worker, r.first_marked_at) for r in found]
 
     def _any(self, due: Select[Any]) -> bool:
         with self._db.read() as connection:

@@ -4,7 +4,7 @@
 # what is missing (or fail, when CI=true).
 set -u
 
-packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools postgresql chromium gcc libc6-dev openssl"
+packages="orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools postgresql chromium prometheus gcc libc6-dev openssl"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs npm"
 command -v javac >/dev/null 2>&1 || packages="$packages default-jdk-headless"
 command -v mvn >/dev/null 2>&1 || packages="$packages maven"

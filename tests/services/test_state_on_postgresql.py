@@ -20,6 +20,7 @@ from tests.services.postgresql import fresh_database, running_postgresql
 from tests.unit.test_ai_results_attached import *  # noqa: F403
 from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
 from tests.unit.test_export import *  # noqa: F403
+from tests.unit.test_metrics import *  # noqa: F403
 from tests.unit.test_notifier import *  # noqa: F403
 from tests.unit.test_notifier import Rig as NotifierRig
 from tests.unit.test_procedure_step import a_step

@@ -10,10 +10,12 @@ import orjson
 import pyarrow.ipc
 import pytest
 from fastapi import FastAPI
+from typer.testing import CliRunner
 
 from bridge.api.security import harden
 from cohort.api import CHARTS, router
 from cohort.catalogue import questions
+from cohort.cli import app as cohort_cli
 from cohort.desk import Desk
 from cohort.lake import Lake
 from cohort.privacy import Policy
@@ -209,3 +211,15 @@ def test_tables_tell_neither_their_exact_size_nor_hide_what_is_withheld(guarded:
 def test_a_question_that_lists_answers_with_counts(guarded: TestClient) -> None:
     answer = guarded.post("/cohort/api/questions/osteosarcoma-ct", json={}).json()
     assert answer["rows"] == [{"patients": None, "studies": None}]
+
+
+def test_the_page_served_alone_answers_to_names_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[FastAPI] = []
+    monkeypatch.setattr("cohort.cli.uvicorn.run", lambda web, **_: served.append(web))
+    command = ["serve", "--lake", str(tmp_path / "lake"), "--host", "0.0.0.0", "--host-name", "cohort.example"]
+    assert CliRunner().invoke(cohort_cli, command).exit_code == 0
+    asked = TestClient(served[0])
+    for host, status in (("127.0.0.1:8081", 200), ("cohort.example", 200), ("evil.example", 400)):
+        answer = asked.get("/cohort/", headers={"Host": host})
+        assert answer.status_code == status, host
+    assert asked.get("/cohort/", headers={"Host": "localhost"}).headers["x-frame-options"] == "DENY"

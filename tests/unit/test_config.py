@@ -79,6 +79,8 @@ TOKENS = {"token_url": "http://login.example/token"}
         ({"lake": {"url": "s3://b/l", "endpoint": "http://s3.example"}}, "lake: endpoint: patients' data would travel"),
         ({"lake": {"url": "s3://b/l", "access_key_id": "a"}}, "secret_access_key belong together"),
         ({"lake": {"endpoint": "https://s3.example"}}, "need url = s3://BUCKET/PREFIX"),
+        ({"log": {"fromat": "json"}}, "log.fromat: unknown setting. Did you mean format?"),
+        ({"traces": {"endpont": "x"}}, "traces.endpont: unknown setting. Did you mean endpoint?"),
         ({"lake": {"cach_gb": 1}}, "lake.cach_gb: unknown setting. Did you mean cache_gb?"),
         ({"sinks": [EHR | {"password": "p"}]}, "sinks[0]: password needs username"),
         ({"sinks": [EHR | {"smart": SMART | {"keyid": "x"}}]}, "smart.keyid: unknown setting. Did you mean key_id?"),
@@ -123,12 +125,14 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
     sections = (config.Settings, config.Api, config.Identity, config.Cohort, config.FolderSource, config.ReceiverSource)
     tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "cohort", "issuers", "fetch", "lake")
-    tables += ("archives", "models", "rule")
+    tables += ("archives", "models", "rule", "log", "traces")
     for section in (
         *sections,
         config.AeTitleIdentity,
         config.Translation,
         config.LakeSettings,
+        config.Log,
+        config.Traces,
         config.OrthancSource,
         config.DicomServerSource,
         config.DicomWebSource,

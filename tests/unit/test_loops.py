@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.loops import Loops, Step
+from bridge.loops import Loop, Loops
 from bridge.model import ALL_ROLES, Role
 from bridge.state import State
 from bridge.sync import Timing
@@ -34,7 +34,7 @@ def until(look: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def loops(rig: Rig, roles: frozenset[Role] = ALL_ROLES, *others: Step) -> Loops:
+def loops(rig: Rig, roles: frozenset[Role] = ALL_ROLES, *others: Loop) -> Loops:
     failed: list[str] = []
     return Loops(rig.pipeline, roles, "p", 1, rig.state.renew_process, failed.append, others)
 
@@ -62,7 +62,7 @@ def test_a_process_does_what_its_roles_are_and_what_is_due_there(rig: Rig) -> No
 
     rig.a.put(headers(study=f"{STUDY}.1"))
     rig.state.mark("other", ["k"], time.time())
-    running = loops(rig, frozenset({Role.POLL}), Step("other", "other", step), Step("always", "", step))
+    running = loops(rig, frozenset({Role.POLL}), Loop("other", "other", step), Loop("always", "", step))
     running.start()
     try:
         until(lambda: rig.state.items(queue="study"))

@@ -1,0 +1,1 @@
+"""What is seen of a running bridge from outside: metrics, health, logs, traces."""
