@@ -17,7 +17,7 @@ from bridge.documents.objects import MOST_BYTES, is_document, kept_part
 from bridge.errors import InvalidDicomValue, InvalidFile, Unavailable
 from bridge.model import InstanceName, KeptDocument, Rejection
 from bridge.ports import GivesObjects, ImagingSource
-from bridge.translate.headers import Headers
+from bridge.translate.headers import Headers, columns
 from bridge.translate.uids import checked_uid
 
 MOST_DOCUMENTS = 500
@@ -86,7 +86,9 @@ def bring(
 
 def _listed(study_instance_uid: str, held: Sequence[Headers]) -> dict[str, tuple[InstanceName, str]]:
     """SOP Instance UID → name and digest of the headers, of the documents among the instances."""
-    found = {}
+    found: dict[str, tuple[InstanceName, str]] = {}
+    if not any(is_document(str(value)) for values in set(columns(held, ["SOPClassUID"])[0]) for value in values):
+        return found
     for headers in held:
         if not is_document(sop_class := headers.text("SOPClassUID")):
             continue
