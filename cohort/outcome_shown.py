@@ -15,10 +15,10 @@ PREDICTION = "_prediction"
 
 
 def digests_sql(rows: Relation) -> str:
-    """SQL: each prediction's id as stored, and a digest of its row: the same as long as the row is the same."""
+    """SQL: each prediction's id as stored, in order, and a digest of its row: the same as long as the row is."""
     columns = [*(n for n in ROW if n != "evidence"), "_evidence_type", "_evidence_id"]
     cells = ", ".join(f'coalesce("{name}"::VARCHAR, chr(0))' for name in columns)
-    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)})"
+    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)}) ORDER BY 1"
 
 
 def codes_sql() -> str:
