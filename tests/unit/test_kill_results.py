@@ -102,4 +102,4 @@ def test_a_kill_loses_no_result_and_doubles_none(tmp_path: Path, peer: tuple[Pee
     fill(tmp_path)
     assert run(tmp_path, peer[1], stage).returncode == KILLED
     whole(result(run(tmp_path, peer[1])), peer[0])
-    assert len(peer[0].called) <= 3
+    assert len(peer[0].called) <= 4  # two at once, both of which may have been on their way
