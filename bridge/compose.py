@@ -21,7 +21,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query
 
 from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
-from bridge.api.app import create_app, export_limits
+from bridge.api.app import create_app, export_limits, monitoring_app
 from bridge.api.images import router as images_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
@@ -35,7 +35,7 @@ from bridge.follow.rest_hook import RestHook
 from bridge.intake import Intake
 from bridge.loops import Loop, Loops
 from bridge.model import ALL_ROLES, Role
-from bridge.monitoring import metrics_of, monitoring_router
+from bridge.monitoring import metrics_of, monitoring_router, overview_router
 from bridge.observer import Step
 from bridge.ports import ImagingSource, Sink
 from bridge.reconcile.reconciler import Reconciler
@@ -126,16 +126,17 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        results = ai_results_router(self.intake, self.state)
+        results = ai_results_router(self.intake, self.state, tuple(self.sources))
         routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
         images = self._ai.images()
         routers += [images_router(images)] if images is not None else []
-        routers.append(
-            monitoring_router(
-                self.settings, self.state, self.pipeline, self.metrics, self._dead, lambda: self._lake_problem
-            )
-        )
+        routers += [self._monitoring(), overview_router(self.settings, self.state, self.pipeline)]
         return create_app(self.settings, self.state, time.time, routers)
+
+    def _monitoring(self) -> APIRouter:
+        return monitoring_router(
+            self.settings, self.state, self.pipeline, self.metrics, self._dead, lambda: self._lake_problem
+        )
 
     @contextmanager
     def running(self) -> Iterator[Bridge]:
@@ -163,8 +164,12 @@ class Bridge:
                 self._died,
                 others,
             )
+            api = self.settings.api
             if Role.SERVE in self._roles:
-                stack.enter_context(self._serving())
+                stack.enter_context(self._serving(self.app(), api.port))
+            elif api.monitoring_port:
+                app = monitoring_app(self.settings, self._monitoring())
+                stack.enter_context(self._serving(app, api.monitoring_port))
             if Role.DELIVER in self._roles:
                 self._open_lake()
                 stack.enter_context(self._publishing())
@@ -188,9 +193,9 @@ class Bridge:
             publisher.join(timeout=20)
 
     @contextmanager
-    def _serving(self) -> Iterator[None]:
-        with _listen(self.settings.api.host, self.settings.api.port) as listener:
-            server = uvicorn.Server(_uvicorn(self.app()))
+    def _serving(self, app: FastAPI, port: int) -> Iterator[None]:
+        with _listen(self.settings.api.host, port) as listener:
+            server = uvicorn.Server(_uvicorn(app))
             web = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
             web.start()
             try:

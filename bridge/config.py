@@ -320,6 +320,9 @@ class Api(_Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on; loopback until you change it")
     port: int = Field(default=8080, ge=1, le=65_535)
     base_url: str = Field(default="", pattern=f"^$|{URL}", description="Public address, if other than host and port")
+    monitoring_port: int = Field(
+        default=0, ge=0, le=65_535, description="Of /healthz, /readyz and /metrics without the role serve; 0: none"
+    )
     host_names: tuple[Annotated[str, Field(pattern=HOST_NAME)], ...] = Field(
         default=(), description="Further names that it is called by (Host header), besides host and that of base_url"
     )

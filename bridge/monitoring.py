@@ -51,7 +51,7 @@ def monitoring_router(
     dead: Callable[[], tuple[str, ...]],
     lake: Check,
 ) -> APIRouter:
-    """/healthz, /readyz, /metrics and the operations page.
+    """/healthz, /readyz and /metrics.
 
     `dead` names the loops that ended, `lake` tells what is wrong with the lake.
     """
@@ -72,11 +72,13 @@ def monitoring_router(
         return Verdict({"loops": f"ended: {ended}" if ended else ""})
 
     readiness = Readiness(_checks(settings, state, pipeline) | {f"sink {LAKE}": lake})
-    routes = monitoring.router(alive, readiness.verdict, lambda: exposition(metrics.registry))
+    return monitoring.router(alive, readiness.verdict, lambda: exposition(metrics.registry))
+
+
+def overview_router(settings: Settings, state: State, pipeline: Pipeline) -> APIRouter:
+    """The operations page."""
     kinds = {source.name: source.kind for source in settings.sources}
-    page = overview.router(state, kinds, list(pipeline.sinks), lambda: pipeline.failing_sinks, time.time)
-    routes.include_router(page)
-    return routes
+    return overview.router(state, kinds, list(pipeline.sinks), lambda: pipeline.failing_sinks, time.time)
 
 
 def _checks(settings: Settings, state: State, pipeline: Pipeline) -> dict[str, Check]:

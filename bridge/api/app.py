@@ -57,13 +57,19 @@ def create_app(settings: Settings, state: ApiState, clock: Callable[[], float], 
     limits = SubscriptionLimits(settings.api.subscriptions, settings.api.subscription_endpoints)
     subscriptions = subscription.router(state, fhir, limits, clock)
     app.mount("/fhir", fhir_app(state, fhir, [exports, subscriptions]))
-    hosts = {
-        "localhost",
-        "127.0.0.1",
-        "[::1]",
-        settings.api.host,
-        *settings.api.host_names,
-        urlsplit(settings.public_url).hostname or "",
-    }
-    harden(app, sorted(hosts - {"", "0.0.0.0", "::"}))  # noqa: S104  (taken out of the allowed Host headers)
+    harden(app, _host_names(settings))
     return app
+
+
+def monitoring_app(settings: Settings, monitoring: APIRouter) -> FastAPI:
+    """What a process serves that has not the role `serve`: how it is."""
+    app = FastAPI(title="Imaging bridge", version=__version__, docs_url=None, redoc_url=None)
+    app.include_router(monitoring)
+    harden(app, _host_names(settings))
+    return app
+
+
+def _host_names(settings: Settings) -> list[str]:
+    public = urlsplit(settings.public_url).hostname or ""
+    names = {"localhost", "127.0.0.1", "[::1]", settings.api.host, *settings.api.host_names, public}
+    return sorted(names - {"", "0.0.0.0", "::"})  # noqa: S104  (taken out of the allowed Host headers)

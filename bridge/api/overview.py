@@ -8,13 +8,16 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, HTTPException, Query, Response
 
-from bridge.ports import POLL_QUEUE, Backlog, Turn, file_queue, sink_queue
+from bridge.ports import POLL_QUEUE, Backlog, Turn, WorkItem, file_queue, sink_queue
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _STATIC = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
+
+LOOKED_THROUGH = 200
+"""Rows of a queue among which an error is looked for."""
 
 BARS = 36
 """Intervals that a time is divided into."""
@@ -29,6 +32,8 @@ class OverviewState(Protocol):
 
     def deliveries(self) -> dict[str, int]: ...
 
+    def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]: ...
+
     def changed_studies(self, since: float, interval_s: int) -> dict[int, int]: ...
 
 
@@ -38,7 +43,7 @@ def overview(
     """How each source (name → kind), each sink and each queue is. Times in seconds.
 
     Result  {"sources": [{name, kind, lag_s, parked, error}], "sinks": [{name, lag_s, waiting, parked, studies,
-            reachable}], "queues": [{queue, waiting, failing, parked, oldest_s}]}; `studies` None where none are counted
+            error}], "queues": [{queue, waiting, failing, parked, oldest_s}]}; `studies` None where none are counted
     """
     queues, polls, delivered = {b.queue: b for b in state.backlogs()}, state.turns(POLL_QUEUE), state.deliveries()
 
@@ -53,10 +58,15 @@ def overview(
             "error": turn.error if turn.attempts else "",
         }
 
+    def problem(waits: Backlog, unreachable: bool) -> str:
+        failed = state.items(queue=waits.queue, parked=False, limit=LOOKED_THROUGH) if waits.failing else []
+        told = next((item.error for item in failed if item.error), "")
+        return told or ("it could not be reached when it was tried last" if unreachable else "")
+
     def sink(name: str) -> dict[str, Any]:
         waits = of(sink_queue(name))
         about = {"name": name, "waiting": waits.waiting, "parked": waits.parked, "lag_s": _age_s(waits, now)}
-        return about | {"studies": delivered.get(name), "reachable": name not in failing}
+        return about | {"studies": delivered.get(name), "error": problem(waits, name in failing)}
 
     counted = [
         {"queue": b.queue, "waiting": b.waiting, "failing": b.failing, "parked": b.parked, "oldest_s": _age_s(b, now)}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import httpx
 import psycopg
 import pytest
 
+from tests.builders import STUDY, write_file
 from tests.services.bridge_process import BridgeProcess
 from tests.services.orthanc_server import OrthancServer
-from tests.services.peers import one_of
+from tests.services.peers import free_port, one_of
 from tests.services.postgresql import fresh_database, running_postgresql
 from tests.services.test_orthanc_to_fhir import SOURCE
 
@@ -53,8 +55,8 @@ def postgres() -> Iterator[Postgres]:
 class Asked:
     """What a monitor asks, once a second as they do."""
 
-    def __init__(self, bridge: BridgeProcess) -> None:
-        self._base = f"http://127.0.0.1:{bridge.port}"
+    def __init__(self, port: int) -> None:
+        self._base = f"http://127.0.0.1:{port}"
 
     def status(self, path: str) -> int:
         return httpx.get(self._base + path, timeout=5, trust_env=False).status_code
@@ -66,6 +68,12 @@ class Asked:
     def metric(self, line: str) -> float:
         text = httpx.get(f"{self._base}/metrics", timeout=10, trust_env=False).raise_for_status().text
         return next(float(one.rpartition(" ")[2]) for one in text.splitlines() if one.startswith(f"{line} "))
+
+    def answers(self) -> bool:
+        try:
+            return self.status("/healthz") == 200
+        except httpx.TransportError:
+            return False
 
     def turns(self, path: str, status: int, within_s: float) -> float:
         """Seconds until a path answers with a status; fails when that takes longer than `within_s`."""
@@ -79,8 +87,8 @@ class Asked:
 @pytest.fixture
 def bridge(orthanc: OrthancServer, postgres: Postgres, tmp_path: Path) -> Iterator[BridgeProcess]:
     source = SOURCE.format(url=orthanc.url, username=orthanc.username).replace("poll_s = 0.2", "poll_s = 2")
-    bridge = BridgeProcess(tmp_path, source, {"ORTHANC_PASSWORD": orthanc.password})
-    bridge.config.write_text(f'state_url = "{postgres.url}"\n' + bridge.config.read_text("utf-8"), "utf-8")
+    settings = f'state_url = "{postgres.url}"\n'
+    bridge = BridgeProcess(tmp_path, source, {"ORTHANC_PASSWORD": orthanc.password}, settings=settings)
     bridge.start()
     yield bridge
     bridge.close()
@@ -89,7 +97,7 @@ def bridge(orthanc: OrthancServer, postgres: Postgres, tmp_path: Path) -> Iterat
 def test_readiness_turns_when_postgresql_is_killed_and_when_it_is_back(
     bridge: BridgeProcess, postgres: Postgres
 ) -> None:
-    asked = Asked(bridge)
+    asked = Asked(bridge.port)
     asked.turns("/readyz", 200, 20)
     assert asked.metric("bridge_state_up") == 1
     postgres.crash()
@@ -109,7 +117,7 @@ def test_readiness_turns_when_postgresql_is_killed_and_when_it_is_back(
 def test_readiness_turns_when_the_archive_is_killed_and_when_it_is_back(
     bridge: BridgeProcess, orthanc: OrthancServer
 ) -> None:
-    asked = Asked(bridge)
+    asked = Asked(bridge.port)
     asked.turns("/readyz", 200, 20)
     orthanc.kill()
     asked.turns("/readyz", 503, TURNS_WITHIN_S)
@@ -121,3 +129,25 @@ def test_readiness_turns_when_the_archive_is_killed_and_when_it_is_back(
     assert asked.metric('bridge_source_lag_seconds{source="pacs"}') > 0
     orthanc.start()
     asked.turns("/readyz", 200, 60)
+
+
+def test_a_process_that_does_not_serve_tells_how_it_is_at_a_port_of_its_own(postgres: Postgres, tmp_path: Path) -> None:
+    write_file(tmp_path / "inbox" / "1.dcm", study=STUDY)
+    port = free_port()
+    source = f'monitoring_port = {port}\n[[sources]]\nkind = "folder"\nname = "inbox"\npath = "inbox"\nsettle_s = 0\n'
+    bridge = BridgeProcess(tmp_path, source, {}, settings=f'state_url = "{postgres.url}"\n', roles=["serve"])
+    with ExitStack() as stack:
+        stack.callback(bridge.close)
+        bridge.start()
+        other = bridge.beside("poll", "work", "deliver")
+        stack.callback(other.wait, 20)
+        stack.callback(other.kill)
+        bridge.study(STUDY, status="available")
+        worker, server = Asked(port), Asked(bridge.port)
+        bridge.wait_for("the worker's health", worker.answers)
+        worker.turns("/readyz", 200, 30)
+        server.turns("/readyz", 200, 30)
+        assert worker.metric('bridge_studies_translated_total{changed="yes"}') == 1
+        assert server.metric('bridge_studies_translated_total{changed="yes"}') == 0
+        assert worker.status("/fhir/ImagingStudy") == 404
+        assert worker.status("/operations/status") == 404

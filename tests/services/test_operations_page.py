@@ -64,7 +64,7 @@ def test_the_page_shows_how_sources_sinks_and_queues_are(page: Page) -> None:
     inbox, pacs, *_ = page.says("[...document.querySelectorAll('#sources tbody tr')].map(r => r.innerText)")
     assert inbox.split("\t") == ["inbox", "folder", "0 s", "1", "well"]
     assert pacs.startswith("pacs\torthanc\t")
-    page.wait_for("#sinks", "it could not be reached when it was tried last")
+    page.wait_for("#sinks", "connection refused")
     lake = page.says("[...document.querySelectorAll('#sinks tbody tr')].map(r => r.innerText)")[1]
     assert lake.split("\t") == ["lake", "0 s", "0", "0", "", "well"]
     assert "sink:ehr" in page.text("#queues")

@@ -41,8 +41,8 @@ def test_a_source_that_fails_and_a_sink_that_refuses_are_told(rig: Rig) -> None:
     assert a["lag_s"] > 20
     assert b == {"name": "b", "kind": "folder", "parked": 0, "lag_s": 0.0, "error": ""}
     ehr, lake = seen["sinks"]
-    assert ehr == {"name": "ehr", "waiting": 0, "parked": 1, "lag_s": 0.0, "studies": 1, "reachable": True}
-    assert (lake["studies"], lake["reachable"]) == (None, False)
+    assert ehr == {"name": "ehr", "waiting": 0, "parked": 1, "lag_s": 0.0, "studies": 1, "error": ""}
+    assert (lake["studies"], lake["error"]) == (None, "it could not be reached when it was tried last")
     assert {q["queue"]: q["parked"] for q in seen["queues"]}["sink:ehr"] == 1
 
 

@@ -78,7 +78,7 @@ function showSinks(sinks) {
     ["waiting", (s) => s.waiting, "number"],
     ["parked", (s) => s.parked, "number"],
     ["studies", (s) => (s.studies === null ? "" : s.studies), "number"],
-    ["state", (s) => mark(s.reachable, "well", "it could not be reached when it was tried last")],
+    ["state", (s) => mark(!s.error, "well", s.error)],
   ], sinks, "There are no sinks."));
 }
 
