@@ -57,6 +57,7 @@ def damage(path: Path) -> Iterator[str]:
     try:
         with closing(sqlite3.connect(path, timeout=30)) as connection:
             knows_checksums(connection)
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # names may be damaged as well
             for (told,) in connection.execute(f"PRAGMA integrity_check({_MOST})"):
                 if told != "ok":
                     yield _explained(str(told))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from bridge.ports import (
+    BACKFILL_QUEUE,
     INSTANCE_QUEUE,
     POLL_QUEUE,
     RECHECK_QUEUE,
@@ -31,7 +32,7 @@ ANSWER_WITHIN_S = 5.0
 OTHER = "other"
 _QUEUES = (
     STUDY_QUEUE, POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE, INSTANCE_QUEUE,
-    "export", "subscription",
+    BACKFILL_QUEUE, "export", "subscription", "reconcile",
 )  # fmt: skip
 """Kept apart in the metrics; those of sources, sinks, models and archives are added, everything else is `other`."""
 
@@ -44,6 +45,8 @@ class ObservedState(Protocol):
     def turns(self, queue: str) -> dict[str, Turn]: ...
 
     def deliveries(self) -> dict[str, int]: ...
+
+    def reconciliation(self) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Seen:
     backlogs: list[Backlog]
     polls: dict[str, Turn]
     delivered: dict[str, int]
+    reconciled: dict[str, Any] | None
 
 
 class StateMetrics:
@@ -80,7 +84,9 @@ class StateMetrics:
 
     def __init__(self, state: ObservedState, peers: Peers, clock: Callable[[], float]) -> None:
         self._peers, self._clock = peers, clock
-        self._look = Bounded(lambda: Seen(state.backlogs(), state.turns(POLL_QUEUE), state.deliveries()))
+        self._look = Bounded(
+            lambda: Seen(state.backlogs(), state.turns(POLL_QUEUE), state.deliveries(), state.reconciliation())
+        )
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         future = self._look.begin()
@@ -116,6 +122,16 @@ class StateMetrics:
             "bridge_sink_studies", "Studies it has, by its receipts", "sink",
             {s: n for s, n in seen.delivered.items() if s in self._peers.sinks},
         )  # fmt: skip
+
+        reconciled = seen.reconciled or {"finished_at": 0.0, "agrees": False}
+        yield GaugeMetricFamily(
+            "bridge_reconciled_timestamp_seconds",
+            "When all was compared last; 0: never",
+            value=reconciled["finished_at"],
+        )
+        yield GaugeMetricFamily(
+            "bridge_reconciled_agrees", "Whether all agreed then", value=float(reconciled["agrees"])
+        )
 
     def _by_queue(self, backlogs: list[Backlog]) -> dict[str, Backlog]:
         found = {queue: Backlog(queue, 0, 0, 0, None) for queue in self._peers.queues}

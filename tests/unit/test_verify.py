@@ -136,7 +136,7 @@ def test_every_flip_that_changes_what_the_state_says_is_found(copy: Path) -> Non
     path = copy / "state.sqlite"
     content, said = path.read_bytes(), contents(path)
     changed = 0
-    for _ in range(400):
+    for _ in range(600):
         path.write_bytes(flipped(content, random_.randrange(len(content)), random_))
         if contents(path) != said:
             changed += 1
