@@ -69,6 +69,11 @@ class Archives:
                 stack.callback(commitment.stop)
             yield
 
+    def close(self) -> None:
+        """Closes the connections of sources that nobody ran."""
+        for close in reversed(self._closed):
+            close()
+
     def _source(self, settings: Source) -> ImagingSource:
         if isinstance(settings, FolderSource):
             return self._folder(settings)

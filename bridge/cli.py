@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +20,8 @@ from rich.table import Table
 
 from bridge import __version__, config
 from bridge.api.operations import status as status_of
+from bridge.backfill_command import backfill
+from bridge.backup_command import backup, restore
 from bridge.compose import Bridge, list_associations, show_association
 from bridge.dedupe_command import dedupe
 from bridge.demo import run_demo
@@ -29,9 +30,21 @@ from bridge.import_files import import_files, including_import
 from bridge.import_report import show
 from bridge.map_command import map_files
 from bridge.model import ALL_ROLES, Role
+from bridge.parked_command import parked_app
+from bridge.reconcile_command import reconcile
 from bridge.sign_in import fhir_server_sign_in, signing_keys
-from bridge.state import State
+from bridge.state_command import (
+    EXIT_PARTIAL,
+    EXIT_USAGE,
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    opened_state,
+    settings_of,
+)
+from bridge.tail_command import tail
 from bridge.telemetry import log_lines
+from bridge.verify_command import verify
 
 app = typer.Typer(
     help="Keeps FHIR ImagingStudy, and a table of facts, true to what DICOM archives hold.",
@@ -39,21 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-parked_app = typer.Typer(help="What could not be used and waits for a person.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The TOML file; without it the embedded defaults", show_default=False),
-]
-DataOption = Annotated[Path, typer.Option("--data-dir", help="Where state lives, when there is no --config")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
-
-EXIT_PARTIAL, EXIT_USAGE = 1, 2
-
-
-def _settings(path: Path | None, data_dir: Path) -> config.Settings:
-    return config.load(path) if path else config.embedded(data_dir)
 
 
 @app.command()
@@ -84,7 +83,7 @@ def run(
 
     Example: bridge run --config bridge.toml
     """
-    settings = _settings(config_file, data_dir)
+    settings = settings_of(config_file, data_dir)
     log_lines.start(settings.log.format, sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -132,7 +131,7 @@ def check(
 
     Example: bridge check --config bridge.toml
     """
-    settings = _settings(config_file, data_dir)
+    settings = settings_of(config_file, data_dir)
     for sink in settings.sinks:
         fhir_server_sign_in(sink).close()
     if as_json:
@@ -147,7 +146,7 @@ def jwks(config_file: ConfigOption = None) -> None:
 
     Example: bridge jwks --config bridge.toml
     """
-    keys = [key.public() for key in signing_keys(_settings(config_file, Path("bridge-data")))]
+    keys = [key.public() for key in signing_keys(settings_of(config_file, Path("bridge-data")))]
     if not keys:
         raise ConfigError("sinks: none signs in with a key; give one of them smart = { … }")
     typer.echo(json.dumps({"keys": keys}, indent=2))
@@ -163,7 +162,7 @@ def status(
 
     Example: bridge status --json
     """
-    with _state(config_file, data_dir) as state:
+    with opened_state(settings_of(config_file, data_dir)) as state:
         found = status_of(state, time.time())
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -178,6 +177,9 @@ def status(
         for name, studies in found["sinks"].items():
             has.add_row(name, str(studies))
         console.print(has)
+    if kept := found.get("reconciliation"):
+        result = "all agreed" if kept["agrees"] else "not all agreed: see bridge reconcile"
+        console.print(f"Reconciled {kept['age_s'] / 3600:.1f} hours ago: {result}")
     console.print("Held: " + (", ".join(f"{n} {kind}" for kind, n in found["resources"].items()) or "nothing yet"))
 
 
@@ -191,7 +193,7 @@ def study(
 
     Example: bridge study 1.2.840.113619.2.55.3
     """
-    with _state(config_file, data_dir) as state:
+    with opened_state(settings_of(config_file, data_dir)) as state:
         remarks = state.study_remarks(uid)
         resources = state.study_resources(uid)
         parked = [asdict(i) for i in state.items(parked=True) if i.key == uid or i.key.startswith(f"{uid}/")]
@@ -200,49 +202,6 @@ def study(
     shown: dict[str, Any] = {"remarks": remarks or [], "parked": parked}
     shown["resources"] = [{"version": r.version, "resource": r.content} for r in resources]
     typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-
-
-@parked_app.command("list")
-def parked_list(
-    config_file: ConfigOption = None, data_dir: DataOption = Path("bridge-data"), as_json: JsonOption = False
-) -> None:
-    """List what is parked, with its error and evidence. Exit code 1 when there is anything.
-
-    Example: bridge parked list --json
-    """
-    with _state(config_file, data_dir) as state:
-        items = state.items(parked=True, limit=10_000)
-    if as_json:
-        typer.echo(json.dumps([asdict(i) for i in items], indent=2))
-    elif items:
-        table = Table()
-        for name in ("queue", "key", "error", "evidence"):
-            table.add_column(name, overflow="fold")
-        for item in items:
-            evidence = ", ".join(f"{k} {v}" for k, v in item.evidence.items() if k not in {"path", "source"})
-            table.add_row(item.queue, item.key, item.error, evidence)
-        Console().print(table)
-    else:
-        typer.echo("Nothing is parked.")
-    raise typer.Exit(EXIT_PARTIAL if items else 0)
-
-
-@parked_app.command("replay")
-def parked_replay(
-    queue: Annotated[str, typer.Argument(help="As `bridge parked list` shows it")],
-    key: Annotated[str, typer.Argument(help="As `bridge parked list` shows it; `all` for the whole queue")],
-    config_file: ConfigOption = None,
-    data_dir: DataOption = Path("bridge-data"),
-) -> None:
-    """Try parked work again. The running bridge picks it up.
-
-    Example: bridge parked replay file:inbox scans/slice7.dcm
-    """
-    with _state(config_file, data_dir) as state:
-        keys = [i.key for i in state.items(parked=True, queue=queue, limit=100_000)] if key == "all" else [key]
-        for one in keys:
-            state.replay(queue, one, time.time())
-    typer.echo(f"{len(keys)} will be tried again")
 
 
 @app.command("import")
@@ -261,7 +220,7 @@ def import_(
 
     Example: bridge import /media/cdrom export.zip
     """
-    summary = import_files(_settings(config_file, data_dir), paths, Console(stderr=as_json), in_place)
+    summary = import_files(settings_of(config_file, data_dir), paths, Console(stderr=as_json), in_place)
     if as_json:
         typer.echo(json.dumps(summary.as_json(), indent=2))
     else:
@@ -271,6 +230,12 @@ def import_(
 
 app.command("map")(map_files)
 app.command()(dedupe)
+app.command()(tail)
+app.command()(reconcile)
+app.command()(verify)
+app.command()(backup)
+app.command()(restore)
+app.command()(backfill)
 
 associations_app = typer.Typer(help="What came over DICOM associations, and what became of it.", no_args_is_help=True)
 app.add_typer(associations_app, name="associations")
@@ -287,7 +252,7 @@ def associations_list(
 
     Example: bridge associations list --limit 20
     """
-    found = list_associations(_settings(config_file, data_dir), limit)
+    found = list_associations(settings_of(config_file, data_dir), limit)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -308,7 +273,7 @@ def associations_show(
 
     Example: bridge associations show 20260301T091500123456Z-1f0c22ab
     """
-    typer.echo(json.dumps(show_association(_settings(config_file, data_dir), association_id), indent=2))
+    typer.echo(json.dumps(show_association(settings_of(config_file, data_dir), association_id), indent=2))
 
 
 @app.command()
@@ -322,18 +287,6 @@ def demo(
     Example: bridge demo ./demo
     """
     run_demo(folder, stay=not once, patients=patients)
-
-
-@contextmanager
-def _state(config_file: Path | None, data_dir: Path) -> Iterator[State]:
-    settings = _settings(config_file, data_dir)
-    if settings.database_url.startswith("sqlite") and not (settings.data_dir / "state.sqlite").exists():
-        raise ConfigError(f"data_dir: no state in {settings.data_dir}: has `bridge run` been started there?")
-    state = State(settings.database_url)
-    try:
-        yield state
-    finally:
-        state.close()
 
 
 COLLECT_AFTER = 10_000

@@ -38,6 +38,9 @@ from bridge.model import ALL_ROLES, Role
 from bridge.monitoring import metrics_of, monitoring_router, overview_router
 from bridge.observer import Step
 from bridge.ports import ImagingSource, Sink
+from bridge.reconcile.reconciler import Reconciler
+from bridge.reconcile.report import Report
+from bridge.reconcile.scheduled import RECONCILE_QUEUE, Scheduled
 from bridge.roles import check_roles, folder_of
 from bridge.sign_in import fhir_server_sign_in
 from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
@@ -54,6 +57,7 @@ from cohort.api import router as cohort_router
 from cohort.desk import desk_of
 from cohort.lake import Lake
 from cohort.store.place import place_of
+from cohort.tally import LakeTally
 
 log = logging.getLogger("bridge")
 
@@ -105,6 +109,7 @@ class Bridge:
             timing=Timing(
                 quiet_s=settings.quiet_s,
                 max_wait_s=settings.max_wait_s,
+                backfill_per_minute=settings.backfill_per_minute,
                 recheck_hours={s.name: s.recheck_hours for s in settings.sinks if s.recheck_hours},
             ),
             clock=time.time,
@@ -148,7 +153,7 @@ class Bridge:
             others = stack.enter_context(self._followers()) if Role.SERVE in self._roles else []
             if Role.DELIVER in self._roles:
                 self._ai.prepare()
-                others += self._ai.steps()
+                others += [*self._ai.steps(), Loop("reconcile", RECONCILE_QUEUE, self._reconciliation().step)]
             process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             loops = self._loops = Loops(
                 self.pipeline,
@@ -212,6 +217,19 @@ class Bridge:
             yield [Loop("export", EXPORT_QUEUE, exporter.step), Loop("subscriptions", "", notifier.step)]
         finally:
             hook.close()
+
+    def _reconciliation(self) -> Scheduled:
+        """Everything compared from time to time, by connections of its own to the FHIR servers."""
+
+        def reconcile() -> Report:
+            closed = list[Callable[[], None]]()
+            with LakeTally(self.lake) as lake, ExitStack() as stack:
+                servers = {s.name: fhir_server_sink(s, closed) for s in self.settings.sinks}
+                for close in closed:
+                    stack.callback(close)
+                return Reconciler(self.state, self.sources, servers, lake, time.time).run(repair=True)
+
+        return Scheduled(self.state, reconcile, self.settings.reconcile_hours * 3600, time.time)
 
     def _open_lake(self) -> None:
         """Checks the lake; one that is new or was taken away gets all that is known. A store that does not answer is

@@ -488,8 +488,17 @@ class Settings(_Section):
     quiet_s: float = Field(default=3.0, ge=0, le=3600, description="A study is read when no change came for so long")
     max_wait_s: float = Field(default=60.0, ge=0, le=86_400, description="… but after so long at the latest")
     workers: int = Field(default=2, ge=1, le=64, description="Studies translated side by side")
+    backfill_per_minute: float = Field(
+        default=0.0, ge=0, le=1_000_000, description="Studies not known yet are begun at this rate at most; 0: no bound"
+    )
     validate_resources: bool = Field(
         default=False, description="Check every resource with fhir.resources before storing"
+    )
+    reconcile_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=8760,
+        description="All is compared once in so long; 0: when asked for",
     )
     api: Api = Api()
     identity: Identity = Identity()

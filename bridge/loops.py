@@ -12,6 +12,7 @@ from functools import partial
 from bridge.errors import Unavailable
 from bridge.model import Role
 from bridge.ports import (
+    BACKFILL_QUEUE,
     POLL_QUEUE,
     RECHECK_QUEUE,
     RETRANSLATE_QUEUE,
@@ -51,8 +52,8 @@ class Loop:
 
 class Loops:
     """Threads for the roles. `poll`: one for each source, one each for sweeps and verify passes; `work`: `workers` for
-    studies, one for translating all again; `deliver`: one for each sink, one for rechecks. One for each of the
-    `others`, a heartbeat, and one that looks what is due.
+    studies, one each for translating all again and for the backfill; `deliver`: one for each sink, one for rechecks.
+    One for each of the `others`, a heartbeat, and one that looks what is due.
 
     `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
     of a bug, after which everything stops.
@@ -79,6 +80,7 @@ class Loops:
             ],
             Role.WORK: [
                 Loop("retranslate", RETRANSLATE_QUEUE, pipeline.retranslate),
+                Loop("backfill", BACKFILL_QUEUE, pipeline.backfill),
                 *(Loop(f"study-{n}", STUDY_QUEUE, pipeline.translate) for n in range(workers)),
             ],
             Role.DELIVER: [

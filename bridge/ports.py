@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol, runtime_checkable
 
 from bridge.errors import ProjectError
@@ -22,6 +23,9 @@ from bridge.translate.procedure_step import ProcedureStep
 
 STUDY_QUEUE = "study"
 """Studies that may have changed; key: Study Instance UID."""
+
+BACKFILL_QUEUE = "backfill"
+"""Studies to be read when no other is due; key: source/Study Instance UID."""
 
 POLL_QUEUE = "poll"
 """Sources to look at for changes; key: source. Recurring."""
@@ -148,6 +152,16 @@ class KnowsTotal(Protocol):
 
     def total(self) -> int | None:
         """How many instances there are now; None when that cannot be told."""
+        ...
+
+
+@runtime_checkable
+class ListsByDate(Protocol):
+    """A source that can list its studies by their dates."""
+
+    def listed(self, first: date | None, last: date | None) -> Iterator[tuple[str, date | None]]:
+        """Every study of these days, both included, with its StudyDate; without ends those of no date as well. Raises
+        SourceUnavailable."""
         ...
 
 
@@ -302,6 +316,16 @@ class PipelineState(WorkTable, Protocol):
     def commit_page(self, source: str, page: ChangePage, now: float, quiet_s: float, max_wait_s: float) -> None: ...
 
     def mark_studies(self, source: str, studies: Iterable[str], now: float) -> None: ...
+
+    def backfill(self, source: str, studies: Iterable[tuple[str, date | None]], now: float) -> None:
+        """Marks studies to be read when no other is due, the newest first."""
+        ...
+
+    def due_in(self, queue: str, now: float, most: int) -> int: ...
+
+    def commit_backfill(self, claims: Sequence[Claim], now: float) -> None:
+        """Ends the claims, and marks their studies to be read now."""
+        ...
 
     def hinted(self, study_instance_uid: str) -> dict[str, int]:
         """source → hint number, for every source with a hint newer than its snapshot."""

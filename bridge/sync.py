@@ -13,6 +13,7 @@ from bridge.findings.attached import attached
 from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
 from bridge.observer import Nobody, Observer, Step
 from bridge.ports import (
+    BACKFILL_QUEUE,
     POLL_QUEUE,
     RECHECK_QUEUE,
     RETRANSLATE_QUEUE,
@@ -47,6 +48,9 @@ CONFLICTS_TRIED = 5
 RETRANSLATED_AT_ONCE = 500
 """So many studies wait at most because the translation changed: what changes in the archives is soon their turn."""
 
+FED_AT_ONCE = 32
+"""Studies of a backfill that wait to be read at most: what changes in the archives waits for no more of them."""
+
 RECHECK_S = 60.0
 """Seconds between the passes in which a part of what was delivered is compared with a sink again."""
 
@@ -61,6 +65,8 @@ class Timing:
     lease_s: float = 30.0
     retry_first_s: float = 1.0
     retry_most_s: float = 300.0
+    backfill_per_minute: float = 0.0
+    """So many studies of a backfill are begun in a minute at most; 0: as fast as it goes."""
     recheck_hours: Mapping[str, float] = field(default_factory=dict)
     """sink → hours in which all that was delivered to it is compared with it once more."""
 
@@ -95,6 +101,9 @@ class Pipeline:
 
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
+
+    _backfill_at: float = field(default=0.0, init=False)
+    """When the next studies of the backfill may be begun."""
 
     _superseded: bool = field(default=False, init=False)
     """Another process began to translate differently after this one: this one translates no more."""
@@ -133,7 +142,8 @@ class Pipeline:
         return len(claims)
 
     def sweep(self, worker: str) -> int:
-        """Compares one due source's whole inventory with what is held of it and marks every difference."""
+        """Compares one due source's whole inventory with what is held of it and marks every difference. Studies that
+        nobody knows are read when little else is due: there may be very many."""
         claims = self.state.claim(SWEEP_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
             self.settling.guarded(claim, partial(self._sweep, claim))
@@ -159,6 +169,20 @@ class Pipeline:
         claims = self.state.claim(RETRANSLATE_QUEUE, self.clock(), self.timing.lease_s, 1, worker)
         for claim in claims:
             self.settling.guarded(claim, partial(self._retranslate, claim))
+        return len(claims)
+
+    def backfill(self, worker: str) -> int:
+        """Hands over some studies of the backfill to be read, when few others are due."""
+        now = self.clock()
+        room = FED_AT_ONCE - self.state.due_in(STUDY_QUEUE, now, FED_AT_ONCE)
+        if room < FED_AT_ONCE // 2 or now < self._backfill_at:
+            return 0
+        per_minute = self.timing.backfill_per_minute
+        room = min(room, max(1, int(per_minute / 60))) if per_minute else room
+        claims = self.state.claim(BACKFILL_QUEUE, now, self.timing.lease_s, room, worker)
+        self.state.commit_backfill(claims, now)
+        if per_minute:
+            self._backfill_at = now + len(claims) * 60 / per_minute
         return len(claims)
 
     def translate(self, worker: str, limit: int = 4) -> int:
@@ -270,21 +294,25 @@ class Pipeline:
     def _compare_all(self, claim: Claim) -> None:
         source, started = self.sources[claim.key], self.clock()
         held = dict(self.state.held(claim.key))
-        different: set[str] = set()
+        different, unknown = set[str](), list[tuple[str, None]]()
         for study, instances in source.inventory():
-            if held.pop(study, None) != instances:
+            known = held.pop(study, None)
+            if known is None:
+                unknown.append((study, None))
+            elif known != instances:
                 different.add(study)
-            if len(different) >= SWEEP_MARKS:
-                self._mark_different(claim.key, different)
-                different = set()
+            if len(different) + len(unknown) >= SWEEP_MARKS:
+                self._mark_different(claim.key, different, unknown)
+                different, unknown = set(), []
                 self.state.renew(claim, self.clock(), self.timing.lease_s)
-        self._mark_different(claim.key, different | held.keys())
+        self._mark_different(claim.key, different | held.keys(), unknown)
         self.state.clear_replayed(claim.key, started - REPLAY_GRACE_S)
         self.state.reschedule(claim, self.clock() + source.sweep_s)
 
-    def _mark_different(self, source: str, studies: Set[str]) -> None:
+    def _mark_different(self, source: str, studies: Set[str], unknown: Sequence[tuple[str, None]]) -> None:
         self.state.mark_studies(source, studies, self.clock())
-        self.observer.hinted(source, Step.SWEEP, len(studies))
+        self.state.backfill(source, unknown, self.clock())
+        self.observer.hinted(source, Step.SWEEP, len(studies) + len(unknown))
 
     def _verify(self, claim: Claim) -> None:
         with self.observer.step(Step.VERIFY, claim.key):

@@ -15,7 +15,7 @@ from cohort.kinds import BY_CODE
 from cohort.layers import Layer, layer, names
 from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
-from cohort.store.files import Files
+from cohort.store.files import Files, digest_of
 
 FORMAT = 2
 KEPT_GENERATIONS = 5
@@ -165,10 +165,10 @@ class Generations:
         Files must be durable before.
         """
         id_ = head.next_id
-        manifest = {"format": FORMAT, "generation": id_, "created": created, "tables": tables}
+        manifest = sealed({"format": FORMAT, "generation": id_, "created": created, "tables": tables})
         if self._current() != (head.id, head.tag):
             return False
-        mine = self._store.create(_manifest(id_), orjson.dumps(manifest))
+        mine = self._store.create(_manifest(id_), manifest)
         if mine:
             at("manifest written")
         elif not self._there(id_):
@@ -201,9 +201,7 @@ class Generations:
         """What a manifest names. It never changes."""
         if id_ in self._known:
             return self._known[id_]
-        tables = orjson.loads(self._store.read(_manifest(id_))[0])["tables"].values()
-        entries = [entry for table in tables for entry in table.get("layers", ())]
-        return frozenset(entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry)
+        return names_of(self._store.read(_manifest(id_))[0])
 
     def _manifests(self) -> builtins.list[Entry]:
         """The oldest first."""
@@ -260,6 +258,36 @@ class Generations:
             return Table(name, (), columns)
         layers = tuple(layer(self._files.folder, entry) for entry in held["layers"])
         return Table(name, layers, tuple(c for c in columns if c.name in held["columns"]))
+
+
+_DIGEST = b',"digest":"'
+_ELEMENTS = {"format", "generation", "created", "tables"}
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as it is kept: its last element, `digest`, is a digest of all before it."""
+    plain = orjson.dumps(manifest)
+    return plain[:-1] + _DIGEST + digest_of(plain).encode() + b'"}'
+
+
+def names_of(manifest: bytes) -> frozenset[str]:
+    """The files that a manifest names."""
+    tables = orjson.loads(manifest)["tables"].values()
+    entries = [entry for table in tables for entry in table.get("layers", ())]
+    return frozenset(entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry)
+
+
+def manifest_problem(content: bytes) -> str:
+    """Why a manifest is not what was published, "" when it is, or was by a version that kept no digest."""
+    try:
+        elements = set(orjson.loads(content))
+    except (orjson.JSONDecodeError, TypeError):
+        return "it is no JSON object"
+    if elements == _ELEMENTS:
+        return ""
+    plain, _, said = content.rpartition(_DIGEST)
+    fine = elements == {*_ELEMENTS, "digest"} and said == digest_of(plain + b"}").encode() + b'"}'
+    return "" if fine else "its content is not what its digest says"
 
 
 def _whole(table: str, manifest: Any) -> bool:

@@ -1,6 +1,6 @@
 """The lake: immutable generations of columnar tables, and a delta beside them, in a folder or an S3-compatible store.
 
-    LAKE/delta/*.ndjson         what writers appended (docs/lake.md)
+    LAKE/delta/*.ndjson         what writers appended (docs/lake.md); a digest of it is part of the name
     LAKE/delta/NAME.load        a whole load: names its parts, which are seen all at once
     LAKE/loads/NAME/*           the parts of loads: NDJSON, and Parquet made of NDJSON
     LAKE/files/*.parquet        files of tables; never changed, shared by generations
@@ -34,6 +34,7 @@ from cohort.delta import Parked
 from cohort.fold import Fold
 from cohort.generation import Generation, Generations, Head, Listed
 from cohort.store import Entry, Store
+from cohort.store.files import digest, digest_of
 from cohort.store.place import Place, in_folder
 from cohort.tables import Tables
 
@@ -80,23 +81,25 @@ class Lake:
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> str:
         """Writes one delta file, durable when this returns. Result: its key."""
-        key = f"delta/{_new_name()}.ndjson"
-        self._store.put(key, _lines(lines))
+        content = _lines(lines)
+        key = f"delta/{_new_name(content)}.ndjson"
+        self._store.put(key, content)
         return key
 
     @contextmanager
     def loading(self) -> Iterator[Loading]:
         """Takes the lines of a whole load, bit by bit. All of it becomes visible at once; none, after an error."""
-        name = _new_name()
+        name = _begun()
         with self.place.scratch() as scratch:
-            loading = Loading(self._store, f"loads/{name}", scratch)
+            loading = Loading(self._store, f"loads/{name}-{uuid4().hex}", scratch)
             try:
                 yield loading
             except BaseException:
                 self._store.delete(loading.parts)
                 raise
             if loading.parts:
-                self._store.put(f"delta/{name}.load", orjson.dumps(loading.parts))
+                content = orjson.dumps(loading.parts)
+                self._store.put(f"delta/{name}-{digest_of(content)}.load", content)
 
     def pending(self) -> int:
         """How many delta files are not in a generation yet."""
@@ -163,6 +166,12 @@ class Lake:
                             self._generations.forget_old(now.timestamp())
                             return True
         raise SinkUnavailable("lake: publishers were always faster than compaction; it is tried again")
+
+    @contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Nobody on this machine publishes, keeps or forgets meanwhile; writers append."""
+        with self._exclusive():
+            yield
 
     def park(self, name: str, parked: Sequence[Parked]) -> None:
         """Keeps lines that could not be used, with their reasons, for a person."""
@@ -262,13 +271,14 @@ class Loading:
 
     def __call__(self, lines: Iterable[Mapping[str, Any]]) -> str:
         """Lines, as a file that is durable when this returns. Result: its key."""
-        self.parts.append(f"{self._folder}/{_new_name()}.ndjson")
-        self._store.put(self.parts[-1], _lines(lines))
+        content = _lines(lines)
+        self.parts.append(f"{self._folder}/{_new_name(content)}.ndjson")
+        self._store.put(self.parts[-1], content)
         return self.parts[-1]
 
     def add(self, file: Path) -> None:
         """A delta file in Parquet (cohort.arrivals.COLUMNS), which is moved; durable when this returns."""
-        self.parts.append(f"{self._folder}/{_new_name()}.parquet")
+        self.parts.append(f"{self._folder}/{_begun()}-{digest(file)}.parquet")
         self._store.send(file, self.parts[-1])
         file.unlink(missing_ok=True)
 
@@ -277,9 +287,13 @@ def _lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(orjson.dumps(line) + b"\n" for line in lines)
 
 
-def _new_name() -> str:
-    """Sorts by the time it was made."""
-    return f"{time.time_ns():020}-{uuid4().hex}"
+def _begun() -> str:
+    return f"{time.time_ns():020}"
+
+
+def _new_name(content: bytes) -> str:
+    """Sorts by the time it was made, and says what is in it."""
+    return f"{_begun()}-{digest_of(content)}"
 
 
 def _stamp(head: Head) -> str:

@@ -33,7 +33,7 @@ class Delivery(Rig):
         self.pipeline.translator = a_translator((name, "b"), {name: "http://pacs/dw"}, issuers=issuers)
         if source is not None:
             self.pipeline.sources = {name: source}
-            self.pipeline.prepare()
+        self.pipeline.prepare()
 
     def sink(self, server: FhirFake, name: str = "ehr") -> FhirServerSink:
         return FhirServerSink(

@@ -42,12 +42,16 @@ class Resource:
     dataset: Dataset = field(default_factory=Dataset)
 
     def as_json(self) -> dict[str, Any]:
-        plain: dict[str, Any] = {"ID": self.id, "Type": self.level, "MainDicomTags": self.tags}
+        plain: dict[str, Any] = {"ID": self.id, "Type": self.level, "MainDicomTags": self.tags | self._dated()}
         if self.level in CHILDREN:
             plain[CHILDREN[self.level]] = list(self.children)
         if self.parent is not None:
             plain[PARENT[self.level]] = self.parent.id
         return plain
+
+    def _dated(self) -> dict[str, str]:
+        one = next(self.instances(), None) if self.level == "Study" else None
+        return {} if one is None else {"StudyDate": str(one.dataset.get("StudyDate", ""))}
 
     def instances(self) -> Iterator[Resource]:
         if self.level == "Instance":

@@ -38,6 +38,8 @@ def test_every_queue_of_the_work_table_is_explained() -> None:
         "sink:NAME",
         "export",
         "subscription",
+        "reconcile",
+        "backfill",
         "file:SOURCE",
         "instance",
         "send:ARCHIVE",

@@ -51,6 +51,9 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
         "alembic", "sqlalchemy", "orjson",
     },
+    "bridge.reconcile": {
+        "bridge.errors", "bridge.model", "bridge.ports", "bridge.reconcile", "bridge.translate",
+    },
     "bridge.archiving": {
         "bridge.archiving", "bridge.errors", "bridge.findings", "bridge.model", "bridge.ports", "bridge.settling",
         "bridge.sources.peer", "bridge.sources.scu", "bridge.translate", "bridge.web", "orjson",
@@ -81,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.telemetry.health",
+        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile", "bridge.telemetry.health",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -193,6 +196,10 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.dialects", "cohort.elements", "cohort.expression", "cohort.path_types",
         "cohort.schema", "cohort.view_sql",
     },
+    "cohort.tally": {
+        "bridge.errors", "cohort.generation", "cohort.lake", "cohort.tables", "duckdb", "orjson",
+    },
+    "cohort.verified": {"cohort.generation", "cohort.lake", "cohort.store"},
     "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "cohort.ndjson", "orjson"},
     "cohort.functions": set(),
     "cohort.gate": {"bridge.errors", "cohort.functions"},
@@ -234,10 +241,20 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 """module or package → what it may import besides the standard library. Modules not named: see the tests below."""
 
-COMPOSITION = ("bridge.cli", "bridge.compose", "bridge.archives", "bridge.demo", "bridge.import_files")
+COMPOSITION = (
+    "bridge.cli",
+    "bridge.compose",
+    "bridge.archives",
+    "bridge.demo",
+    "bridge.import_files",
+    "bridge.reconcile_command",
+    "bridge.verify_command",
+    "bridge.backup",
+    "bridge.backup_command",
+)
 DUCKDB = (
     "cohort.engine", "cohort.fold", "cohort.flatten", "cohort.arrivals", "cohort.ndjson", "cohort.tables",
-    "cohort.compaction", "cohort.worker",
+    "cohort.compaction", "cohort.tally", "cohort.worker",
 )  # fmt: skip
 FASTAPI = (
     "bridge.api", "bridge.compose", "bridge.monitoring", "cohort.api", "cohort.cli", "cohort.feedback_api",

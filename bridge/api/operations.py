@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from bridge.errors import InvalidQuery
 from bridge.ports import WorkItem
+from bridge.reconcile.scheduled import RECONCILE_QUEUE, summary
 
 
 class OperationsState(Protocol):
@@ -24,11 +26,21 @@ class OperationsState(Protocol):
 
     def items(self, *, parked: bool | None = None, queue: str | None = None, limit: int = 1000) -> list[WorkItem]: ...
 
+    def reconciliation(self) -> dict[str, Any] | None: ...
+
+    def mark(self, queue: str, keys: list[str], now: float) -> None: ...
+
+    def troubled(self, limit: int = 1000) -> list[WorkItem]: ...
+
+    def parked_item(self, queue: str, key: str) -> WorkItem: ...
+
     def replay(self, queue: str, key: str, now: float) -> None: ...
 
+    def discard(self, queue: str, key: str) -> None: ...
 
-class Replay(BaseModel):
-    """The parked item to try again."""
+
+class ParkedItem(BaseModel):
+    """The parked item to try again, or to give up."""
 
     queue: str = Field(max_length=200)
     key: str = Field(max_length=4096)
@@ -38,7 +50,7 @@ def status(state: OperationsState, now: float) -> dict[str, Any]:
     """Queues with what waits, fails and is parked, the last error of each, resources held, and what FHIR servers have.
 
     Result  {"queues": [{queue, waiting, failing, parked, oldest_s, error}], "resources": {type: count},
-            "sinks": {name: studies}}
+            "sinks": {name: studies}, "reconciliation": the newest one, without its differences}
     """
     queues = []
     for queue, waiting, parked, failing, oldest in state.depth():
@@ -48,7 +60,28 @@ def status(state: OperationsState, now: float) -> dict[str, Any]:
             {"queue": queue, "waiting": waiting, "failing": failing, "parked": parked, "oldest_s": oldest_s}
             | ({"error": errors[0]} if errors else {})
         )
-    return {"queues": queues, "resources": state.counts(), "sinks": state.deliveries()}
+    kept = state.reconciliation()
+    told = {"queues": queues, "resources": state.counts(), "sinks": state.deliveries()}
+    return told | ({"reconciliation": summary(kept, now)} if kept else {})
+
+
+def troubles(items: Sequence[WorkItem]) -> list[dict[str, Any]]:
+    """What fails or is parked, one entry each, without names of files: those may be what people put into them."""
+    found = list[dict[str, Any]]()
+    for item in items:
+        told: dict[str, Any] = {
+            "event": "parked" if item.parked else "failing",
+            "queue": item.queue,
+            "error": item.error,
+        }
+        uid = item.key.partition("/")[0]
+        study = {"studyInstanceUid": uid} if not item.queue.startswith("file:") and _is_uid(uid) else {}
+        found.append(told | {"attempts": item.attempts} | study)
+    return found
+
+
+def _is_uid(text: str) -> bool:
+    return 0 < len(text) <= 64 and text[0].isdigit() and set(text) <= set("0123456789.")
 
 
 def router(state: OperationsState, clock: Callable[[], float]) -> APIRouter:
@@ -66,12 +99,47 @@ def router(state: OperationsState, clock: Callable[[], float]) -> APIRouter:
     ) -> list[dict[str, Any]]:
         return [asdict(item) for item in state.items(parked=True, queue=queue, limit=limit)]
 
+    @routes.get("/reconciliation")
+    def get_reconciliation() -> dict[str, Any]:
+        kept = state.reconciliation()
+        if kept is None:
+            raise HTTPException(404, "nothing was reconciled yet: POST /operations/reconciliation")
+        return kept
+
+    @routes.post("/reconciliation", status_code=202)
+    def post_reconciliation() -> dict[str, str]:
+        state.mark(RECONCILE_QUEUE, ["all"], clock())
+        return {"asked": "GET /operations/reconciliation has it when it is finished"}
+
+    @routes.get("/troubles")
+    def get_troubles(limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> list[dict[str, Any]]:
+        return troubles(state.troubled(limit))
+
+    @routes.get("/parked/item")
+    def get_item(
+        queue: Annotated[str, Query(max_length=200)], key: Annotated[str, Query(max_length=4096)]
+    ) -> dict[str, Any]:
+        with _told():
+            return asdict(state.parked_item(queue, key))
+
+    @routes.post("/parked/discard")
+    def post_discard(what: ParkedItem) -> dict[str, str]:
+        with _told():
+            state.discard(what.queue, what.key)
+        return {"discarded": what.key}
+
     @routes.post("/parked/replay", status_code=202)
-    def post_replay(what: Replay) -> dict[str, str]:
-        try:
+    def post_replay(what: ParkedItem) -> dict[str, str]:
+        with _told():
             state.replay(what.queue, what.key, clock())
-        except InvalidQuery as error:
-            raise HTTPException(404, str(error)) from None
         return {"replayed": what.key}
 
     return routes
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except InvalidQuery as error:
+        raise HTTPException(404, str(error)) from None

@@ -28,6 +28,7 @@ from pydicom.uid import UID
 
 from bridge.errors import place
 from bridge.sources.manifest import Verdict
+from bridge.sources.preamble import preamble
 from bridge.sources.services import CommandField, Request, Response, Status
 from bridge.sources.upper_layer import (
     HEADER,
@@ -520,7 +521,7 @@ def acknowledge_at_once(connection: socket.socket) -> None:
 
 
 def file_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, ae_title: str) -> bytes:
-    """What stands before the data set in a file: 128 zero bytes, DICM and the file meta information (PS3.10 7.1)."""
+    """What stands before the data set in a file: the preamble, DICM and the file meta information (PS3.10 7.1)."""
     elements = [
         (0x0002, b"UI", sop_class_uid),
         (0x0003, b"UI", sop_instance_uid),
@@ -534,7 +535,8 @@ def file_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
         raw = text.encode("ascii", "replace")[:64]
         raw += (b"\0" if vr == b"UI" else b" ") * (len(raw) % 2)
         body += struct.pack("<HH2sH", 2, element, vr, len(raw)) + raw
-    return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
+    head = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
+    return preamble(head) + head[128:]
 
 
 def _decoded(content: bytes, transfer_syntax: str) -> Dataset:

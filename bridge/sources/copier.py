@@ -10,27 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bridge.errors import SourceUnavailable
+from bridge.sources.preamble import MARKER, data_set_at, has_marker, preamble
 from bridge.sources.spool import Spool
 
 MINIMUM_FREE_BYTES = 1024**3
 """Below this free space nothing more is copied."""
 
 PIECE = 1024**2
-_MARKER = slice(128, 132)
-_META_LENGTH = b"\x02\0\0\0UL\x04\0"
 
 
 class SpoolUnavailable(SourceUnavailable):
     """The spool takes nothing now: what was not judged yet is to be imported again."""
 
 
-def has_marker(head: bytes) -> bool:
-    """Whether a file that begins so says that it is DICOM (PS3.10 7.1)."""
-    return head[_MARKER] == b"DICM"
-
-
 class Copier:
-    """Copies into the spool's folder of parts, with the preamble zeroed: what else it may be is not imported."""
+    """Copies into the spool's folder of parts, with a preamble of ours: what else the file may be is not imported."""
 
     def __init__(self, spool: Spool, minimum_free_bytes: int) -> None:
         self._spool, self._minimum_free = spool, minimum_free_bytes
@@ -74,19 +68,11 @@ def digest_of(read: Callable[[int], bytes], write: Callable[[bytes], None] = lam
     """(bytes, SHA-256 of the data set, which begins after the file meta information), each piece handed to `write`."""
     piece = read(PIECE)
     if has_marker(piece):
-        piece = bytes(_MARKER.start) + piece[_MARKER.start :]
-    size, skipped, found = 0, _data_set_at(piece), hashlib.sha256()
+        piece = preamble(piece) + piece[MARKER.start :]
+    size, skipped, found = 0, data_set_at(piece), hashlib.sha256()
     while piece:
         write(piece)
         found.update(memoryview(piece)[max(0, skipped - size) :])
         size += len(piece)
         piece = read(PIECE)
     return size, found.hexdigest()
-
-
-def _data_set_at(head: bytes) -> int:
-    """Where the data set begins; 0, the whole file, where the file meta information does not say (PS3.10 7.1)."""
-    start = _MARKER.stop if has_marker(head) else 0
-    if head[start : start + 8] != _META_LENGTH:
-        return 0
-    return start + 12 + int.from_bytes(head[start + 8 : start + 12], "little")

@@ -13,7 +13,7 @@ from bridge.model import Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.dicomweb_position import MOST_WIDTH_DAYS, Position, Seen
 from bridge.sources.qido import Qido
-from bridge.sources.qido_items import DAY, EVERYTHING, LAST, Study, Window, merged
+from bridge.sources.qido_items import DAY, EVERYTHING, FIRST, LAST, Study, Window, merged
 from bridge.sources.wado_metadata import BROKEN, SMALLER, WadoMetadata
 from bridge.sources.web_client import Refusal, Transport, WebClient
 from bridge.translate.uids import checked_uid
@@ -123,6 +123,11 @@ class DicomWeb:
         window = Window(self._since, LAST) if self._since else EVERYTHING
         for uid, study in merged(self._qido.studies(window)).items():
             yield uid, self._instances(uid, study)
+
+    def listed(self, first: date | None, last: date | None) -> Iterator[tuple[str, date | None]]:
+        """Every study of these days, both included, with its StudyDate; without ends those of no date as well."""
+        for uid, study in merged(self._qido.studies(Window(first or FIRST, last or LAST))).items():
+            yield uid, study.study_date
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances the archive holds now of each study.

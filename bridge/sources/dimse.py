@@ -10,6 +10,7 @@ from pathlib import Path
 from bridge.errors import ConfigError, InvalidFile
 from bridge.model import Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
+from bridge.sources.days import study_date
 from bridge.sources.dimse_find import Listing, Queries, Window
 from bridge.sources.dimse_keys import COUNTED, LOOKED_AT, OF_THE_SERIES, READ_IMAGE, READ_SERIES, READ_STUDY
 from bridge.sources.dimse_lines import Lines
@@ -156,6 +157,13 @@ class Dimse:
         all studies whole."""
         for match in self._queries.studies(Window(), COUNTED, {}):
             yield match.text("StudyInstanceUID"), self._instances(match)
+
+    def listed(self, first: date | None, last: date | None) -> Iterator[tuple[str, date | None]]:
+        """Every study of these days, both included, with its StudyDate; without ends those of no date as well."""
+        for match in self._queries.studies(Window(first, last), COUNTED, {}):
+            day = study_date(match.text("StudyDate"))
+            if day is None or (first or day) <= day <= (last or day):
+                yield match.text("StudyInstanceUID"), day
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances the archive lists now of each study; 0 = gone."""

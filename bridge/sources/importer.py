@@ -12,9 +12,10 @@ from pathlib import Path
 from bridge.errors import InvalidFile, RejectedInput, SourceUnavailable
 from bridge.model import IndexedFile
 from bridge.sources.archive_file import Member, is_archive, members
-from bridge.sources.copier import MINIMUM_FREE_BYTES, PIECE, Copier, SpoolUnavailable, digest_of, has_marker
+from bridge.sources.copier import MINIMUM_FREE_BYTES, PIECE, Copier, SpoolUnavailable, digest_of
 from bridge.sources.dicomdir import MEDIA_DIRECTORY, absent_files
 from bridge.sources.part10 import read_headers
+from bridge.sources.preamble import has_marker
 from bridge.sources.spool import Outcome, Spool
 from bridge.sources.tree import UNFINISHED
 from bridge.translate.headers import Headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 
 from bridge.model import WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
@@ -107,6 +108,12 @@ class Orthanc:
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study Orthanc holds with its number of instances, in order of UID."""
         return self._inventory.every()
+
+    def listed(self, first: date | None, last: date | None) -> Iterator[tuple[str, date | None]]:
+        """Every study of these days, both included, with its StudyDate; without ends those of no date as well."""
+        for uid, day in self._inventory.dated():
+            if (first is None and last is None) or (day and (first or day) <= day <= (last or day)):
+                yield uid, day
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances Orthanc holds now of each study, by two requests for 100 studies."""

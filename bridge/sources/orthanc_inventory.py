@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import orjson
 
 from bridge.errors import InvalidDicomValue
+from bridge.sources.days import study_date
 from bridge.sources.orthanc_ids import StudyIds, instances_in, instances_of, studies_with
 from bridge.sources.orthanc_log import is_orthanc_id
 from bridge.sources.web_client import WebClient
@@ -48,6 +50,13 @@ class Inventory:
             if uid:
                 by_uid[uid] += count
         yield from sorted(by_uid.items())
+
+    def dated(self) -> Iterator[tuple[str, date | None]]:
+        """Every study held, with its StudyDate; in Orthanc's order."""
+        for study in self._listed("studies"):
+            uid, tags = _study_uid(study), study.get("MainDicomTags")
+            if uid is not None and isinstance(tags, Mapping):
+                yield uid, study_date(str(tags.get("StudyDate", "")))
 
     def of(self, study_instance_uids: Sequence[str]) -> dict[str, int]:
         """The number of instances of each of these studies, 0 for those not held; two requests for 100 studies."""

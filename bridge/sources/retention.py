@@ -19,8 +19,9 @@ from bridge.errors import Unavailable
 from bridge.model import IndexedFile, Rejection
 from bridge.ports import ChangePage
 from bridge.sources.part10 import read_headers
+from bridge.sources.preamble import TRIMMED, data_set_at, preamble
 from bridge.sources.scu import Sent
-from bridge.sources.spool import TRIMMED, Spool, is_trimmed, sync_folder
+from bridge.sources.spool import Spool, is_trimmed, sync_folder
 
 log = logging.getLogger("bridge.receiver")
 
@@ -148,8 +149,10 @@ class Retention:
             end = file.tell()
             if end == before.st_size or "PixelData" in found:
                 return
-            file.seek(len(TRIMMED))
-            content = TRIMMED + file.read(end - len(TRIMMED))
+            file.seek(0)
+            content = file.read(end)
+            start = data_set_at(content)
+            content = (preamble(content, content[start:]) if start else TRIMMED.ljust(128, b"\0")) + content[128:]
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as new:

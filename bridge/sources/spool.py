@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
 
+from bridge.sources.preamble import TRIMMED
+
 REMEMBERED_STUDIES = 256
 """Studies whose file names are kept in memory, so that an object's place is known without listing its folder."""
 
@@ -117,10 +119,6 @@ class _Study:
 
     contents: dict[str, set[str]] = field(default_factory=dict)
     durable: bool = False
-
-
-TRIMMED = b"HEADERS ONLY"
-"""Begins the preamble of an object whose pixel data was dropped; what was received begins with zeros."""
 
 
 def is_trimmed(path: Path) -> bool:

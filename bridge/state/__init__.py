@@ -1,9 +1,11 @@
 """The durable state: work, cursors, snapshots, resources with history. SQLite or PostgreSQL."""
 
+from bridge.state.backfill import Backfill
 from bridge.state.backlogs import Backlogs
 from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
 from bridge.state.model_calls import ModelCalls
+from bridge.state.reconciled import Reconciled
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
 from bridge.state.subscriptions import Subscriptions
@@ -11,7 +13,7 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls, Backlogs):
+class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls, Backlogs, Reconciled, Backfill):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

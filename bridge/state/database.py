@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from bridge.errors import ConfigError, StateUnavailable
 from bridge.state.migrations import migrate
+from bridge.state.seal import knows_checksums, seal
 
 BUSY_TIMEOUT_MS = 30_000
 _ONE_AFTER_ANOTHER = 7_296_354_180_115
@@ -31,8 +32,12 @@ class Database:
             with self.write() as connection:
                 self.one_after_another(connection)
                 migrate(connection)
+                if self.sqlite:
+                    seal(connection)
         except StateUnavailable:
             raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
+        except DatabaseError:
+            raise ConfigError("state_url: the database is damaged: see bridge verify; restore a backup") from None
 
     @contextmanager
     def write(self, durable: bool = True) -> Iterator[Connection]:
@@ -94,6 +99,7 @@ def _sqlite(url: str, path: str | None) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
+        knows_checksums(connection)
         connection.isolation_level = None  # transactions are begun by the listener below, never by the driver
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
             connection.execute(f"PRAGMA {pragma}")

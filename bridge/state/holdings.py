@@ -105,7 +105,7 @@ class Holdings(Work):
         self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float
     ) -> None:
         """What the source held when it was read after `hint`."""
-        plain = orjson.dumps([h.as_json() for h in sorted(headers.instances, key=_place)])
+        plain = plain_headers(headers)
         steps = sorted(headers.procedure_steps, key=lambda step: step.sop_instance_uid)
         statement = (
             update(holding)
@@ -318,6 +318,11 @@ class Holdings(Work):
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
             connection.execute(delete(work).where(work.c.queue == file_queue(source), work.c.key.in_(some)))
+
+
+def plain_headers(headers: StudyHeaders) -> bytes:
+    """What is kept of a study's headers, before it is compressed: the same for the same headers in any order."""
+    return orjson.dumps([h.as_json() for h in sorted(headers.instances, key=_place)])
 
 
 def _place(headers: Headers) -> tuple[str, str]:

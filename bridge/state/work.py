@@ -229,6 +229,21 @@ class Work:
         with self._db.read() as connection:
             return [_item(row) for row in connection.execute(statement)]
 
+    def parked_item(self, queue: str, key: str) -> WorkItem:
+        """One parked row. Raises InvalidQuery when there is none."""
+        with self._db.read() as connection:
+            row = connection.execute(select(work).where(_parked(queue, key))).one_or_none()
+        if row is None:
+            raise _not_parked(queue)
+        return _item(row)
+
+    def troubled(self, limit: int = 1000) -> list[WorkItem]:
+        """Rows that fail or are parked, those first that were tried last."""
+        statement = select(work).where(or_(work.c.parked.is_(True), work.c.attempts > 0))
+        with self._db.read() as connection:
+            ordered = statement.order_by(work.c.due_at.desc(), work.c.queue, work.c.key).limit(limit)
+            return [_item(row) for row in connection.execute(ordered)]
+
     def depth(self) -> list[tuple[str, int, int, int, float]]:
         """queue, rows waiting, rows parked, rows failing (tried and not parked), oldest first mark; by queue."""
         waiting = func.sum(case((work.c.parked.is_(False), 1), else_=0))
@@ -244,12 +259,26 @@ class Work:
         """Try a parked row again now. Raises InvalidQuery when there is no such parked row."""
         statement = (
             update(work)
-            .where(work.c.queue == queue, work.c.key == key, work.c.parked.is_(True))
+            .where(_parked(queue, key))
             .values(parked=False, due_at=now, attempts=0, generation=work.c.generation + 1, first_marked_at=now)
         )
         with self._db.write() as connection:
             if connection.execute(statement).rowcount != 1:
-                raise InvalidQuery(f"nothing parked in queue {queue} under this key")
+                raise _not_parked(queue)
+
+    def discard(self, queue: str, key: str) -> None:
+        """Forget a parked row; a new mark makes it anew. Raises InvalidQuery when there is no such parked row."""
+        with self._db.write() as connection:
+            if connection.execute(delete(work).where(_parked(queue, key))).rowcount != 1:
+                raise _not_parked(queue)
+
+
+def _parked(queue: str, key: str) -> Any:
+    return and_(work.c.queue == queue, work.c.key == key, work.c.parked.is_(True))
+
+
+def _not_parked(queue: str) -> InvalidQuery:
+    return InvalidQuery(f"nothing parked in queue {queue} under this key")
 
 
 @lru_cache(maxsize=64)

@@ -108,3 +108,8 @@ def digest(path: Path) -> str:
     """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST]
+
+
+def digest_of(content: bytes) -> str:
+    """As `digest`, of bytes in memory."""
+    return hashlib.sha256(content).hexdigest()[:_DIGEST]

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pytest
 
 from bridge.errors import SourceUnavailable
-from bridge.ports import ChangePage, ImagingSource
+from bridge.ports import ChangePage, ImagingSource, ListsByDate
 from bridge.sources.dicom_server import DicomServer
 from bridge.sources.dicomweb import DicomWeb
 from bridge.sources.dimse import Dimse
@@ -503,6 +504,21 @@ def test_the_inventory_counts_what_a_read_holds(archive: Archive, follower: Foll
     assert inventory == {STUDY: 6, OTHER: 1}
     assert inventory == {study: follower.source.read(study).held for study in inventory}
     assert dict(follower.source.count([STUDY, OTHER])) == inventory
+
+
+def test_studies_are_listed_by_date_where_the_archive_can(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, StudyDate="20240301"))
+    archive.put(study_bytes(OTHER, StudyDate="20240415"))
+    follower.follow()
+    source = follower.source
+    if not isinstance(source, ListsByDate):
+        assert isinstance(source, Folder | DicomServer)
+        return
+    first, second = date(2024, 3, 1), date(2024, 4, 15)
+    assert dict(source.listed(None, None)) == {STUDY: first, OTHER: second}
+    assert dict(source.listed(first, date(2024, 4, 14))) == {STUDY: first}
+    assert dict(source.listed(date(2024, 3, 2), None)) == {OTHER: second}
+    assert dict(source.listed(date(2024, 5, 1), date(2024, 5, 31))) == {}
 
 
 def test_a_count_tells_what_is_gone_in_whole_or_in_part(archive: Archive, follower: Follower) -> None:

@@ -132,7 +132,8 @@ class BridgeProcess:
 
         def settled() -> bool:
             queues = self.get("/operations/status")["queues"]
-            return not any(q["waiting"] for q in queues if q["queue"] == "study" or q["queue"].startswith("sink:"))
+            busy = [q["queue"] for q in queues if q["waiting"]]
+            return not any(name in ("study", "backfill") or name.startswith("sink:") for name in busy)
 
         self.wait_for("empty queues", settled)
 

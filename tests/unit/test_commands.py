@@ -40,7 +40,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 COMMANDS = [
     ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
-                            ["parked", "replay"], ["associations"], ["associations", "list"], ["associations", "show"],
+                            ["parked", "replay"], ["parked", "show"], ["parked", "discard"], ["tail"],
+                            ["reconcile"], ["verify"], ["backup"], ["restore"], ["backfill"],
+                            ["associations"], ["associations", "list"], ["associations", "show"],
                             ["demo"], ["import"], ["jwks"], ["map"], ["dedupe"])
 ] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
                              ["compact"], ["log"], ["generations"], ["generations", "list"], ["generations", "keep"],

@@ -47,7 +47,8 @@ class Rig:
     def run(self, seconds: float, steps: int = 10) -> None:
         for _ in range(steps):
             self.now += seconds / steps
-            work = (self.pipeline.poll, self.pipeline.sweep, self.pipeline.verify, self.pipeline.translate)
+            line = self.pipeline
+            work = (line.poll, line.sweep, line.verify, line.backfill, line.translate)
             while any(step("w") for step in work) or self.pipeline.deliver("ehr", "w"):
                 pass
 

@@ -15,6 +15,7 @@ from bridge.ports import ChangePage, StudyHeaders
 from bridge.state import State, migrations
 from bridge.state.migrations import NEWEST
 from bridge.state.schema import metadata
+from bridge.state.seal import knows_checksums
 from tests.builders import STUDY, headers
 from tests.unit.test_procedure_step import a_step
 from tests.unit.test_sync import Rig as SyncRig
@@ -100,6 +101,10 @@ def test_the_revisions_make_what_the_program_says_its_tables_are(tmp_path: Path)
     State(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
     engine = create_engine(f"sqlite:///{tmp_path / 'new.sqlite'}")
     with engine.connect() as connection:
+        seals = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name LIKE 'sealed_%'").scalars().all()
+        assert len(seals) == len(metadata.tables)
+        for name in seals:  # SQLAlchemy cannot compare indexes on expressions
+            connection.exec_driver_sql(f"DROP INDEX {name}")
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
@@ -114,6 +119,7 @@ def test_revisions_follow_one_another_by_number() -> None:
 def as_a_newer_program_leaves_it(path: Path, oldest_program: int) -> None:
     """One revision more: a column, a table and an index, as revisions may add them."""
     with sqlite3.connect(path) as connection:
+        knows_checksums(connection)
         connection.execute("alter table work add column priority integer")
         connection.execute("alter table resource add column source varchar not null default ''")
         connection.execute("create table later (id varchar primary key)")
@@ -142,6 +148,16 @@ def test_a_program_goes_on_while_and_after_a_newer_one_added_to_the_tables(tmp_p
     assert len(again.ehr.newest()) == 1
     again.state.close()
     assert shape(path) == before
+
+
+def test_a_program_that_knows_no_checksums_is_told_not_to_write(tmp_path: Path) -> None:
+    State(f"sqlite:///{tmp_path / 's.sqlite'}").close()
+    with sqlite3.connect(tmp_path / "s.sqlite") as connection:
+        (oldest,) = connection.execute("select value from setting where name = 'oldest_program'").fetchone()
+        with pytest.raises(sqlite3.OperationalError, match="row_checksum"):
+            connection.execute("update setting set value = value")
+    connection.close()
+    assert oldest == "6"
 
 
 def test_a_newer_programs_database_that_this_one_cannot_work_with_is_left_alone(old: Path) -> None:

@@ -41,7 +41,8 @@ class Rig:
         step = 1.0 if seconds <= 60 else seconds / 40
         for _ in range(int(seconds / step)):
             self.now += step
-            steps = (self.pipeline.poll, self.pipeline.sweep, self.pipeline.verify, self.pipeline.translate)
+            line = self.pipeline
+            steps = (line.poll, line.sweep, line.verify, line.backfill, line.translate)
             while any(step("w") for step in steps):
                 pass
             for name in self.pipeline.sinks:

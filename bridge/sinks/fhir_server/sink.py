@@ -14,6 +14,7 @@ from bridge.errors import Conflict, ProjectError, RejectedInput, SinkUnavailable
 from bridge.model import Receipt, Resource, StudyState
 from bridge.sinks.fhir_server.capabilities import Capabilities, capabilities
 from bridge.sinks.fhir_server.client import Doubtful, FhirClient, TooLarge
+from bridge.sinks.fhir_server.comparison import Compared
 from bridge.sinks.fhir_server.content import digest, merged, referring, same, version_of, without_instances
 from bridge.sinks.fhir_server.duplicates import Duplicates
 from bridge.sinks.fhir_server.orders import LINKED, linked
@@ -96,6 +97,7 @@ class FhirServerSink:
         self._endpoints, self._patients = Endpoints(self._client, self._writer), Patients(self._client, self._writer)
         self._studies, self._results = Studies(self._client), Results(self._client, self._writer)
         self.duplicates = Duplicates(self._client, self._studies)
+        self._compared = Compared(self._client, self._studies)
         self._offered: Capabilities | None = None
         self._offered_until = 0.0
 
@@ -113,6 +115,12 @@ class FhirServerSink:
             if len(states) == 1:
                 return [error]
         return [outcome for state in states for outcome in self.deliver([state])]
+
+    def differing(self, states: Sequence[StudyState], *, whole: bool) -> dict[str, tuple[str, str]]:
+        """study → (level, problem) where the server has something else than the state; with `whole`, every study is
+        read whole. Writes nothing. Raises SinkUnavailable."""
+        project = to_r5 if self.offered().fhir_version == "R5" else _as_it_is
+        return self._compared.differing(states, project, whole=whole)
 
     def _deliver(self, states: Sequence[StudyState]) -> list[Receipt | ProjectError | None]:
         """All of them with few requests. Raises RejectedInput, Conflict when what they share is refused."""

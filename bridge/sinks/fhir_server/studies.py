@@ -25,14 +25,16 @@ class Studies:
         """The search token of a study's identifier."""
         return f"{STUDY_UID_SYSTEM}|{_PREFIX}{study_instance_uid}"
 
-    def find(self, study_instance_uids: Sequence[str]) -> dict[str, list[Resource]]:
-        """study → what the server has of it; identifiers and versions alone, where the server gives parts.
+    def find(
+        self, study_instance_uids: Sequence[str], elements: str = "identifier,status"
+    ) -> dict[str, list[Resource]]:
+        """study → what the server has of it; these elements and versions alone, where the server gives parts.
 
         Raises  SinkUnavailable
         """
         found: dict[str, list[Resource]] = {}
         tokens = [self.token(uid) for uid in study_instance_uids]
-        for resource in self._client.identified("ImagingStudy", tokens, "identifier,status"):
+        for resource in self._client.identified("ImagingStudy", tokens, elements):
             for uid in _uids(resource):
                 found.setdefault(uid, []).append(resource)
         return found

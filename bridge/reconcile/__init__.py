@@ -1,0 +1,1 @@
+"""Whether archives, state, FHIR servers and lake agree about every study, and what differs."""

@@ -1,0 +1,114 @@
+"""The command `bridge verify`. Part of the composition root."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bridge.config import Settings
+from bridge.errors import ConfigError, Unavailable
+from bridge.sources.preamble import problem
+from bridge.state import State
+from bridge.state.seal import damage
+from bridge.state_command import DATA_DIR, EXIT_PARTIAL, ConfigOption, DataOption, JsonOption, settings_of
+from cohort.lake import Lake
+from cohort.store.place import place_of
+from cohort.verified import checked
+
+SHOWN = 1000
+
+
+@dataclass
+class Verified:
+    """One kind of thing: how many were looked at, which are damaged; `error`: why it could not be finished."""
+
+    kind: str
+    looked_at: int = 0
+    damaged: list[dict[str, str]] = field(default_factory=list)
+    error: str = ""
+
+    def add(self, found: Iterable[tuple[str, str]]) -> Verified:
+        try:
+            for what, why in found:
+                self.looked_at += 1
+                if why and len(self.damaged) < SHOWN:
+                    self.damaged.append({"what": what, "problem": why})
+        except Unavailable as error:
+            self.error = str(error)
+        return self
+
+
+def verify(config_file: ConfigOption = None, data_dir: DataOption = DATA_DIR, as_json: JsonOption = False) -> None:
+    """Read everything that is kept and find what changed by itself: spool, state and lake, by digests.
+
+    Works beside a running bridge. Exit code 1 when anything is damaged.
+
+    Example: bridge verify --json
+    """
+    settings = settings_of(config_file, data_dir)
+    if not settings.data_dir.is_dir():
+        raise ConfigError(f"data_dir: there is no folder {settings.data_dir}")
+    with Console(stderr=True).status("Reading") as status:
+        found = []
+        for one in parts(settings):
+            status.update(f"Read {one.kind}")
+            found.append(one)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        _show(found, Console())
+    raise typer.Exit(EXIT_PARTIAL if any(one.damaged or one.error for one in found) else 0)
+
+
+def parts(settings: Settings) -> Iterator[Verified]:
+    """What is kept, each kind when it is read."""
+    yield Verified("spool").add(_spool(settings.data_dir / "spool"))
+    yield Verified("state").add(_state(settings))
+    yield Verified("lake").add(checked(Lake(place_of(settings))))
+
+
+def _spool(root: Path) -> Iterator[tuple[str, str]]:
+    """Every whole object; what comes or goes meanwhile is left out."""
+    for path in sorted(root.glob("*/studies/*/*/*.dcm")):
+        try:
+            yield str(path.relative_to(root)), problem(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            yield str(path.relative_to(root)), "it cannot be read"
+
+
+def _state(settings: Settings) -> Iterator[tuple[str, str]]:
+    """SQLite: every row by its checksum. PostgreSQL: the newest contents of resources; the rest is up to its own."""
+    path = settings.data_dir / "state.sqlite"
+    if not settings.state_url:
+        if path.exists():
+            problems = list(damage(path))
+            yield from ((path.name, one) for one in problems)
+            if not problems:
+                yield path.name, ""
+        return
+    state = State(settings.database_url)
+    try:
+        yield from ((key, "" if fine else "its content is not what was written") for key, fine in state.contents())
+    finally:
+        state.close()
+
+
+def _show(found: list[Verified], console: Console) -> None:
+    table = Table("kept", "looked at", "damaged", "result")
+    for one in found:
+        result = one.error or ("DAMAGED" if one.damaged else "as it was written")
+        table.add_row(one.kind, str(one.looked_at), str(len(one.damaged)), result)
+    console.print(table)
+    for one in found:
+        for each in one.damaged:
+            console.print(
+                f"{one.kind}: {each['what']}: {each['problem']}", markup=False, highlight=False, soft_wrap=True
+            )

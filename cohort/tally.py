@@ -1,0 +1,121 @@
+"""What the newest generation holds of the bridge's resources and of each study, to be compared with the state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import orjson
+
+from bridge.errors import SinkUnavailable
+from cohort.generation import Generations
+from cohort.lake import Lake
+from cohort.tables import Tables
+
+ROWS_AT_ONCE = 1000
+_STUDIES = """
+SELECT study_instance_uid, coalesce(series, 0)::INTEGER, instances::INTEGER, digest::VARCHAR FROM
+  (SELECT study_instance_uid, count(*) AS instances, bit_xor(md5_number_lower(sop_instance_uid)) AS digest
+   FROM {instances} GROUP BY 1) LEFT JOIN
+  (SELECT study_instance_uid, count(*) AS series FROM {series} GROUP BY 1) USING (study_instance_uid)
+"""
+
+
+class LakeTally:
+    """One generation at a time; the files of one that is read stay for 15 minutes at least, and while nothing newer
+    comes. Raises SinkUnavailable when the lake cannot be read."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake, self._stack = lake, ExitStack()
+        self._tables: Tables | None = None
+
+    def __enter__(self) -> LakeTally:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def refresh(self) -> None:
+        """Publishes what was delivered, and looks at the newest generation from now on."""
+        self._stack.close()
+        try:
+            self._lake.publish(datetime.now(UTC))
+        except OSError as error:
+            raise SinkUnavailable(f"lake: it cannot be published: {error.strerror}") from None
+        place = self._lake.place
+        head = Generations(place.store, place.files).head()
+        scratch = self._stack.enter_context(place.scratch())
+        self._tables = self._stack.enter_context(Tables(place.files, scratch, "tally", head.tables))
+
+    def resources(self) -> Iterator[tuple[str, int, str]]:
+        """(type/id, 1 when it is deleted, SHA-256 of the content) of every resource that the bridge delivered."""
+        for kind in self._kinds():
+            yield from map(_resource, self._rows(self._resources_of(kind)))
+
+    def resource_digests(self, keys: Sequence[str]) -> dict[str, tuple[str, int, str]]:
+        """type/id → the same of these resources alone."""
+        found: dict[str, tuple[str, int, str]] = {}
+        for kind in {key.partition("/")[0] for key in keys} & set(self._kinds()):
+            ids = [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
+            rows = self._rows(f"{self._resources_of(kind)} AND list_contains($ids, id)", {"ids": ids})
+            found |= {row[0]: row for row in map(_resource, rows)}
+        return found
+
+    def studies(self) -> Iterator[tuple[str, int, int, str]]:
+        """(Study Instance UID, series, instances, digest of the SOP Instance UIDs) of every study with DICOM rows: the
+        digest is the exclusive or of the last 64 bits of their MD5s."""
+        yield from map(_study, self._rows(self._all_studies()))
+
+    def studies_of(self, studies: Sequence[str]) -> dict[str, tuple[str, int, int, str]]:
+        """study → the same of these studies alone."""
+        rows = self._rows(f"{self._all_studies()} WHERE list_contains($uids, study_instance_uid)", {"uids": studies})
+        return {row[0]: row for row in map(_study, rows)}
+
+    def _kinds(self) -> list[str]:
+        return sorted(n.removeprefix("resource_") for n in self._opened().layers if n.startswith("resource_"))
+
+    def _resources_of(self, kind: str) -> str:
+        scan = self._opened().scan(f"resource_{kind}", ["origin", "id", "deleted", "json"])
+        return f"SELECT '{kind}/' || id, deleted, json FROM {scan} WHERE origin = 'bridge'"
+
+    def _all_studies(self) -> str:
+        tables = self._opened()
+        series = tables.scan("dicom_series", ["study_instance_uid"])
+        return _STUDIES.format(
+            instances=tables.scan("dicom_instance", ["study_instance_uid", "sop_instance_uid"]), series=series
+        )
+
+    def _opened(self) -> Tables:
+        if self._tables is None:
+            raise SinkUnavailable("lake: not looked at yet")
+        return self._tables
+
+    def _rows(self, query: str, values: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+        cursor = self._opened().db.cursor()
+        try:
+            cursor.execute(query, values or {})
+            while rows := cursor.fetchmany(ROWS_AT_ONCE):
+                yield from rows
+        except duckdb.Error:
+            raise SinkUnavailable("lake: a file cannot be read; bridge verify tells which") from None
+        finally:
+            cursor.close()
+
+
+def _resource(row: tuple[Any, ...]) -> tuple[str, int, str]:
+    key, deleted, content = row
+    if content is None:
+        return str(key), int(deleted), ""
+    plain = orjson.dumps(orjson.loads(content), option=orjson.OPT_SORT_KEYS)
+    return str(key), int(deleted), hashlib.sha256(plain).hexdigest()
+
+
+def _study(row: tuple[Any, ...]) -> tuple[str, int, int, str]:
+    return str(row[0]), int(row[1]), int(row[2]), str(row[3])
