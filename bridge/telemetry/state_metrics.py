@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -28,10 +28,12 @@ from bridge.ports import (
 from bridge.telemetry.bounded import Bounded
 
 ANSWER_WITHIN_S = 5.0
+STANDINGS = ("waiting", "parked", "different", "marked")
 OTHER = "other"
+RECONCILE = "reconcile"
 _QUEUES = (
     STUDY_QUEUE, POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE, INSTANCE_QUEUE,
-    "export", "subscription",
+    "backfill", "export", "reconcile", "subscription",
 )  # fmt: skip
 """Kept apart in the metrics; those of sources, sinks, models and archives are added, everything else is `other`."""
 
@@ -44,6 +46,8 @@ class ObservedState(Protocol):
     def turns(self, queue: str) -> dict[str, Turn]: ...
 
     def deliveries(self) -> dict[str, int]: ...
+
+    def reconciliation(self) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Seen:
     backlogs: list[Backlog]
     polls: dict[str, Turn]
     delivered: dict[str, int]
+    reconciles: dict[str, Turn]
+    reconciliation: dict[str, Any] | None
 
 
 class StateMetrics:
@@ -80,7 +86,15 @@ class StateMetrics:
 
     def __init__(self, state: ObservedState, peers: Peers, clock: Callable[[], float]) -> None:
         self._peers, self._clock = peers, clock
-        self._look = Bounded(lambda: Seen(state.backlogs(), state.turns(POLL_QUEUE), state.deliveries()))
+        self._look = Bounded(
+            lambda: Seen(
+                state.backlogs(),
+                state.turns(POLL_QUEUE),
+                state.deliveries(),
+                state.turns(RECONCILE),
+                state.reconciliation(),
+            )
+        )
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         future = self._look.begin()
@@ -117,12 +131,27 @@ class StateMetrics:
             {s: n for s, n in seen.delivered.items() if s in self._peers.sinks},
         )  # fmt: skip
 
+        yield from _reconciliation(seen, now)
+
     def _by_queue(self, backlogs: list[Backlog]) -> dict[str, Backlog]:
         found = {queue: Backlog(queue, 0, 0, 0, None) for queue in self._peers.queues}
         for one in backlogs:
             label = self._peers.queue(one.queue)
             found[label] = found.get(label, Backlog(label, 0, 0, 0, None)).with_(one)
         return found
+
+
+def _reconciliation(seen: Seen, now: float) -> Iterator[GaugeMetricFamily]:
+    lag_s = max((now - turn.due_since for turn in seen.reconciles.values()), default=0.0)
+    about = "Seconds since a reconciliation is due that has not succeeded"
+    yield GaugeMetricFamily("bridge_reconcile_lag_seconds", about, value=max(0.0, lag_s))
+    about = "Differences found by the newest reconciliation; unfinished: 1 if two parties could not be compared"
+    found = GaugeMetricFamily("bridge_reconcile_differences", about, labels=["left", "right", "standing"])
+    for one in (seen.reconciliation or {}).get("comparisons", ()):
+        for standing in STANDINGS:
+            found.add_metric([one["left"], one["right"], standing], float(one[standing]))
+        found.add_metric([one["left"], one["right"], "unfinished"], float("error" in one))
+    yield found
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
