@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 DEV    := $(VENV)/.stamp-dev
 SPARK  := $(VENV)/.stamp-spark
 
-.PHONY: demo test services lint check fmt lock notebook wheel clean help
+.PHONY: demo test services soak lint check fmt lock notebook wheel clean help
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -38,6 +38,9 @@ test: $(DEV) ## Every test that needs no external server
 services: $(DEV) $(SPARK) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium, Spark, an S3 store); installs them where it can
 	tests/services/install.sh
 	$(BIN)/python -m pytest -m service
+
+soak: $(DEV) ## Faults by seed for half an hour, with at least 500 kills; writes bench/results/soak.json
+	$(BIN)/python -m tests.faults.soak
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .

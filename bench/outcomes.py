@@ -24,7 +24,7 @@ import pandas as pd
 
 from bench.outcome_lake import Sizes, seed
 from bench.results_file import ROOT, Measured, write
-from cohort.catalogue import column_types, outcome
+from cohort.catalogue import outcome
 from cohort.desk import Caller, Desk
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
@@ -86,7 +86,7 @@ def _median(runs: list[dict[str, Any]], name: str) -> float:
 
 def _ours(generation: Generation) -> dict[str, Any]:
     """In this process, as a query's own process does it."""
-    asked = (outcome(DEFINITION), TODAY, column_types(), "LungNet", None)
+    asked = (outcome(DEFINITION), TODAY, generation.column_types, "LungNet", None)
     sql = dialect.sql(compile_outcomes(*asked))
     connection = connect(generation, memory_limit_mb=4096)
     started, cpu = time.monotonic(), time.process_time()

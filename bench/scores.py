@@ -23,10 +23,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bench.results_file import Measured, write
 from cohort.privacy import Policy
+from cohort.scores.asked import Asked
 from cohort.scores.card import Target, card
 from cohort.scores.judged import judged
 from cohort.scores.measures import replicable
-from cohort.scores.report import asked_of, report
+from cohort.scores.report import report
 from cohort.scores.resampling import drawn, replicates_for
 from cohort.scores.rows import OUTCOMES, rows_of
 
@@ -84,8 +85,8 @@ def main() -> None:
     timed = {
         "rows from a table": lambda: rows_of(table),
         "card": lambda: card(TARGET, rows),
-        "card and slices by site, scanner, sex, age": lambda: report(rows, asked_of(TARGET.model), exact),
-        "card and drift of nine months": lambda: report(rows, asked_of(TARGET.model, by=(), drift=True), exact),
+        "card and slices by site, scanner, sex, age": lambda: report(rows, Asked.of(TARGET.model), exact),
+        "card and drift of nine months": lambda: report(rows, Asked.of(TARGET.model, by=(), drift=True), exact),
     }
     measured = [Measured(what, median_of(run), "s") for what, run in timed.items()]
     measured.append(looped_beside(of, draws, looped))

@@ -10,7 +10,7 @@ from pathlib import Path
 from bridge.ai_peers import CStoreArchive as CStoreSettings
 from bridge.ai_peers import Model as ModelSettings
 from bridge.ai_peers import StowArchive as StowSettings
-from bridge.api.images import Images
+from bridge.api.images import Images, Opened
 from bridge.archives import Archives
 from bridge.archiving.c_store import CStoreArchive
 from bridge.archiving.sender import DocumentArchive, DocumentSender
@@ -29,7 +29,6 @@ from bridge.ports import Wait, model_queue, send_queue
 from bridge.settling import Settling
 from bridge.sign_in import archive_sign_in, client_tls, model_sign_in
 from bridge.sources.peer import Peer
-from bridge.sources.study_images import OpenedImages
 from bridge.state import State
 from bridge.web.exchange import Exchange
 from bridge.web.owner import Owner
@@ -112,7 +111,8 @@ class AiSteps:
         return Images(lambda token: tokens.study_of(token, self._settling.clock()), self._opened)
 
     def _access(self, uid: str, expires_at: float) -> Access:
-        """The bridge passes on what an archive with WADO-RS gives; of another one it knows at most the address."""
+        """The bridge passes on what an archive with WADO-RS gives, or files of ours; of another archive it knows at
+        most the address."""
         holders = [name for name in self._sources.sources if name in self._state.holders(uid)]
         if self._tokens is not None and any(name in self._sources.images for name in holders):
             return Access(f"{self._public_url}/wado-rs", self._tokens.issue(uid, expires_at), expires_at)
@@ -120,7 +120,7 @@ class AiSteps:
         address = next((endpoint.address for endpoint in endpoints if endpoint is not None), "")
         return Access(address, "", expires_at)
 
-    def _opened(self, uid: str, path: str, accept: str) -> OpenedImages | None:
+    def _opened(self, uid: str, path: str, accept: str) -> Opened | None:
         """From the first archive that has it, in the order of the configuration."""
         failure: SourceUnavailable | None = None
         holders = self._state.holders(uid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from bridge.sources.dicom_server import DicomServer
 from bridge.sources.dicomweb import DicomWeb
 from bridge.sources.dimse import Dimse
 from bridge.sources.dimse_retrieve import Retrieve, RetrievePolicy
+from bridge.sources.file_images import FileImages
 from bridge.sources.folder import Folder
 from bridge.sources.orthanc import Orthanc
 from bridge.sources.procedure_step import ProcedureSteps
@@ -41,6 +42,7 @@ from bridge.sources.spool import Spool
 from bridge.sources.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, StorageCommitment
 from bridge.sources.study_images import StudyImages
 from bridge.state import State
+from bridge.translate.headers import Headers
 from bridge.web.auth import ClientCredentials, sign_in
 from bridge.web.owner import Owner
 
@@ -53,7 +55,7 @@ class Archives:
         self._closed: list[Callable[[], None]] = []
         self._movers: dict[str, list[Dimse]] = {}
         self._listening: list[tuple[Receiver, StorageCommitment]] = []
-        self.images: dict[str, StudyImages] = {}
+        self.images: dict[str, StudyImages | FileImages] = {}
         self.sources: dict[str, ImagingSource] = {s.name: self._source(s) for s in settings.sources}
 
     @contextmanager
@@ -90,6 +92,7 @@ class Archives:
     def _folder(self, settings: FolderSource) -> Folder:
         if settings.path.is_relative_to(self._settings.data_dir):
             settings.path.mkdir(parents=True, exist_ok=True)
+        self._open_files(settings.name, settings.path)
         return Folder(
             settings.name,
             settings.path,
@@ -152,6 +155,8 @@ class Archives:
             at=self._at,
         )
         self._listening.append((receiver, commitment))
+        if settings.retention == "keep":
+            self._open_files(settings.name, receiver.spool.studies)
         return receiver
 
     def _retention(
@@ -287,8 +292,14 @@ class Archives:
         return source
 
     def _open(self, name: str, wado_rs: str, auth: httpx.Auth | None, tls: ssl.SSLContext | None = None) -> None:
-        self.images[name] = StudyImages(name, wado_rs, auth=auth, tls=tls)
-        self._closed.append(self.images[name].close)
+        images = self.images[name] = StudyImages(name, wado_rs, auth=auth, tls=tls)
+        self._closed.append(images.close)
+
+    def _open_files(self, name: str, root: Path) -> None:
+        def snapshot(study_instance_uid: str) -> Sequence[Headers]:
+            return self._state.snapshots(study_instance_uid).get(name, ())
+
+        self.images[name] = FileImages(name, root, snapshot, partial(self._state.instance_files, name))
 
     def _tokens(self, name: str, url: str, oauth: OAuth, tls: ClientTls | None) -> ClientCredentials:
         owner = Owner.source(name)

@@ -126,7 +126,7 @@ class Bridge:
 
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
-        results = ai_results_router(self.intake, self.state)
+        results = ai_results_router(self.intake, self.state, tuple(self.sources))
         routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
         images = self._ai.images()
         routers += [images_router(images)] if images is not None else []

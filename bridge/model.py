@@ -192,12 +192,40 @@ class StudyState:
 
 @dataclass(frozen=True)
 class KeptResult:
-    """One AI result as it is kept: in its JSON form, with its reviews in the order they came."""
+    """One AI result as it is kept: in its JSON form, with its reviews in the order they came, and those that readers'
+    reports in the archives are."""
 
     run_id: str
     study_instance_uid: str
     content: bytes
     reviews: tuple[bytes, ...] = ()
+    reviews_by_report: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class InstanceName:
+    """One instance in an archive, as a retrieve request names it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
+class KeptDocument:
+    """What was read of one document object of one source.
+
+    Result  `digest` of the headers it was read for: another one means to read it again; `content` a Part 10 file
+            without what is large and says nothing (pixel data); None when the source does not hold it any more
+    """
+
+    source: str
+    name: InstanceName
+    digest: str
+    content: bytes | None
+    reviews: tuple[bytes, ...] = ()
+    """Of the result that the document is, in the order they came."""
 
 
 @dataclass(frozen=True)

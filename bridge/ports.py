@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 from bridge.errors import ProjectError
 from bridge.model import (
     IndexedFile,
+    InstanceName,
+    KeptDocument,
     KeptResult,
     Receipt,
     Rejection,
@@ -132,6 +134,21 @@ class ImagingSource(Protocol):
 
     def count(self, study_instance_uids: Sequence[str]) -> Mapping[str, int]:
         """How many instances the source holds now of each of these studies, counted as `inventory` does; 0 = gone."""
+        ...
+
+
+@runtime_checkable
+class GivesObjects(Protocol):
+    """A source that can hand over whole objects, one by one, and not only their headers."""
+
+    @property
+    def gives_objects(self) -> bool:
+        """False where its settings do not let it."""
+        ...
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """The first so many bytes of an instance as a Part 10 file, all of it when it is not larger; None when the
+        source does not have it. Raises InvalidFile when it has it and cannot give it, SourceUnavailable."""
         ...
 
 
@@ -376,6 +393,16 @@ class PipelineState(WorkTable, Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]:
         """All AI results that are kept for a study, whether it is known or not."""
+        ...
+
+    def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]:
+        """What was read of the documents of a study, by source and UID; of those that are gone, that they were."""
+        ...
+
+    def commit_documents(
+        self, source: str, study_instance_uid: str, read: Sequence[KeptDocument], gone: Sequence[str], now: float
+    ) -> None:
+        """Keeps what was read of a source's documents; those of the instances in `gone` it does not hold any more."""
         ...
 
     def translation(self) -> str | None:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from bridge.document_reading import Brought, bring
+from bridge.documents.attached import with_documents
+from bridge.documents.document import Context
 from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
 from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
@@ -32,6 +35,7 @@ from bridge.ports import (
 )
 from bridge.rounds import Round
 from bridge.settling import Settling
+from bridge.translate.headers import Headers
 from bridge.translate.study import Translator
 
 log = logging.getLogger("bridge.sync")
@@ -356,10 +360,13 @@ class Pipeline:
         uid = claim.key
         failure = self._read(uid)
         self.at("snapshots committed")
+        snapshots = self.state.snapshots(uid)
+        brought = bring(self.state, self.sources, uid, snapshots, self.clock())
+        failure = failure or brought.failure
         with self.observer.step(Step.TRANSLATE, ""):
-            result = self._result(uid, failure)
+            result = self._result(uid, snapshots, failure)
             if result is not None:
-                result = attached(result, self.state.ai_results(uid), self.translator.site.tables)
+                result = self._with_findings(result, brought)
         if result is None:
             self.settling.retry(claim, failure or SourceUnavailable("nothing could be read"))
             return
@@ -391,9 +398,23 @@ class Pipeline:
             self.state.commit_snapshot(source, uid, hint, headers, self.clock())
         return failure
 
-    def _result(self, uid: str, failure: Unavailable | None) -> StudyResult | None:
+    def _with_findings(self, made: StudyResult, brought: Brought) -> StudyResult:
+        """The study with what its documents say and its AI results."""
+        uid, site = made.study_instance_uid, self.translator.site
+        results = self.state.ai_results(uid)
+        if not brought.documents:
+            made = attached(made, results, site.tables)
+        else:
+            previous = [r.content for r in self.state.study_resources(uid) if r.content is not None]
+            context = Context(site, self.translator.order, self.translator.endpoints)
+            made = with_documents(made, brought.documents, results, previous, context)
+        return replace(made, rejected=(*made.rejected, *brought.rejected)) if brought.rejected else made
+
+    def _result(
+        self, uid: str, snapshots: Mapping[str, Sequence[Headers]], failure: Unavailable | None
+    ) -> StudyResult | None:
         """The study as all archives hold it; if none does, announced or withdrawn; None when it cannot be known now."""
-        snapshots, unreadable = self.state.snapshots(uid), self.state.rejections(uid)
+        unreadable = self.state.rejections(uid)
         steps = self.state.procedure_steps(uid)
         if snapshots:
             return self.translator.translate(uid, snapshots, unreadable, steps)

@@ -22,6 +22,7 @@ from cohort.out_api import add_routes
 from cohort.question import Question
 from cohort.responses import as_http, download
 from cohort.schema import TableSchema, catalogue
+from cohort.scores_api import scores_router
 from cohort.view_api import view_router
 
 PAGE_POLICY = (
@@ -171,6 +172,7 @@ def router(lake: Lake, desk: Desk | None = None) -> APIRouter:
     add_routes(routes, service.run, desk, _caller)
     routes.include_router(view_router(lake, desk, _caller))
     routes.include_router(feedback_router(service.generation, desk, _caller))
+    routes.include_router(scores_router(service.generation, desk, _caller))
     routes.include_router(job_router(service.generation, desk, _caller))
     return routes
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.config import Cohort
 from cohort import question_shown
@@ -21,7 +21,8 @@ from cohort.answer import Answer
 from cohort.catalogue import questions, read_question
 from cohort.disclosure import PERSON, stored_patient, views
 from cohort.engine import spark
-from cohort.feedback import Feedback, Showing, Wanted, feedback, readings
+from cohort.feedback import Feedback, Showing, Wanted, definitions_of, feedback, readings
+from cohort.feedback_scores import scores
 from cohort.generation import Generation
 from cohort.privacy import Policy, Readers
 from cohort.pseudonym import Pseudonyms, read_secret
@@ -29,10 +30,14 @@ from cohort.query_log import Asked, QueryLog
 from cohort.question import Question
 from cohort.sandbox import Limits, Run, Task, attrition, compare, run
 from cohort.schema import TableSchema
+from cohort.scores.asked import Asked as ScoresAsked
 from cohort.selection import EXPORT_LIMITS, Selection
 from cohort.similar import Alike, similar
 from cohort.timeline import Timeline, timeline
 from cohort.turns import Turns
+
+if TYPE_CHECKING:
+    from cohort.scores.report import Report
 
 QUESTIONS_AT_ONCE, QUESTIONS_EACH = 4, 2
 SQL_AT_ONCE, SQL_EACH = 2, 1
@@ -223,6 +228,12 @@ class Desk:
             answers.append(found.answer)
         return replace(found, answer=replace(found.answer, notes=self._notes(rows=True)))
 
+    def definitions_of(self, generation: Generation, model: str, caller: Caller) -> tuple[str, ...]:
+        """The ready outcome definitions that speak of findings which the model made. Raises as `outcomes` does."""
+        logged = self._asked(caller, "outcomes", "definitions", {"model": model}, generation)
+        with self._answering(logged, self._questions, self.policy.require_rows, "what a model found"):
+            return definitions_of(generation, model, run)
+
     def readings(self, generation: Generation, wanted: Wanted, reader: str, caller: Caller) -> tuple[Answer, str]:
         """What became of a reader's reports: for that reader, and for those who may see every reader's.
 
@@ -252,6 +263,20 @@ class Desk:
             pseudonyms = self._pseudonyms if self.policy.pseudonymous else None
             answers.append(similar(generation, alike, today, self.policy, pseudonyms, run))
         return replace(answers[0], notes=self._notes(rows=False))
+
+    def scores(self, generation: Generation, wanted: Wanted, asked: ScoresAsked, caller: Caller) -> Report:
+        """How well a model's predictions agree with what became of the patients; as coarse as every count.
+
+        Raises  ConfigError without the extra `scores`; NotAllowed for a document of somebody's own that tests what
+                people may not see; InvalidQuery where there are no predictions, and as `ask` does; Unavailable
+        """
+        today = wanted.on or datetime.now(UTC).date()
+        given = {"model": wanted.model, "version": wanted.version or "", **wanted.given, "date": today.isoformat()}
+        logged = self._asked(caller, "scores", wanted.definition.name, given, generation)
+        with self._answering(logged, self._questions) as answers:
+            found, answer = scores(generation, wanted, asked, today, self._showing(wanted))
+            answers.append(replace(answer, rows=()))
+        return found
 
     def _showing(self, wanted: Wanted) -> Showing:
         """What shows outcomes. Raises NotAllowed for documents of people's own that test what they may not see."""

@@ -13,12 +13,12 @@ import orjson
 
 from bridge.errors import InvalidQuery
 from cohort.answer import Answer
-from cohort.catalogue import column_types, outcomes, read_outcome
+from cohort.catalogue import outcomes, read_outcome
 from cohort.generation import Generation
 from cohort.outcome import Definition, Outcome
 from cohort.outcome_changes import changed
 from cohort.outcome_rows import ROW, TYPES, compile_outcomes, compile_readings
-from cohort.outcome_shown import PREDICTION, digests_sql, rows_sql
+from cohort.outcome_shown import PREDICTION, codes_sql, digests_sql, rows_sql
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.relation import Relation
@@ -87,7 +87,7 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
 
     Raises  InvalidQuery for parameters, a cursor that is not known any more, and when there are more than allowed
     """
-    known = (wanted.asked, wanted.on or today, column_types(), wanted.model, wanted.version)
+    known = (wanted.asked, wanted.on or today, generation.column_types, wanted.model, wanted.version)
     if wanted.on is not None:
         if cursor is not None:
             raise InvalidQuery("cursor: changes are told of today alone, without a day or a generation")
@@ -112,10 +112,17 @@ def feedback(generation: Generation, wanted: Wanted, today: date, cursor: str | 
 _COLUMNS = (*TYPES.items(), (PREDICTION, "VARCHAR"))
 
 
+def definitions_of(generation: Generation, model: str, run: Run) -> tuple[str, ...]:
+    """The ready definitions that speak of findings which the model made."""
+    answer = run(generation, Task(codes_sql(), (model,)), None)
+    found = {(system, code) for system, code in answer.rows}
+    return tuple(name for name, d in outcomes().items() if found & set(d.finding.codes or ()))
+
+
 def readings(generation: Generation, wanted: Wanted, reader: str, today: date, showing: Showing) -> tuple[Answer, str]:
     """What became of a reader's reports, one row for each as of the day (none where rows may not be seen), and that in
     a sentence. Raises InvalidQuery where the definition cannot judge readers."""
-    asked = compile_readings(wanted.asked, wanted.on or today, column_types(), reader)
+    asked = compile_readings(wanted.asked, wanted.on or today, generation.column_types, reader)
     task = Task(rows_sql(asked, showing.policy, showing.pseudonyms, of="DiagnosticReport"), variables=showing.variables)
     answer = showing.run(generation, task, replace(showing.limits, rows=MOST_PREDICTIONS))
     said, became = ([n for n, _ in answer.columns].index(name) for name in ("predicted", "outcome"))

@@ -36,8 +36,13 @@ ALL_FORMATS = (*FORMATS, "fhir")
 
 
 def outcomes(
-    by: Annotated[str, typer.Option("--by", help="An outcome definition by its name, or a .yaml or .json document")],
     model: Annotated[str, typer.Argument(metavar="[MODEL[@VERSION]]", help="As its findings' device is called")] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", help="An outcome definition by its name, or a .yaml or .json document; one if only one fits"
+        ),
+    ] = "",
     reader: Annotated[str, typer.Option("--reader", help="Of this reader's reports instead: the identifier")] = "",
     cursor: Annotated[
         str | None, typer.Option(help="Only what is new or has changed since", show_default=False)
@@ -68,8 +73,10 @@ def outcomes(
     if reader and (cursor is not None or generation):
         raise InvalidQuery("--reader: has no cursor, and is answered by the newest generation")
     day = on(date) if date else datetime.now(UTC).date() if generation else None
-    wanted = Wanted(definition_of(by), dict(map(pair, param)), name, version or None, day, limit)
     at, told, asked_of = desk(lake, config_file), "", generation_of(lake, config_file, generation)
+    if not by:
+        by = _only(at.definitions_of(asked_of, name, Caller.here("cli")) if model else ())
+    wanted = Wanted(definition_of(by), dict(map(pair, param)), name, version or None, day, limit)
     if reader:
         answer, told = at.readings(asked_of, wanted, reader, Caller.here("cli"))
     else:
@@ -116,6 +123,13 @@ def similar(
         _written(rendered(answer, format), output)
     for note in answer.notes:
         typer.echo(f"Note: {note}", err=True)
+
+
+def _only(names: tuple[str, ...]) -> str:
+    if len(names) != 1:
+        told = f"{', '.join(names)} speak of its findings" if names else f"known: {', '.join(ready_outcomes())}"
+        raise InvalidQuery(f"--by: needed; {told}")
+    return names[0]
 
 
 def definition_of(name: str) -> Definition:

@@ -15,10 +15,18 @@ PREDICTION = "_prediction"
 
 
 def digests_sql(rows: Relation) -> str:
-    """SQL: each prediction's id as stored, and a digest of its row: the same as long as the row is the same."""
+    """SQL: each prediction's id as stored, in order, and a digest of its row: the same as long as the row is."""
     columns = [*(n for n in ROW if n != "evidence"), "_evidence_type", "_evidence_id"]
     cells = ", ".join(f'coalesce("{name}"::VARCHAR, chr(0))' for name in columns)
-    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)})"
+    return f"SELECT prediction_id, left(md5(concat_ws(chr(31), {cells})), 16) FROM ({duckdb.sql(rows)}) ORDER BY 1"
+
+
+def codes_sql() -> str:
+    """SQL: the codes of the findings that the model $1 made."""
+    return (
+        "SELECT DISTINCT f.code_system, f.code FROM imaging_finding f LEFT JOIN device d USING (device_id) "
+        "WHERE f.asserted_by_ai AND coalesce(d.model, f.device) = $1 AND f.code_system IS NOT NULL"
+    )
 
 
 def rows_sql(

@@ -36,7 +36,7 @@ class Asked:
 
     `who` is the user of the operating system for the command, the client's address for the API; `door` the way in;
     `kind` question, attrition, comparison, sql, view, chart, export,
-    outcomes, readings, similar or timeline; `what` its name or the SELECT; `generation` the lake's
+    outcomes, readings, similar, scores or timeline; `what` its name or the SELECT; `generation` the lake's
     state it is asked of; `access` what the settings let it show.
     """
 

@@ -6,7 +6,6 @@ import io
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,28 +17,51 @@ from rich.table import Table
 
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.answer import Answer
-from cohort.options import ConfigOption, JsonOption, OutputOption, on, policy
+from cohort.desk import Caller
+from cohort.feedback import Wanted
+from cohort.feedback_command import definition_of
+from cohort.options import (
+    ConfigOption,
+    DateOption,
+    GenerationOption,
+    JsonOption,
+    LakeOption,
+    OutputOption,
+    ParameterOption,
+    desk,
+    generation_of,
+    on,
+    pair,
+    policy,
+)
 from cohort.privacy import Policy
 from cohort.render import BINARY, FORMATS, rendered
+from cohort.scores.asked import SLICES, Asked
 
 if TYPE_CHECKING:
     from cohort.scores.report import Report
 
 SHOWN_WIDTH = 140
-SLICED = ("site", "scanner", "sex", "age")
 
 
 def scores(
     model: Annotated[str, typer.Argument(metavar="[MODEL[@VERSION]]", help="One model or version; all if none")] = "",
+    by: Annotated[
+        str, typer.Option("--by", help="Of the lake, by an outcome definition: its name, or a document")
+    ] = "",
     rows: Annotated[
-        Path | None, typer.Option("--rows", help="Predictions with outcomes, .parquet or .csv", show_default=False)
+        Path | None, typer.Option("--rows", help="Of a .parquet or .csv file of outcomes instead", show_default=False)
     ] = None,
-    slice: Annotated[list[str], typer.Option("--slice", help=f"Of: {', '.join(SLICED)}")] = list(SLICED),  # noqa: B006
+    param: ParameterOption = [],  # noqa: B006
+    date: DateOption = "",
+    slice: Annotated[list[str], typer.Option("--slice", help=f"Of: {', '.join(SLICES)}")] = list(SLICES),  # noqa: B006
     drift: Annotated[bool, typer.Option("--drift", help="Each month beside the first three")] = False,
     since: Annotated[str, typer.Option("--since", help="From this day, YYYY-MM-DD, on beside all before")] = "",
     versions: Annotated[bool, typer.Option("--versions", help="Versions beside each other, same studies")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", help="Draw them into this folder")] = None,
     plot_format: Annotated[Literal["svg", "png"], typer.Option("--plot-format")] = "svg",
+    generation: GenerationOption = "",
+    lake: LakeOption = None,
     config_file: ConfigOption = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"One of: {', '.join(FORMATS)}")] = "table",
     output: OutputOption = None,
@@ -50,34 +72,38 @@ def scores(
 
     JSON is the whole report; the other formats are one line for each number.
 
-    Example: cohort scores nodules@2.1 --rows outcomes.parquet --drift --plots plots/
+    Example: cohort scores LungNet@2.1.0 --by lung-nodule-cancer --drift --plots plots/
     """
     if format not in FORMATS:
         raise InvalidQuery(f"--format: found {format!r}; allowed: {', '.join(FORMATS)}")
     if format in BINARY and output is None and not as_json:
         raise InvalidQuery(f"--format {format}: needs --output FILE")
-    if rows is None:
-        raise InvalidQuery("--rows: needs a .parquet or .csv file of predictions with outcomes")
-    started = time.monotonic()
-    allowed = policy(config_file)
+    if bool(by) == (rows is not None):
+        raise InvalidQuery("needs either --by OUTCOME, for the lake, or --rows FILE")
     day = on(since) if since else None
-    found = _report(rows, model, allowed, tuple(slice), drift=drift, since=day, versions=versions)
+    asked = Asked.of(model, by=tuple(slice), drift=drift, since=day, versions=versions)
+    started = time.monotonic()
+    if rows is not None:
+        found, source = _of_file(rows, asked, policy(config_file)), rows.name
+    else:
+        name, _, version = model.partition("@")
+        wanted = Wanted(definition_of(by), dict(map(pair, param)), name, version or None, on(date))
+        at = generation_of(lake, config_file, generation)
+        found, source = desk(lake, config_file).scores(at, wanted, asked, Caller.here("cli")), at.id
     if plots is not None:
-        for name, content in _drawn(found, plot_format):
-            _replace(plots / f"{name}.{plot_format}", content)
-            typer.echo(f"Drawn: {plots / name}.{plot_format}", err=True)
-    _show(found, "json" if as_json else format, output, rows.name, time.monotonic() - started)
+        for title, content in _drawn(found, plot_format):
+            _replace(plots / f"{title}.{plot_format}", content)
+            typer.echo(f"Drawn: {plots / title}.{plot_format}", err=True)
+    _show(found, "json" if as_json else format, output, source, time.monotonic() - started)
 
 
-def _report(
-    path: Path, model: str, allowed: Policy, by: tuple[str, ...], *, drift: bool, since: date | None, versions: bool
-) -> Report:
+def _of_file(path: Path, asked: Asked, allowed: Policy) -> Report:
     try:
-        from cohort.scores.report import asked_of, report
+        from cohort.scores.report import report
         from cohort.scores.rows import read_rows
     except ImportError:
         raise ConfigError("scikit-learn and SciPy are not installed: pip install 'imaging-bridge[scores]'") from None
-    return report(read_rows(path), asked_of(model, by=by, drift=drift, since=since, versions=versions), allowed)
+    return report(read_rows(path), asked, allowed)
 
 
 def _drawn(found: Report, kind: Literal["svg", "png"]) -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.errors import InvalidQuery
 from cohort.answer import Answer
-from cohort.catalogue import column_types, read_question
+from cohort.catalogue import read_question
 from cohort.dialects import duckdb
 from cohort.generation import Generation
 from cohort.outcome import Definition
@@ -20,6 +20,7 @@ from cohort.outcome_rows import compile_outcomes
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.question_members import compile_members
+from cohort.returns import Columns
 from cohort.sandbox import Limits, Run, Task
 
 FEATURES = ("sex", "age", "condition", "modality", "finding")
@@ -69,8 +70,8 @@ def similar(
     found = run(generation, Task(_PROFILE, (patient, study)), None)
     profile = dict(zip((name for name, _ in found.columns), found.rows[0], strict=True))
     question = read_question(_document(alike, profile))
-    members, _ = compile_members(question, today, column_types())
-    counted = policy.coarse(_counts_sql(duckdb.sql(members), alike.outcome, today), _LINES, ())
+    members, _ = compile_members(question, today, generation.column_types)
+    counted = policy.coarse(_counts_sql(duckdb.sql(members), alike.outcome, today, generation.column_types), _LINES, ())
     shown = (
         f"SELECT * FROM ({counted}) QUALIFY row_number() OVER (PARTITION BY what ORDER BY patients DESC, code_system, "
         f"code) <= {MOST_SHOWN} ORDER BY what <> 'alike', what, patients DESC, code_system, code"
@@ -167,7 +168,7 @@ def _codes(codes: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return [{"system": system, "code": code} for system, code in sorted(map(tuple, codes))]
 
 
-def _counts_sql(members: str, definition: Definition | None, today: date) -> str:
+def _counts_sql(members: str, definition: Definition | None, today: date, columns: Columns) -> str:
     """SQL: `_LINES` and how many of those alike, without the patient $1, each line stands for."""
     parts = [
         "SELECT 'alike' AS what, '' AS code_system, '' AS code, '' AS display, patient_key FROM alike",
@@ -181,7 +182,7 @@ def _counts_sql(members: str, definition: Definition | None, today: date) -> str
         "FROM alike JOIN \"procedure\" USING (patient_key) WHERE status = 'completed' AND code IS NOT NULL",
     ]
     if definition is not None:
-        rows = duckdb.sql(compile_outcomes(definition, today, column_types()))
+        rows = duckdb.sql(compile_outcomes(definition, today, columns))
         parts.append(
             f"SELECT 'outcome: {definition.name}', '', r.outcome, '', patient_key "
             f"FROM alike JOIN patient USING (patient_key) JOIN ({rows}) r ON r.patient = patient_id"

@@ -17,6 +17,7 @@ from pydicom import dcmread
 
 from bridge.sources.dicomweb import DicomWeb
 from bridge.web.auth import sign_in
+from tests.wado_fake import multipart
 
 URL = "https://dicomweb.example/rs"
 USERNAME, PASSWORD = "reader", "correct horse"
@@ -78,12 +79,14 @@ class FakeDicomWeb(httpx.BaseTransport):
     between: Callable[[], None] = lambda: None
     held: dict[str, dict[str, dict[str, Json]]] = field(default_factory=dict)
     """Study → series → instance → DICOM JSON."""
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def store(self, content: bytes) -> None:
         """As STOW-RS does; an instance already there is replaced."""
         plain: Json = dcmread(BytesIO(content)).to_json_dict()
         plain["7FE00010"] = {"vr": "OW", "BulkDataURI": "http://169.254.169.254/bulk"}
         self.put(plain)
+        self.files[plain["00080018"]["Value"][0]] = content
 
     def put(self, plain: Json) -> None:
         study, series, instance = (plain[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
@@ -141,9 +144,20 @@ class FakeDicomWeb(httpx.BaseTransport):
         token = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
         if request.headers.get("authorization") != f"Basic {token}":
             return httpx.Response(401)
+        match path.strip("/").split("/"):
+            case ["studies", study, "series", series, "instances", instance]:
+                return self._object(request, instance in self.held.get(study, {}).get(series, {}), instance)
         if request.headers["accept"] != self.quirks.accepts:
             return httpx.Response(406)
         return self._answer(path.strip("/").split("/"), request.url.params)
+
+    def _object(self, request: httpx.Request, held: bool, instance: str) -> httpx.Response:
+        """Retrieve Instance; services with quirks know no `transfer-syntax=*`."""
+        if not held:
+            return httpx.Response(404)
+        if "transfer-syntax" in request.headers["accept"] and self.quirks != Quirks():
+            return httpx.Response(406)
+        return multipart([self.files[instance]])
 
     def _answer(self, parts: list[str], query: httpx.QueryParams) -> httpx.Response:
         match parts:

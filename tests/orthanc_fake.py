@@ -20,6 +20,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from bridge.sources.orthanc import Orthanc
+from tests.builders import as_file
 from tests.dicom_files import study_bytes
 
 URL = "http://orthanc.example:8042"
@@ -167,6 +168,8 @@ class FakeOrthanc(httpx.BaseTransport):
             return httpx.Response(404, json={"HttpStatus": 404, "Message": "Unknown resource"})
         if found is UNREADABLE:
             return httpx.Response(500, json={"HttpStatus": 500, "Message": "Internal error"})
+        if isinstance(found, bytes):
+            return httpx.Response(200, content=found, headers={"Content-Type": "application/dicom"})
         return httpx.Response(200, json=edit(found) if edit else found)
 
     def _answer(self, parts: list[str], request: httpx.Request) -> Any:
@@ -192,6 +195,8 @@ class FakeOrthanc(httpx.BaseTransport):
                 return UNREADABLE if self._any_damaged(instances) else {i.id: _tags_json(i.dataset) for i in instances}
             case ["instances", id_, "tags"] if id_ in self.resources:
                 return UNREADABLE if id_ in self.damaged else _tags_json(self.resources[id_].dataset)
+            case ["instances", id_, "file"] if id_ in self.resources:
+                return UNREADABLE if id_ in self.damaged else as_file(self.resources[id_].dataset)
             case [folder] if folder in LEVELS.values():
                 since, limit = int(request.url.params["since"]), int(request.url.params["limit"])
                 listed = [r.as_json() for r in self.resources.values() if LEVELS[r.level] == folder]

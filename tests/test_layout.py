@@ -35,6 +35,13 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.findings.sr_writing": {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
     },
+    "bridge.documents": {
+        "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydantic",
+        "pydicom",
+    },
+    "bridge.document_reading": {
+        "bridge.documents", "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "orjson",
+    },
     "bridge.code_tables": {"bridge.concept_maps", "bridge.translate"},
     "bridge.concept_maps": {"bridge.errors", "bridge.translate", "orjson"},
     "bridge.sources": {
@@ -47,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.web": {"bridge.errors", "bridge.web", "httpx", "orjson"},
     "bridge.web.keys": {"bridge.web", "orjson", "jwt", "cryptography"},
     "bridge.web.scopes": set(),
+    "bridge.web.multipart": set(),
     "bridge.state": {
         "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "bridge.state", "bridge.follow.ports",
         "alembic", "sqlalchemy", "orjson",
@@ -74,9 +82,8 @@ ALLOWED: dict[str, set[str]] = {
     "bridge.telemetry.traces": {"bridge", "bridge.observer", "opentelemetry"},
     "bridge.settling": {"bridge.errors", "bridge.observer", "bridge.ports"},
     "bridge.sync": {
-        "bridge.errors", "bridge.findings", "bridge.model", "bridge.observer", "bridge.ports", "bridge.rounds",
-        "bridge.settling",
-        "bridge.translate",
+        "bridge.document_reading", "bridge.documents", "bridge.errors", "bridge.findings", "bridge.model",
+        "bridge.observer", "bridge.ports", "bridge.rounds", "bridge.settling", "bridge.translate",
     },
     "bridge.loops": {"bridge.errors", "bridge.model", "bridge.ports", "bridge.sync"},
     "bridge.follow": {
@@ -84,7 +91,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.api": {
         "bridge", "bridge.errors", "bridge.model", "bridge.ports", "bridge.config", "bridge.translate", "bridge.api",
-        "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile", "bridge.telemetry.health",
+        "bridge.documents", "bridge.findings", "bridge.follow", "bridge.intake", "bridge.reconcile",
+        "bridge.telemetry.health",
         "fastapi", "starlette", "pydantic", "orjson",
     },
     "cohort.kinds": set(),
@@ -176,7 +184,6 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.config", "bridge.connections", "bridge.errors", "bridge.sources", "bridge.web", "cohort.fetch",
         "cohort.manifest", "cohort.options", "cohort.selection", "httpx", "rich", "typer",
     },
-    "cohort.fetch.multipart": set(),
     "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},
@@ -221,7 +228,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.similar": {
         "bridge.errors", "cohort.answer", "cohort.catalogue", "cohort.dialects", "cohort.generation", "cohort.outcome",
-        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.sandbox",
+        "cohort.outcome_rows", "cohort.privacy", "cohort.pseudonym", "cohort.question_members", "cohort.returns",
+        "cohort.sandbox",
+    },
+    "cohort.feedback_scores": {
+        "bridge.errors", "cohort.answer", "cohort.feedback", "cohort.generation", "cohort.outcome_rows",
+        "cohort.outcome_shown", "cohort.sandbox", "cohort.scores",
     },
     "cohort.question_shown": {
         "bridge.errors", "cohort.answer", "cohort.comparison", "cohort.dialects", "cohort.disclosure",
@@ -234,6 +246,7 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.answer", "cohort.plots", "cohort.privacy", "cohort.scores", "matplotlib", "numpy",
         "scipy", "sklearn",
     },
+    "cohort.scores.asked": {"bridge.errors"},
     "cohort.scores.rows": {"bridge.errors", "numpy", "pyarrow"},
     "cohort.turns": {"bridge.errors"},
     "cohort.query_log": {"bridge.errors", "cohort.answer", "orjson"},
@@ -258,7 +271,7 @@ DUCKDB = (
 )  # fmt: skip
 FASTAPI = (
     "bridge.api", "bridge.compose", "bridge.monitoring", "cohort.api", "cohort.cli", "cohort.feedback_api",
-    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.view_api",
+    "cohort.job_api", "cohort.out_api", "cohort.responses", "cohort.scores_api", "cohort.view_api",
 )  # fmt: skip
 
 

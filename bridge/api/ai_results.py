@@ -11,6 +11,8 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from bridge.api.negotiation import SentBody, sent_json
+from bridge.documents.document import Context, documents_of
+from bridge.documents.results import results_of
 from bridge.errors import InvalidQuery, Refusal, RefusedResult
 from bridge.findings.attached import standing_of
 from bridge.findings.contract import MOST_RESULTS, schema
@@ -20,8 +22,9 @@ from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import Standing, check_review, read_review, review_as_json
 from bridge.intake import Intake, Outcome, Taken
-from bridge.model import KeptResult, StoredResource
+from bridge.model import KeptDocument, KeptResult, StoredResource
 from bridge.translate.headers import Headers
+from bridge.translate.site import Site
 
 RunId = Annotated[str, Path(max_length=128)]
 
@@ -35,6 +38,10 @@ class AiResultsState(Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
 
+    def document(self, sop_instance_uid: str) -> KeptDocument | None: ...
+
+    def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]: ...
+
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
 
     def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None: ...
@@ -42,10 +49,14 @@ class AiResultsState(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """Results that are kept: reviewed, written as documents, shown as they stand."""
+    """Results that are kept, or that documents in archives are: reviewed, written as documents, shown as they stand.
+
+    `order`: sources by authority, whose document counts where several hold it.
+    """
 
     intake: Intake
     state: AiResultsState
+    order: tuple[str, ...] = ()
 
     def review(self, run_id: str, item: object) -> dict[str, Any]:
         """The result after a review. Raises RefusedResult."""
@@ -74,10 +85,24 @@ class Kept:
             raise HTTPException(501, "highdicom is not installed: pip install 'imaging-bridge[sr]'") from None
 
     def known(self, run_id: str) -> KeptResult:
-        found = self.state.ai_result(run_id)
-        if found is None:
+        """A result that was sent, or that a document in an archive is."""
+        sent, document = self.state.ai_result(run_id), self.state.document(run_id)
+        if sent is None and document is None:
             raise HTTPException(404, "no result is kept under this run_id")
+        uid = sent.study_instance_uid if sent is not None else document.name.study_instance_uid if document else ""
+        found = next((one for one in self.of_study(uid) if one.run_id == run_id), None)
+        if found is None:
+            raise HTTPException(404, "the document of this UID is no result of AI, or cannot be taken as one")
         return found
+
+    def of_study(self, uid: str) -> tuple[KeptResult, ...]:
+        """All results of a study, those that its documents are among them."""
+        sent, documents = self.state.ai_results(uid), self.state.documents(uid)
+        if not documents:
+            return sent
+        tables, zone = self.intake.tables, self.intake.zone
+        found = documents_of(documents, Context(Site(tables, zone), self.order))
+        return results_of(list(found), sent, tables, zone).kept
 
     def shown(self, kept: KeptResult) -> dict[str, Any]:
         """A result as it stands: `attached` whether its study has it, with `errors` where its images are not there."""
@@ -99,13 +124,13 @@ class Kept:
             "signed_by": found.signed_by.name if found.signed_by else None,
             "diagnostic_report": f"DiagnosticReport/{report.id}" if report is not None else None,
         }
-        reviews = [orjson.loads(review) for review in kept.reviews]
+        reviews = [orjson.loads(review) for review in (*kept.reviews, *kept.reviews_by_report)]
         return made | {"result": orjson.loads(kept.content), "reviews": reviews}
 
 
-def router(intake: Intake, state: AiResultsState) -> APIRouter:
-    """Routes under /ai-results."""
-    kept = Kept(intake, state)
+def router(intake: Intake, state: AiResultsState, order: tuple[str, ...] = ()) -> APIRouter:
+    """Routes under /ai-results; `order` as in `Kept`."""
+    kept = Kept(intake, state, order)
     routes = APIRouter(prefix="/ai-results", tags=["AI results"])
 
     @routes.post("", openapi_extra=_POST)
@@ -122,7 +147,7 @@ def router(intake: Intake, state: AiResultsState) -> APIRouter:
 
     @routes.get("")
     def get_results(study_instance_uid: Annotated[str, Query(max_length=64)]) -> list[dict[str, Any]]:
-        return [kept.shown(one) for one in state.ai_results(study_instance_uid)]
+        return [kept.shown(one) for one in kept.of_study(study_instance_uid)]
 
     @routes.get("/$schema")
     def get_schema() -> dict[str, Any]:

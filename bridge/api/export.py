@@ -25,7 +25,7 @@ from bridge.translate.search_parameters import PARAMETERS, date_range
 
 NDJSON = "application/fhir+ndjson"
 FORMATS = (NDJSON, "application/ndjson", "ndjson")
-OF_PATIENTS = frozenset({"Patient", "ImagingStudy", "DiagnosticReport", "Observation"})
+OF_PATIENTS = frozenset({"Patient", "ImagingStudy", "DiagnosticReport", "DocumentReference", "Observation"})
 """What of our resource types is in the Patient compartment (FHIR R4)."""
 
 BUSY_S = 120

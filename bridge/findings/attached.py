@@ -11,7 +11,7 @@ from bridge.errors import Refusal, RefusedResult
 from bridge.findings.contract import kept
 from bridge.findings.placement import misplaced
 from bridge.findings.report import resources
-from bridge.findings.review import Standing, kept_review, standing
+from bridge.findings.review import Decision, Review, Standing, kept_review, standing
 from bridge.model import ImagingStudyStatus, KeptResult, Remark, Resource, StudyResult
 from bridge.translate.codes import CodeTables
 
@@ -45,9 +45,18 @@ def attached(made: StudyResult, results: Sequence[KeptResult], tables: CodeTable
 def standing_of(one: KeptResult) -> Standing:
     """A kept result after its reviews. Raises RefusedResult for what another version kept and this cannot read."""
     try:
-        return standing(kept(one.content), [kept_review(review) for review in one.reviews])
+        said = [kept_review(review) for review in one.reviews]
+        by_report = [kept_review(review) for review in one.reviews_by_report]
+        return standing(kept(one.content), _in_time(said, by_report))
     except ValidationError:
         raise RefusedResult((Refusal("", "cannot be read by this version; it is kept"),)) from None
+
+
+def _in_time(said: Sequence[Review], by_report: Sequence[Review]) -> list[Review]:
+    """Reviews with those that reports are among them, by their times. No report accepts what was rejected before it."""
+    rejected = [one.reviewed_at for one in said if one.decision is Decision.REJECT]
+    more = [one for one in by_report if not rejected or one.reviewed_at < min(rejected)]
+    return sorted([*said, *more], key=lambda one: one.reviewed_at) if more else list(said)
 
 
 _LEFT_OUT = "of an AI result is not in the study; the result is shown when it is"

@@ -11,6 +11,9 @@ UCUM = "http://unitsofmeasure.org"
 RESULT_SYSTEM = "https://imaging-bridge.example/ai-result"
 """Identifier.system of what a run made: `run_id`, `run_id/finding` or `run_id/finding/measurement`."""
 
+ITEM_SYSTEM = "https://imaging-bridge.example/document-item"
+"""Identifier.system of what single items of a document say: `SOP Instance UID/place`."""
+
 MODEL_SYSTEM = "https://imaging-bridge.example/ai-model"
 """Identifier.system of programs: vendor, name, version and UDI."""
 

@@ -10,11 +10,12 @@ from bridge.findings.concepts import (
     CLINAST,
     COMMENT,
     DERIVATION,
+    ITEM_SYSTEM,
     LATERALITY,
+    RESULT_SYSTEM,
     SERIES,
     concept,
     fixed,
-    identifier,
     laterality,
     presence,
     quantity,
@@ -36,11 +37,12 @@ _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all resources of a result share: how it stands, its study, its program's Device, the site's codes."""
+    """What all resources of a result share: how it stands, its study, its program's Device (None: a person found it),
+    the site's codes."""
 
     standing: Standing
     imaging_study: Resource
-    device: Resource
+    device: Resource | None
     tables: CodeTables
 
     @property
@@ -51,13 +53,20 @@ class Surroundings:
     def device_reference(self) -> Resource:
         model = self.standing.result.model
         return {
-            "reference": f"Device/{self.device['id']}",
+            "reference": f"Device/{(self.device or {})['id']}",
             "type": "Device",
             "display": f"{model.name} {model.version}",
         }
 
+    def identifier(self, *parts: str) -> Resource:
+        """Of what a run made, or of what a person's document says."""
+        system = RESULT_SYSTEM if self.device is not None else ITEM_SYSTEM
+        return {"system": system, "value": "/".join((self.run_id, *parts))}
+
     def labels(self) -> Resource:
-        """Resource.meta: asserted by AI, and by a clinician too once somebody has signed it."""
+        """Resource.meta: asserted by AI, and by a clinician too once somebody has signed; none of what people found."""
+        if self.device is None:
+            return {}
         return {"security": [AIAST, CLINAST] if self.standing.signed_by else [AIAST]}
 
     def of_study(self) -> Resource:
@@ -116,7 +125,7 @@ def _finding(around: Surroundings, finding: Finding, members: list[Resource]) ->
         extensions.append(_as_made(around, finding.id))
     if extensions:
         own["extension"] = extensions
-    made = own | _shared(around, finding, identifier(around.run_id, finding.id))
+    made = own | _shared(around, finding, around.identifier(finding.id))
     made["code"] = concept(finding.code, around.tables)
     made |= _value(finding, around.tables)
     if members:
@@ -143,7 +152,7 @@ def _measurement(around: Surroundings, finding: Finding, measurement: Measuremen
         "resourceType": "Observation",
         "id": resource_id("Observation of AI result", around.run_id, finding.id, str(n)),
     }
-    made |= _shared(around, finding, identifier(around.run_id, finding.id, str(n)))
+    made |= _shared(around, finding, around.identifier(finding.id, str(n)))
     made["code"] = concept(measurement.code, around.tables)
     made["valueQuantity"] = quantity(measurement.value, measurement.unit)
     derived = measurement.derivation
@@ -164,14 +173,14 @@ def _shared(around: Surroundings, finding: Finding, own_identifier: Resource) ->
         "status": around.standing.status.value,
         "category": [{"coding": [{"system": _CATEGORY, "code": "imaging", "display": "Imaging"}]}],
         **around.of_study(),
-        "device": around.device_reference,
+        "device": around.device_reference if around.device is not None else None,
         "derivedFrom": [study | {"extension": where} if where else study],
     }
     if readers := around.readers():
         made["performer"] = readers
     if finding.location.body_site is not None:
         made["bodySite"] = concept(finding.location.body_site, around.tables)
-    return made
+    return {name: value for name, value in made.items() if value}
 
 
 def _tracking(finding: Finding) -> list[Resource]:

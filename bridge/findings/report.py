@@ -24,6 +24,11 @@ _AI: Resource = {
         }
     ]
 }
+CATEGORY: list[Resource] = [
+    {"coding": [{"system": LOINC, "code": "LP29684-5", "display": "Radiology"}]},
+    {"coding": [{"system": _SECTION, "code": "RAD", "display": "Radiology"}]},
+]
+CODE: Resource = {"coding": [{"system": LOINC, "code": "18748-4", "display": "Diagnostic imaging study"}]}
 _GS1 = re.compile(r"^\(01\)(\d{14})(?:\(|$)")
 
 
@@ -75,11 +80,8 @@ def diagnostic_report(around: Surroundings) -> Resource:
         "meta": around.labels(),
         "identifier": [identifier(result.run_id)],
         "status": around.standing.status.value,
-        "category": [
-            {"coding": [{"system": LOINC, "code": "LP29684-5", "display": "Radiology"}]},
-            {"coding": [{"system": _SECTION, "code": "RAD", "display": "Radiology"}]},
-        ],
-        "code": {"coding": [{"system": LOINC, "code": "18748-4", "display": "Diagnostic imaging study"}]},
+        "category": CATEGORY,
+        "code": CODE,
         **around.of_study(),
     }
     if readers := around.readers():

@@ -22,16 +22,11 @@ SopClasses = dict[str, Resource]
 
 def selections(finding: Finding, imaging_study: Resource) -> list[Resource]:
     """Extensions of Observation.derivedFrom (the study), one for each image, region and segment of the finding."""
-    classes = {
-        instance["uid"]: instance["sopClass"]
-        for series in imaging_study.get("series", ())
-        for instance in series.get("instance", ())
-        if "sopClass" in instance
-    }
+    classes = sop_classes(imaging_study)
     where = finding.location
     shown_on = next((image for image in finding.images if image.sop_instance_uid), None)
     return [
-        *(_image(image, classes) for image in finding.images),
+        *(image_selection(SELECTED_IMAGE, image, classes) for image in finding.images),
         *(_planar(region, classes) for region in where.planar_regions),
         *(_spatial(region, shown_on, classes) for region in where.spatial_regions),
         *(_segment(segment, classes) for segment in where.segments),
@@ -45,10 +40,21 @@ def series_of(finding: Finding) -> list[str]:
     return list(dict.fromkeys([*found, *(s.series_instance_uid for s in where.segments)]))
 
 
-def _image(image: ImageReference, classes: SopClasses) -> Resource:
+def sop_classes(imaging_study: Resource) -> SopClasses:
+    """SOP Instance UID → sopClass, of the instances that the study lists."""
+    return {
+        instance["uid"]: instance["sopClass"]
+        for series in imaging_study.get("series", ())
+        for instance in series.get("instance", ())
+        if "sopClass" in instance
+    }
+
+
+def image_selection(code: Code, image: ImageReference, classes: SopClasses) -> Resource:
+    """The extension for a series, an image or frames, by a code whose scheme is its system."""
     parts = [_text("subset", str(frame)) for frame in image.frames]
     instance = _instance(image.sop_instance_uid, classes, parts) if image.sop_instance_uid else []
-    return _selection(SELECTED_IMAGE, image.series_instance_uid, instance)
+    return _selection(code, image.series_instance_uid, instance)
 
 
 def _planar(region: PlanarRegion, classes: SopClasses) -> Resource:

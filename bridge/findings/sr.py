@@ -15,7 +15,7 @@ from bridge.errors import InvalidDicomValue, Refusal, RefusedResult
 from bridge.findings.contract import read_result
 from bridge.findings.model import AiResult
 from bridge.findings.sr_groups import Groups
-from bridge.findings.sr_tree import ContentItem, Json, evidence, text
+from bridge.findings.sr_tree import ContentItem, Json, check_tree, evidence, text
 from bridge.translate.dates import fhir_date_time
 
 _REPORT, _MEASUREMENTS, _DERIVED = "126000 DCM", "126010 DCM", "126011 DCM"
@@ -35,7 +35,27 @@ def read_sr(content: bytes, schemes: Container[str], zone: tzinfo | None) -> AiR
         raise _refused("TransferSyntaxUID", "is deflated: send the document uncompressed")
     try:
         with config.disable_value_validation():  # its warnings quote values; what matters is checked below
-            item = _item(dcmread(BytesIO(content)), zone)
+            document = dcmread(BytesIO(content))
+    except Exception:  # noqa: BLE001  as below
+        raise _refused("", "is not a DICOM SR document that can be read") from None
+    return result_of(document, schemes, zone)
+
+
+def findings_by_person(document: Dataset, schemes: Container[str], zone: tzinfo | None) -> AiResult:
+    """What a person found, in the form of a result; its model stands for nobody. Raises RefusedResult."""
+    return _read(document, schemes, zone, {"name": "none", "version": "none"})
+
+
+def result_of(document: Dataset, schemes: Container[str], zone: tzinfo | None) -> AiResult:
+    """The same of a document that is read already."""
+    return _read(document, schemes, zone, None)
+
+
+def _read(document: Dataset, schemes: Container[str], zone: tzinfo | None, model: Json | None) -> AiResult:
+    try:
+        with config.disable_value_validation():
+            check_tree(document)
+            item = _item(document, zone, model)
     except RefusedResult:
         raise
     except Exception:  # noqa: BLE001  a damaged file fails anywhere in the library; its messages may quote values
@@ -43,17 +63,36 @@ def read_sr(content: bytes, schemes: Container[str], zone: tzinfo | None) -> AiR
     return read_result(item, schemes)
 
 
-def _item(dataset: Dataset, zone: tzinfo | None) -> Json:
+def is_measurement_report(document: Dataset) -> bool:
+    """Whether its root is Imaging Measurement Report (126000 DCM)."""
+    root = ContentItem(document)
+    return root.value_type == "CONTAINER" and root.name == _REPORT
+
+
+def is_by_person(document: Dataset) -> bool:
+    """Whether a person observed it and no device: by TID 1002, and where that says nothing, by who verified it."""
+    root = ContentItem(document)
+    if any(name and version for name, version in _algorithms(root)):
+        return False
+    observers = {item.code["code"] for item in root.children("121005 DCM") if item.code}
+    if observers:
+        return "121007" not in observers
+    authors = {text(one, "ObserverType") for one in document.get("AuthorObserverSequence") or ()}
+    named = root.child("121008 DCM") is not None or bool(document.get("VerifyingObserverSequence"))
+    return named or "PSN" in authors
+
+
+def _item(dataset: Dataset, zone: tzinfo | None, model: Json | None) -> Json:
     """The document as the JSON form of a result, which is then held to everything that form is held to."""
     root = ContentItem(dataset)
-    if root.value_type != "CONTAINER" or root.name != _REPORT:
+    if not is_measurement_report(dataset):
         raise _refused("ConceptNameCodeSequence", "is not Imaging Measurement Report: only TID 1500 is taken")
     groups = Groups(evidence(dataset))
     return {
         "run_id": text(dataset, "SOPInstanceUID"),
-        "model": _model(dataset, root),
+        "model": model or _model(dataset, root),
         "study_instance_uid": text(dataset, "StudyInstanceUID"),
-        "produced_at": _produced_at(dataset, zone),
+        "produced_at": produced_at(dataset, zone),
         "findings": list(_findings(root, groups)),
         "preliminary": text(dataset, "VerificationFlag") != "VERIFIED",
     }
@@ -100,7 +139,8 @@ def _algorithms(item: ContentItem, depth: int = 0) -> Iterator[tuple[str, str]]:
             yield from _algorithms(child, depth + 1)
 
 
-def _produced_at(dataset: Dataset, zone: tzinfo | None) -> str:
+def produced_at(dataset: Dataset, zone: tzinfo | None) -> str:
+    """When a document was made, with its zone. Raises RefusedResult when that is no moment."""
     said: Any = [text(dataset, k) for k in ("ContentDate", "ContentTime", "TimezoneOffsetFromUTC")]
     try:
         found = fhir_date_time(said[0], said[1], said[2], zone, "ContentDate")

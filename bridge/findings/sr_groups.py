@@ -11,7 +11,7 @@ _TRACKING_ID, _TRACKING_UID = "112039 DCM", "112040 DCM"
 _FINDING, _CATEGORY, _SITE, _SIDE = "121071 DCM", "276214006 SCT", "363698007 SCT", "272741003 SCT"
 _SEGMENT, _SEGMENT_FRAME = "121191 DCM", "121214 DCM"
 _DERIVATION, _CERTAINTY, _COMMENT = "121401 DCM", "111012 DCM", "121106 DCM"
-_SIDES = {"7771000": "left", "24028007": "right", "51440002": "bilateral"}
+SIDES = {"7771000": "left", "24028007": "right", "51440002": "bilateral"}
 _PRESENCE = {"52101004": "present", "2667000": "absent", "373068000": "undetermined"}
 _NOT_EVALUATED = frozenset({
     _TRACKING_ID, _FINDING, _CATEGORY, _SITE, "130400 DCM", "C67447 NCIt", "370129005 SCT", "111000 DCM", "111001 DCM",
@@ -90,8 +90,8 @@ class Groups:
         made: Json = {}
         if (site := group.child(_SITE)) is not None and site.code:
             made["body_site"] = site.code
-            if (side := self._coded(site, _SIDE)) and side["code"] in _SIDES:
-                made["laterality"] = _SIDES[side["code"]]
+            if (side := self._coded(site, _SIDE)) and side["code"] in SIDES:
+                made["laterality"] = SIDES[side["code"]]
         planar = [r for item in group.children(value_type="SCOORD") for r in self._planar(item)]
         space = [r for item in group.children(value_type="SCOORD3D") for r in _spatial(item)]
         segments = [r for item in group.children(_SEGMENT, _SEGMENT_FRAME) for r in self._segments(item)]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping as _snomed
 
+from bridge.errors import Refusal, RefusedResult
+
 _RETIRED_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 Json = dict[str, Any]
+MOST_ITEMS = 20_000
+"""Content items of one document."""
 
 
 class ContentItem:
@@ -23,6 +29,11 @@ class ContentItem:
     @property
     def value_type(self) -> str:
         return text(self._dataset, "ValueType")
+
+    @property
+    def relationship(self) -> str:
+        """How the item above it relates to it, such as CONTAINS."""
+        return text(self._dataset, "RelationshipType")
 
     @property
     def name_code(self) -> Json | None:
@@ -54,18 +65,23 @@ class ContentItem:
         return _CONTROL.sub(" ", str(self._dataset.get("TextValue") or "")).strip()
 
     @property
+    def person_name(self) -> str:
+        """The value of a PNAME item, as DICOM writes it."""
+        return text(self._dataset, "PersonName")
+
+    @property
     def uid(self) -> str:
         """The value of a UIDREF item."""
         return text(self._dataset, "UID")
 
     @property
     def measured(self) -> Json | None:
-        """`value` and `unit` (a code) of a NUM item; None when it has no value."""
+        """`value` and `unit` (a code) of a NUM item; None when it has no value. Raises RefusedResult for no number."""
         for measured in self._dataset.get("MeasuredValueSequence") or ():
             value = measured.get("NumericValue")
             if value not in (None, ""):
                 unit = coded(measured, "MeasurementUnitsCodeSequence") or {"scheme": "", "code": ""}
-                return {"value": float(value), "unit": unit}
+                return {"value": _finite(value), "unit": unit}
         return None
 
     @property
@@ -91,12 +107,22 @@ class ContentItem:
         return text(self._dataset, "ReferencedFrameOfReferenceUID")
 
 
+def _finite(value: object) -> float:
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise RefusedResult((Refusal("NumericValue", "is not a number"),))
+    return found
+
+
 def text(dataset: Dataset, keyword: str) -> str:
-    """The first value as text; "" when absent or empty."""
+    """The first value as text on one line, without control characters; "" when absent or empty."""
     value = dataset.get(keyword)
     if _many(value):
         value = value[0] if len(value) else ""
-    return " ".join(str(value if value is not None else "").replace("\0", " ").split())
+    return " ".join(_CONTROL.sub(" ", str(value if value is not None else "")).split())
 
 
 def coded(dataset: Dataset, keyword: str) -> Json | None:
@@ -112,20 +138,85 @@ def coded(dataset: Dataset, keyword: str) -> Json | None:
 
 def evidence(dataset: Dataset) -> dict[str, str]:
     """SOP Instance UID → Series Instance UID of everything the document says it refers to (PS3.3 C.17.2)."""
-    found = {}
-    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+    return {instance: series for series, instance in evidence_of(dataset)}
+
+
+def references(document: Dataset) -> set[str]:
+    """SOP Instance UIDs of all that a document refers to: its evidence, its predecessors, items of its content."""
+    found = {instance for _, instance in evidence_of(document, "", (*_EVIDENCE, "PredecessorDocumentsSequence"))}
+    waiting = [document]
+    for _ in range(MOST_ITEMS):
+        if not waiting:
+            break
+        item = waiting.pop()
+        if item is not document:
+            found |= {text(one, "ReferencedSOPInstanceUID") for one in item.get("ReferencedSOPSequence") or ()}
+        waiting += item.get("ContentSequence") or ()
+    return found - {""}
+
+
+_EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+
+
+def evidence_of(
+    dataset: Dataset, study_instance_uid: str = "", keywords: Sequence[str] = _EVIDENCE
+) -> Iterator[tuple[str, str]]:
+    """(Series, SOP Instance UID) of the same, of one study alone where it is named."""
+    for keyword in keywords:
         for study in dataset.get(keyword) or ():
-            for series in study.get("ReferencedSeriesSequence") or ():
-                for instance in series.get("ReferencedSOPSequence") or ():
-                    found[text(instance, "ReferencedSOPInstanceUID")] = text(series, "SeriesInstanceUID")
-    return found
+            if study_instance_uid in ("", text(study, "StudyInstanceUID")):
+                for series in study.get("ReferencedSeriesSequence") or ():
+                    for instance in series.get("ReferencedSOPSequence") or ():
+                        yield text(series, "SeriesInstanceUID"), text(instance, "ReferencedSOPInstanceUID")
 
 
-def _integers(dataset: Dataset, keyword: str) -> list[int]:
+def check_tree(document: Dataset) -> None:
+    """Raises RefusedResult for a content tree that is too large, or in which an item leads back to itself.
+
+    From    PS3.3 C.17.3.2.4: references by ReferencedContentItemIdentifier make no loops
+    """
+    below: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    referring = False
+    waiting: list[tuple[tuple[int, ...], Dataset]] = [((1,), document)]
+    while waiting:
+        place, item = waiting.pop()
+        below[place] = []
+        if reference := tuple(_numbers(item, "ReferencedContentItemIdentifier")):
+            below[place].append(reference)
+            referring = True
+        for n, child in enumerate(item.get("ContentSequence") or (), 1):
+            below[place].append((*place, n))
+            waiting.append(((*place, n), child))
+        if len(below) + len(waiting) > MOST_ITEMS:
+            raise RefusedResult((Refusal("ContentSequence", f"has more than {MOST_ITEMS} items"),))
+    if referring and _has_loop(below):
+        raise RefusedResult((Refusal("ReferencedContentItemIdentifier", "leads from an item back to itself"),))
+
+
+def _has_loop(below: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]]) -> bool:
+    """Whether what leads to nothing further can be taken away until nothing is left (Kahn)."""
+    incoming = Counter(target for targets in below.values() for target in targets if target in below)
+    free = [place for place in below if not incoming[place]]
+    taken = 0
+    while free:
+        place = free.pop()
+        taken += 1
+        for target in below[place]:
+            incoming[target] -= 1
+            if target in below and incoming[target] == 0:
+                free.append(target)
+    return taken < len(below)
+
+
+def _numbers(dataset: Dataset, keyword: str) -> list[int]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
-    return sorted({int(v) for v in value}) if _many(value) else [int(value)]
+    return [int(v) for v in value] if _many(value) else [int(value)]
+
+
+def _integers(dataset: Dataset, keyword: str) -> list[int]:
+    return sorted(set(_numbers(dataset, keyword)))
 
 
 def _many(value: object) -> bool:

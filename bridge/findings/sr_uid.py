@@ -13,6 +13,13 @@ def document_uid(run_id: str, reviews: int) -> str:
     return f"2.25.{UUID(resource_id('SR of AI result', run_id, str(reviews))).int}"
 
 
-def is_document_of(sop_instance_uid: str, kept: KeptResult) -> bool:
-    """Whether this is the SOP Instance UID of the result's document, after all of its reviews or some."""
-    return any(document_uid(kept.run_id, n) == sop_instance_uid for n in range(len(kept.reviews) + 1))
+def document_uids(kept: KeptResult, reports: int = 0) -> frozenset[str]:
+    """The SOP Instance UIDs of the result's documents, after all of its reviews or some; `reports` in the archives may
+    be reviews of it as well."""
+    reviews = len(kept.reviews) + max(reports, len(kept.reviews_by_report))
+    return frozenset(document_uid(kept.run_id, n) for n in range(reviews + 1))
+
+
+def is_document_of(sop_instance_uid: str, kept: KeptResult, reports: int = 0) -> bool:
+    """Whether this is one of the `document_uids` of the result."""
+    return sop_instance_uid in document_uids(kept, reports)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.errors import InvalidFile
-from bridge.sources.archive_file import Member, drain, headers_source, members
+from bridge.sources.archive_file import CHUNK, Member, drain, headers_source, members
 from bridge.sources.part10 import headers_of
 from bridge.translate.headers import Headers
 
@@ -58,6 +58,17 @@ class ArchiveHeaders:
                 yield member.name, found
             if not missing:
                 return
+
+    def content(self, archive: str, name: str, most_bytes: int) -> bytes | None:
+        """The first so many bytes of a member; None when it is not there. Raises as `members` does."""
+        for member in members(self._root / archive, frozenset({name}), self._maximum_unpacked_bytes):
+            if member.problem:
+                raise InvalidFile(member.problem)
+            found = bytearray()
+            while len(found) < most_bytes and (piece := member.read(min(CHUNK, most_bytes - len(found)))):
+                found += piece
+            return bytes(found)
+        return None
 
     def _keep(self, archive: str, name: str, stamp: tuple[int, int], found: Headers | InvalidFile) -> None:
         if not _is_sequential(archive) or isinstance(found, InvalidFile):

@@ -12,7 +12,7 @@ from typing import Literal
 import httpx
 
 from bridge.errors import SourceUnavailable
-from bridge.model import Rejection, WadoEndpoint
+from bridge.model import InstanceName, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.dicom_server_log import ChangeLog
 from bridge.sources.dicom_server_sequences import SequenceFeed, Step
@@ -33,6 +33,8 @@ class DicomServer:
     partition. `overlap_s` (v2 only) is how much later than its time an entry may appear in the feed.
     Every method raises SourceUnavailable when the server cannot answer.
     """
+
+    gives_objects = True
 
     def __init__(
         self,
@@ -100,6 +102,11 @@ class DicomServer:
         if not found.held:
             self._log.latest()
         return found
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`; from the first partition that has it."""
+        with self._partitions_doubted():
+            return self._studies.instance(name, most_bytes)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study the server holds with its number of instances, in order of UID."""

@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge.errors import InvalidDicomValue
-from bridge.model import Rejection
+from bridge.model import InstanceName, Rejection
 from bridge.ports import StudyHeaders
 from bridge.sources.metadata import Metadata
 from bridge.sources.paging import ListMoves, listed
+from bridge.sources.wado_object import WadoObject
 from bridge.sources.web_client import NOTHING, UnreadableAnswer, WebClient
 from bridge.translate.headers import Headers
 from bridge.translate.uids import checked_uid
@@ -85,6 +86,7 @@ class Studies:
 
     def __init__(self, name: str, client: WebClient, partitions: Partitions) -> None:
         self._name, self._client, self._partitions = name, client, partitions
+        self._object = WadoObject(client, "")
 
     def read(self, uid: str) -> StudyHeaders:
         """Every instance of the study; of the same instance in several partitions the first one's is kept."""
@@ -107,6 +109,13 @@ class Studies:
                     rejected.append(Rejection(f"{self._name}/{partition}/{sop_uid}", _CONFLICT, evidence))
             kept |= here
         return StudyHeaders(tuple(instances), held, tuple(rejected))
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """One object, from the first partition that has it."""
+        for path in self._partitions.places().values():
+            if (found := self._object.instance(name, most_bytes, path)) is not None:
+                return found
+        return None
 
     def count(self, uid: str) -> int:
         """How many instances are held of the study."""

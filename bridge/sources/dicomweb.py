@@ -9,12 +9,13 @@ from datetime import UTC, date, datetime, timedelta
 import httpx
 
 from bridge.errors import ConfigError, SourceUnavailable
-from bridge.model import Rejection, WadoEndpoint
+from bridge.model import InstanceName, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.dicomweb_position import MOST_WIDTH_DAYS, Position, Seen
 from bridge.sources.qido import Qido
 from bridge.sources.qido_items import DAY, EVERYTHING, FIRST, LAST, Study, Window, merged
 from bridge.sources.wado_metadata import BROKEN, SMALLER, WadoMetadata
+from bridge.sources.wado_object import WadoObject
 from bridge.sources.web_client import Refusal, Transport, WebClient
 from bridge.translate.uids import checked_uid
 
@@ -39,6 +40,8 @@ class DicomWeb:
 
     Raises ConfigError for settings that cannot work; every method raises SourceUnavailable when it cannot answer.
     """
+
+    gives_objects = True
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class DicomWeb:
         )
         self._qido = Qido(self._client, qido_prefix, page_size)
         self._wado = WadoMetadata(name, self._client, wado_prefix)
+        self._object = WadoObject(self._client, wado_prefix)
         self._takes_lists = True
 
     def close(self) -> None:
@@ -117,6 +121,10 @@ class DicomWeb:
         if not series and not self._qido.named([uid]):
             return StudyHeaders(())
         return self._wado.in_parts(uid, series, lambda one: self._qido.instances(uid, one))
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`."""
+        return self._object.instance(name, most_bytes)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study the archive holds with its number of instances, in order of UID."""

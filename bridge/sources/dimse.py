@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from bridge.errors import ConfigError, InvalidFile
-from bridge.model import Rejection, WadoEndpoint
+from bridge.model import InstanceName, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.days import study_date
 from bridge.sources.dimse_find import Listing, Queries, Window
@@ -18,6 +18,7 @@ from bridge.sources.dimse_position import Position, digest, digests
 from bridge.sources.dimse_retrieve import Listed, Objects, Retrieve, RetrievePolicy
 from bridge.sources.hours import Hours
 from bridge.sources.identifier import Match
+from bridge.sources.object_files import read_head
 from bridge.sources.peer import Peer
 from bridge.sources.spool import Spool
 from bridge.translate.headers import EMPTY, Headers, Value
@@ -151,6 +152,21 @@ class Dimse:
         told = study.count("NumberOfStudyRelatedInstances")
         merged = tuple(_merged(instances, held, of_study))
         return StudyHeaders(merged, len(instances) if told is None else told, (*rejected, *missing))
+
+    @property
+    def gives_objects(self) -> bool:
+        """Whether objects are retrieved at all; which, the policy says of images alone."""
+        return self._objects is not None
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`."""
+        if self._objects is None:
+            return None
+        listed = Listed(name.series_instance_uid, name.sop_instance_uid, name.sop_class_uid, "", 0)
+        path = self._objects.file(listed, name.study_instance_uid)
+        if path is None:
+            raise InvalidFile("the archive lists this instance and does not send it")
+        return read_head(path, most_bytes)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study with its number of instances; one without a StudyDate where the archive answers a query for

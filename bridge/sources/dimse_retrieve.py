@@ -65,8 +65,8 @@ _SYNTAXES: tuple[UID, ...] = (
 """Asked for apart, so that objects come as the archive keeps them: nothing has to be converted."""
 
 _USUAL = """
-1 1.1 1.2 1.3 2 2.1 3.1 4 4.1 6.1 7 7.2 7.4 11.1 12.1 12.2 13.1.3 20 66.4 88.11 88.22 88.33 88.59 88.67 104.1 128 481.1
-481.2 481.3 481.5
+1 1.1 1.2 1.3 2 2.1 3.1 4 4.1 6.1 7 7.2 7.4 11.1 12.1 12.2 13.1.3 20 66.4 88.11 88.22 88.33 88.34 88.59 88.67 104.1 128
+481.1 481.2 481.3 481.5
 """
 _USUAL_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{leaf}" for leaf in _USUAL.split())
 """Asked for when the archive does not say what it holds."""
@@ -156,6 +156,16 @@ class Objects:
         """The archive does not have the study: neither do we."""
         for path in self._spool.study_files(study_instance_uid):
             self._spool.remove(path)
+
+    def file(self, one: Listed, study_instance_uid: str) -> Path | None:
+        """The file of one instance, fetched where it is not here; None when the archive does not send it."""
+        for attempt in range(ATTEMPTS):
+            if found := self._spool.instance_files(study_instance_uid, one.sop_instance_uid):
+                return found[0]
+            done = self._retrieved(study_instance_uid, [one])
+            if attempt + 1 == ATTEMPTS and not self._spool.instance_files(study_instance_uid, one.sop_instance_uid):
+                self._doubt(done)
+        return next(iter(self._spool.instance_files(study_instance_uid, one.sop_instance_uid)), None)
 
     def headers(
         self, study_instance_uid: str, listed: Sequence[Listed]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.errors import InvalidDicomValue, InvalidFile, RejectedInput, SourceUnavailable
-from bridge.model import IndexedFile, Rejection, WadoEndpoint
+from bridge.model import IndexedFile, InstanceName, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.archive_file import MAXIMUM_UNPACKED_BYTES, archive_and_name, is_archive
 from bridge.sources.archive_headers import ArchiveHeaders
 from bridge.sources.dicomdir import MEDIA_DIRECTORY, absent_files
+from bridge.sources.object_files import read_head
 from bridge.sources.part10 import read_headers
 from bridge.sources.tree import GRACE, Stamp, Tree
 from bridge.translate.headers import Headers
@@ -46,6 +47,7 @@ class Folder:
 
     endpoint: WadoEndpoint | None = None
     verify_s = 0.0
+    gives_objects = True
 
     def __init__(
         self,
@@ -110,6 +112,23 @@ class Folder:
             if first is not headers and not _same(first, headers):
                 rejected.append(Rejection(f"{self.name}/{path}", _CONFLICT, {"path": path}))
         return StudyHeaders(tuple(found.values()), held, tuple(rejected))
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`; of several files of one instance the first seen."""
+        uid = name.sop_instance_uid
+        for path in self._index.instance_files(self.name, [uid]).get(uid, ()):
+            member = archive_and_name(path)
+            try:
+                found = (
+                    read_head(self._root / path, most_bytes)
+                    if member is None
+                    else self._archives.content(*member, most_bytes)
+                )
+            except FileNotFoundError:
+                continue
+            if found is not None:
+                return found
+        return None
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study with its number of files, as last looked at."""

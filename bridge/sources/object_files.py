@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from bridge.errors import InvalidFile
+from bridge.errors import InvalidFile, SourceUnavailable
 from bridge.sources.association import file_prefix
 
 MAXIMUM_OBJECT_BYTES = 2_147_483_648
@@ -87,6 +88,22 @@ class Arriving:
             with contextlib.suppress(OSError):
                 self._file.close()
         self._part.unlink(missing_ok=True)
+
+
+def read_head(file: Path, most_bytes: int) -> bytes:
+    """The first so many bytes of a file that is no link. Raises FileNotFoundError, InvalidFile, SourceUnavailable."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as content:
+            if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
+                raise InvalidFile("not a regular file")
+            return content.read(most_bytes)
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        raise InvalidFile("the file may not be read: check its permissions") from None
+    except OSError as error:
+        raise SourceUnavailable(f"a file cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True)

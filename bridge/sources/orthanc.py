@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
-from bridge.model import WadoEndpoint
+from bridge.model import InstanceName, WadoEndpoint
 from bridge.ports import ChangePage, StudyHeaders
 from bridge.sources.orthanc_ids import StudyIds
 from bridge.sources.orthanc_inventory import Inventory
@@ -25,6 +25,8 @@ class Orthanc:
     A deletion leaves no entry in Orthanc's log: counting shows it. A study that Orthanc holds under two patient
     ids is one study here. Every method raises SourceUnavailable when Orthanc cannot answer.
     """
+
+    gives_objects = True
 
     def __init__(
         self,
@@ -104,6 +106,10 @@ class Orthanc:
         not a UID.
         """
         return self._reader.read(study_instance_uid)
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`; held under several patient ids, it is the one of the first."""
+        return self._reader.instance(name.sop_instance_uid, most_bytes)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         """Every study Orthanc holds with its number of instances, in order of UID."""

@@ -42,10 +42,19 @@ class StudyIds:
 
 def studies_with(client: WebClient, uid: str) -> list[str]:
     """Orthanc's identifiers of a study: several when it is held under several patient ids, none when it is not."""
+    return _looked_up(client, uid, "Study")
+
+
+def instances_with(client: WebClient, uid: str) -> list[str]:
+    """The same of an instance, by its SOP Instance UID."""
+    return _looked_up(client, uid, "Instance")
+
+
+def _looked_up(client: WebClient, uid: str, level: str) -> list[str]:
     found = client.post("/tools/lookup", uid)
     if not isinstance(found, list) or not all(isinstance(f, Mapping) and is_orthanc_id(f.get("ID")) for f in found):
         raise client.unavailable("/tools/lookup did not answer as Orthanc does: check url")
-    return sorted(f["ID"] for f in found if f.get("Type") == "Study")
+    return sorted(f["ID"] for f in found if f.get("Type") == level)
 
 
 def instances_of(client: WebClient, study: str) -> dict[str, list[str]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from bridge.errors import InvalidFile
 from bridge.model import Rejection
 from bridge.ports import StudyHeaders
 from bridge.sources.metadata import Metadata
-from bridge.sources.orthanc_ids import instances_of, studies_with
+from bridge.sources.orthanc_ids import instances_of, instances_with, studies_with
 from bridge.sources.orthanc_log import is_orthanc_id
 from bridge.sources.orthanc_tags import headers_from_tags
 from bridge.sources.web_client import Refusal, WebClient
@@ -56,6 +57,19 @@ class StudyReader:
             if found is not None and self._is_whole(found, held):
                 return found
         return self._by_tags(held)
+
+    def instance(self, sop_instance_uid: str, most_bytes: int) -> bytes | None:
+        """The first so many bytes of one instance's file. Raises InvalidFile when Orthanc cannot read it."""
+        for found in instances_with(self._client, checked_uid(sop_instance_uid, "SOPInstanceUID")):
+            try:
+                content = self._client.content(f"/instances/{found}/file", "application/dicom", most_bytes)
+            except Refusal as error:
+                if error.code in DAMAGED:
+                    raise InvalidFile(_UNREADABLE) from None
+                raise
+            if content is not None:
+                return content
+        return None
 
     def _by_metadata(self, uid: str) -> StudyHeaders | None:
         """None when Orthanc cannot put the answer together: one unreadable instance is enough for that."""

@@ -25,7 +25,7 @@ from pydicom.uid import UID
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from bridge.errors import ConfigError, SourceUnavailable, Unavailable, place
-from bridge.model import IndexedFile, Rejection, WadoEndpoint
+from bridge.model import IndexedFile, InstanceName, Rejection, WadoEndpoint
 from bridge.ports import ChangePage, FileIndex, StudyHeaders
 from bridge.sources.association import Association, Judgement, Origin, Peer, Received
 from bridge.sources.folder import Folder
@@ -73,6 +73,7 @@ class Receiver:
 
     endpoint: WadoEndpoint | None = None
     verify_s = 0.0
+    gives_objects = True
     idle_s, object_s = IDLE_S, OBJECT_S
 
     def __init__(
@@ -192,6 +193,10 @@ class Receiver:
     def read(self, study_instance_uid: str) -> StudyHeaders:
         headers = self._files.read(study_instance_uid)
         return replace(headers, procedure_steps=self._procedure_steps(study_instance_uid))
+
+    def instance(self, name: InstanceName, most_bytes: int) -> bytes | None:
+        """See `bridge.ports.GivesObjects`."""
+        return self._files.instance(name, most_bytes)
 
     def inventory(self) -> Iterator[tuple[str, int]]:
         return self._files.inventory()

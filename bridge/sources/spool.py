@@ -91,6 +91,12 @@ class Spool:
         folder = self.studies / study[:2] / study
         yield from sorted(folder.glob("*.dcm")) if folder.is_dir() else ()
 
+    def instance_files(self, study_instance_uid: str, sop_instance_uid: str) -> list[Path]:
+        """The files of one instance, the newest first."""
+        study = _digest(study_instance_uid)
+        found = (self.studies / study[:2] / study).glob(f"{_digest(sop_instance_uid)}-*.dcm")
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
     def remove(self, path: Path) -> None:
         """Deletes a file of a study."""
         with self._lock:

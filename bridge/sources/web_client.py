@@ -13,6 +13,7 @@ import orjson
 from bridge.errors import SourceUnavailable
 from bridge.sources.json_array import NotAnArray, array_items
 from bridge.web.answers import TooLarge, Unusable, bounded, check_address, explained, retry_after
+from bridge.web.multipart import Damaged, boundary, first_part
 from bridge.web.owner import Owner
 
 Transport = httpx.BaseTransport
@@ -24,6 +25,9 @@ ANSWER_BYTES = 268_435_456
 
 ARRAY_BYTES = 1_073_741_824
 """The largest streamed answer: the metadata of about 55,000 CT slices."""
+
+_MULTIPART_BYTES = 2_097_152
+"""So much more than one part may come of a multipart answer: headers of parts, and the last chunk."""
 
 ITEM_CHARACTERS = 268_435_456
 
@@ -130,6 +134,26 @@ class WebClient:
             except NotAnArray as problem:
                 raise self._unreadable(f"the answer is not the JSON list that was asked for: {problem}") from None
         return count
+
+    def content(self, path: str, accept: str, most_bytes: int) -> bytes | None:
+        """The first so many bytes under a path: of a multipart answer, of its first part. None when nothing is there.
+
+        What is larger is not read to its end.
+        """
+        with self._answer("GET", path, (), accept) as response:
+            if response is None or response.status_code == 204:
+                return None
+            chunks = self._chunks(response, most_bytes + _MULTIPART_BYTES)
+            found = bytearray()
+            try:
+                mark = boundary(response.headers.get("content-type", ""))
+                for chunk in chunks if mark is None else first_part(chunks, mark):
+                    found += chunk
+                    if len(found) >= most_bytes:
+                        break
+            except Damaged as problem:
+                raise self._unreadable(f"the answer is damaged: {problem}") from None
+            return bytes(found[:most_bytes])
 
     def unavailable(self, problem: str, retry_after_s: float | None = None) -> SourceUnavailable:
         """The error for a problem, naming the source."""

@@ -4,6 +4,7 @@ from bridge.state.backfill import Backfill
 from bridge.state.backlogs import Backlogs
 from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
+from bridge.state.kept_documents import KeptDocuments
 from bridge.state.model_calls import ModelCalls
 from bridge.state.reconciled import Reconciled
 from bridge.state.retranslation import Retranslation
@@ -13,7 +14,17 @@ from bridge.state.subscriptions import Subscriptions
 __all__ = ["State"]
 
 
-class State(Search, Subscriptions, Retranslation, StoredDocuments, ModelCalls, Backlogs, Reconciled, Backfill):
+class State(
+    Search,
+    Subscriptions,
+    Retranslation,
+    StoredDocuments,
+    KeptDocuments,
+    ModelCalls,
+    Backlogs,
+    Reconciled,
+    Backfill,
+):
     """Everything that survives a crash, in one database."""
 
     def __init__(self, url: str) -> None:

@@ -15,7 +15,7 @@ from bridge.state.schema import resource, resource_index, resource_version
 from bridge.state.work import BATCH
 from bridge.translate.search_parameters import index_entries
 
-OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "Observation", "Provenance"})
+OF_ONE_STUDY = frozenset({"ImagingStudy", "DiagnosticReport", "DocumentReference", "Observation", "Provenance"})
 """Resource types each of whose resources belongs to one study for ever."""
 
 _CHANGING = ("version", "last_updated", "revision", "deleted", "digest")

@@ -20,7 +20,8 @@ from bridge.state.schema import holding, resource, resource_version, study, work
 from bridge.state.work import BATCH, held_by
 
 _REFERRED_FIRST = (
-    "Endpoint", "Patient", "Device", "ImagingStudy", "Observation", "DiagnosticReport", "Provenance",
+    "Endpoint", "Patient", "Device", "ImagingStudy", "DocumentReference", "Observation", "DiagnosticReport",
+    "Provenance",
 )  # fmt: skip
 
 

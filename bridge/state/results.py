@@ -93,9 +93,14 @@ class Results(Resources):
             return tuple(self._with_reviews(connection, rows))
 
     def _with_reviews(self, connection: Connection, rows: Sequence[Any]) -> list[KeptResult]:
-        reviews: dict[str, list[bytes]] = {row.run_id: [] for row in rows}
-        if rows:
+        reviews = self._reviews(connection, [row.run_id for row in rows])
+        return [KeptResult(r.run_id, r.study_instance_uid, r.content, tuple(reviews[r.run_id])) for r in rows]
+
+    def _reviews(self, connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
+        """Run → its reviews in the order they came."""
+        reviews: dict[str, list[bytes]] = {run_id: [] for run_id in run_ids}
+        if reviews:
             known = select(ai_result_review).where(ai_result_review.c.run_id.in_(list(reviews)))
             for one in connection.execute(known.order_by(ai_result_review.c.run_id, ai_result_review.c.number)):
                 reviews[one.run_id].append(one.content)
-        return [KeptResult(r.run_id, r.study_instance_uid, r.content, tuple(reviews[r.run_id])) for r in rows]
+        return reviews

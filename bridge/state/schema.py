@@ -172,6 +172,21 @@ ai_result_review = Table(
     Column("received_at", Float, nullable=False),
 )
 
+document = Table(
+    "document",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("study_instance_uid", String, primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("series_instance_uid", String, nullable=False),
+    Column("sop_class_uid", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("content", LargeBinary),
+    Column("read_at", Float, nullable=False),
+    Index("document_study", "study_instance_uid"),
+    Index("document_instance", "sop_instance_uid"),
+)
+
 stored_document = Table(
     "stored_document",
     metadata,

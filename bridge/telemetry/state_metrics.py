@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from bridge.ports import (
+    BACKFILL_QUEUE,
     INSTANCE_QUEUE,
     POLL_QUEUE,
     RECHECK_QUEUE,
@@ -33,7 +34,7 @@ OTHER = "other"
 RECONCILE = "reconcile"
 _QUEUES = (
     STUDY_QUEUE, POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE, INSTANCE_QUEUE,
-    "backfill", "export", "reconcile", "subscription",
+    BACKFILL_QUEUE, "export", "subscription", RECONCILE,
 )  # fmt: skip
 """Kept apart in the metrics; those of sources, sinks, models and archives are added, everything else is `other`."""
 
@@ -145,9 +146,13 @@ def _reconciliation(seen: Seen, now: float) -> Iterator[GaugeMetricFamily]:
     lag_s = max((now - turn.due_since for turn in seen.reconciles.values()), default=0.0)
     about = "Seconds since a reconciliation is due that has not succeeded"
     yield GaugeMetricFamily("bridge_reconcile_lag_seconds", about, value=max(0.0, lag_s))
+    newest = seen.reconciliation or {"finished_at": 0.0, "agrees": False, "comparisons": ()}
+    about = "When all was compared last; 0: never"
+    yield GaugeMetricFamily("bridge_reconciled_timestamp_seconds", about, value=newest["finished_at"])
+    yield GaugeMetricFamily("bridge_reconciled_agrees", "Whether all agreed then", value=float(newest["agrees"]))
     about = "Differences found by the newest reconciliation; unfinished: 1 if two parties could not be compared"
     found = GaugeMetricFamily("bridge_reconcile_differences", about, labels=["left", "right", "standing"])
-    for one in (seen.reconciliation or {}).get("comparisons", ()):
+    for one in newest["comparisons"]:
         for standing in STANDINGS:
             found.add_metric([one["left"], one["right"], standing], float(one[standing]))
         found.add_metric([one["left"], one["right"], "unfinished"], float("error" in one))

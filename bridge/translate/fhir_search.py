@@ -30,6 +30,7 @@ _MODIFIERS = {
 INCLUDES = {
     "ImagingStudy": {"patient": "Patient", "subject": "Patient", "endpoint": "Endpoint"},
     "DiagnosticReport": {"patient": "Patient", "subject": "Patient", "result": "Observation"},
+    "DocumentReference": {"patient": "Patient", "subject": "Patient", "related": "ImagingStudy"},
     "Observation": {
         "patient": "Patient",
         "subject": "Patient",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 
-RULES = 1
+RULES = 2
 """To be raised when a change of the program makes other resources of the same headers."""
 
 

@@ -29,6 +29,7 @@ def with_meta(stored: StoredResource, elements: frozenset[str] = frozenset()) ->
 _MANDATORY = {
     "ImagingStudy": ("status", "subject"),
     "DiagnosticReport": ("status", "code"),
+    "DocumentReference": ("status", "content"),
     "Observation": ("status", "code"),
     "Provenance": ("target", "recorded", "agent"),
     "Endpoint": ("status", "connectionType", "payloadType", "address"),

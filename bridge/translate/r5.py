@@ -139,6 +139,7 @@ _IMAGING_STUDY = (
 CONVERTED: Mapping[str, Callable[[Resource], Resource]] = {
     "Device": r5_results.device,
     "DiagnosticReport": r5_results.diagnostic_report,
+    "DocumentReference": r5_results.document_reference,
     "Endpoint": _endpoint,
     "ImagingStudy": _imaging_study,
     "Observation": r5_results.observation,

@@ -1,4 +1,4 @@
-"""Observation, DiagnosticReport, Device and Provenance of FHIR R4 as R5, one resource for one."""
+"""What results and documents are in FHIR R4 as R5, one resource for one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,38 @@ def observation(r4: Resource) -> Resource:
 def diagnostic_report(r4: Resource) -> Resource:
     """DiagnosticReport.imagingStudy is study; media leads to DocumentReference, which R4's Media is not: left out."""
     made = {k: v for k, v in r4.items() if k not in {"imagingStudy", "media"}}
+    if forms := r4.get("presentedForm", ()):
+        made["presentedForm"] = [_attachment(one) for one in forms]
     return made | ({"study": r4["imagingStudy"]} if "imagingStudy" in r4 else {})
+
+
+def document_reference(r4: Resource) -> Resource:
+    """DocumentReference.context is taken apart: encounters are context, orders basedOn, other related things events;
+    the format is a profile, who authenticates it an attester."""
+    made = {k: v for k, v in r4.items() if k not in {"masterIdentifier", "authenticator", "context", "content"}}
+    context = r4.get("context", {})
+    related = context.get("related", ())
+    if orders := [r for r in related if r.get("type") == "ServiceRequest"]:
+        made["basedOn"] = orders
+    if context.get("encounter"):
+        made["context"] = context["encounter"]
+    if events := [{"reference": r} for r in related if r.get("type") != "ServiceRequest"]:
+        made["event"] = events
+    if "authenticator" in r4:
+        mode = {"system": "http://hl7.org/fhir/composition-attestation-mode", "code": "legal"}
+        made["attester"] = [{"mode": {"coding": [mode]}, "party": r4["authenticator"]}]
+    made["content"] = [_content(one) for one in r4["content"]]
+    return made
+
+
+def _content(r4: Resource) -> Resource:
+    made: Resource = {"attachment": _attachment(r4["attachment"])}
+    return made | ({"profile": [{"valueCoding": r4["format"]}]} if "format" in r4 else {})
+
+
+def _attachment(r4: Resource) -> Resource:
+    """Attachment.size is an integer64, which JSON has as string."""
+    return r4 | ({"size": str(r4["size"])} if "size" in r4 else {})
 
 
 def device(r4: Resource) -> Resource:

@@ -295,6 +295,57 @@ PARAMETERS: Mapping[str, Mapping[str, SearchParameter]] = {
         ),
         SearchParameter("result", R, "DiagnosticReport.result", _references("result", "result"), ("Observation",)),
     ),
+    "DocumentReference": _of(
+        SearchParameter(
+            "identifier",
+            T,
+            "DocumentReference.masterIdentifier | DocumentReference.identifier",
+            _codes("identifier", "identifier"),
+        ),
+        SearchParameter("status", T, "DocumentReference.status", _codes("status", "status")),
+        SearchParameter("type", T, "DocumentReference.type", _codes("type", "type")),
+        SearchParameter("category", T, "DocumentReference.category", _codes("category", "category")),
+        SearchParameter("format", T, "DocumentReference.content.format", _codes("format", "content.format")),
+        SearchParameter(
+            "contenttype",
+            T,
+            "DocumentReference.content.attachment.contentType",
+            _codes("contenttype", "content.attachment.contentType"),
+        ),
+        SearchParameter("date", D, "DocumentReference.date", _dates("date", "date")),
+        SearchParameter(
+            "patient",
+            R,
+            "DocumentReference.subject.where(resolve() is Patient)",
+            _references("patient", "subject", types=["Patient"]),
+            ("Patient",),
+        ),
+        SearchParameter(
+            "subject", R, "DocumentReference.subject", _references("subject", "subject"), ("Patient", "Device", "Group")
+        ),
+        SearchParameter(
+            "encounter",
+            R,
+            "DocumentReference.context.encounter",
+            _references("encounter", "context.encounter"),
+            ("Encounter",),
+        ),
+        SearchParameter(
+            "related",
+            R,
+            "DocumentReference.context.related",
+            _references("related", "context.related"),
+            ("ImagingStudy", "ServiceRequest"),
+        ),
+        SearchParameter("author", R, "DocumentReference.author", _references("author", "author"), _PEOPLE),
+        SearchParameter(
+            "authenticator",
+            R,
+            "DocumentReference.authenticator",
+            _references("authenticator", "authenticator"),
+            _PEOPLE,
+        ),
+    ),
     "Observation": _of(
         SearchParameter("identifier", T, "Observation.identifier", _codes("identifier", "identifier")),
         SearchParameter("status", T, "Observation.status", _codes("status", "status")),

@@ -15,8 +15,8 @@ import httpx
 
 from bridge.errors import SourceUnavailable
 from bridge.web.answers import can_be_asked, explained, origin, packed_otherwise, retry_after
+from bridge.web.multipart import Damaged, Piece, boundary, pieces
 from cohort.fetch.folder import ImageFolder, WrongObject
-from cohort.fetch.multipart import Damaged, Piece, boundary, pieces
 from cohort.fetch.plan import Series
 from cohort.fetch.port import Progress, Refused, Stopped
 

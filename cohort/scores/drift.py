@@ -9,18 +9,19 @@ from datetime import date
 import numpy as np
 from scipy.stats import chi2
 
+from cohort.scores.asked import REFERENCE_MONTHS, SLICES
 from cohort.scores.card import Target
 from cohort.scores.changes import Change, changes
 from cohort.scores.judged import Count, counted, judged
-from cohort.scores.rows import Flags, Integers, Labels, Rows
-from cohort.scores.slices import SLICES, UNKNOWN, labels
+from cohort.scores.rows import Flags, Integers, Labels, Moments, Rows
+from cohort.scores.slices import UNKNOWN, labels
 
 SCORE_BINS = 10
 MOST_WORDS = 20
 OTHERS = "others"
 MODERATE, LARGE = 0.1, 0.25
 CHANCE = 0.999
-REFERENCE_MONTHS = 3
+FEWEST_PREDICTIONS = 5
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,8 @@ class Drift:
 
 
 def monthly(target: Target, rows: Rows, reference_months: int = REFERENCE_MONTHS) -> Iterator[Drift]:
-    """Each month after the first `reference_months` beside these, by the UTC day of the prediction. Months without
-    predictions are passed over."""
-    months = rows.predicted_at.astype("datetime64[M]")
-    known = np.unique(months[~np.isnat(months)])
+    """Each month after the first `reference_months` beside these, by the UTC day of the prediction."""
+    known = _months(rows)
     if not len(known):
         return
     end = known[0] + np.timedelta64(reference_months, "M")
@@ -76,13 +75,20 @@ def monthly(target: Target, rows: Rows, reference_months: int = REFERENCE_MONTHS
 
 def since(target: Target, rows: Rows, day: date) -> Iterator[Drift]:
     """What was predicted from a day on beside all before it; nothing where either is empty."""
-    months = rows.predicted_at[~np.isnat(rows.predicted_at)].astype("datetime64[M]")
-    if not len(months) or not months.min() <= np.datetime64(day, "M") <= months.max():
+    known = _months(rows)
+    if not len(known) or not known[0] <= np.datetime64(day, "M") <= known[-1]:
         return
-    reference = _window(rows, months.min(), np.datetime64(day))
-    window = _window(rows, np.datetime64(day), months.max() + np.timedelta64(1, "M"))
+    reference = _window(rows, known[0], np.datetime64(day))
+    window = _window(rows, np.datetime64(day), known[-1] + np.timedelta64(1, "M"))
     if len(reference[1]) and len(window[1]):
         yield drift(target, reference, window)
+
+
+def _months(rows: Rows) -> Moments:
+    """The months that have FEWEST_PREDICTIONS, in order: a clock that was wrong once is not when it all began."""
+    months = rows.predicted_at.astype("datetime64[M]")
+    known, counts = np.unique(months[~np.isnat(months)], return_counts=True)
+    return known[counts >= FEWEST_PREDICTIONS]
 
 
 def drift(target: Target, reference: tuple[Window, Rows], window: tuple[Window, Rows]) -> Drift:
@@ -122,9 +128,8 @@ def _score_shift(reference: Rows, window: Rows) -> Shift:
 def _words_shift(name: str, first: Labels, second: Labels, reference: Rows, window: Rows) -> Shift:
     """Over the words themselves; all but the MOST_WORDS most frequent ones of the reference are one."""
     words = sorted({*first.names, *second.names})
-    codes = [
-        np.array([words.index(w) for w in column.names], dtype=np.int64)[column.codes] for column in (first, second)
-    ]
+    place_of = {word: place for place, word in enumerate(words)}
+    codes = [np.array([place_of[w] for w in column.names], dtype=np.int64)[column.codes] for column in (first, second)]
     frequent = np.argsort(-np.bincount(codes[0], minlength=len(words)), kind="stable")[:MOST_WORDS]
     place = np.full(len(words), len(frequent))
     place[frequent] = np.arange(len(frequent))

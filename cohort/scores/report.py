@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from itertools import pairwise
-from typing import Any
+from itertools import islice, pairwise
 
 import numpy as np
 
 from bridge.errors import InvalidQuery
 from cohort.privacy import Policy
 from cohort.scores import shown_changes
+from cohort.scores.asked import Asked
 from cohort.scores.card import Card, Target, card
-from cohort.scores.drift import REFERENCE_MONTHS, Drift, monthly, since
+from cohort.scores.drift import Drift, monthly, since
 from cohort.scores.rows import Rows
 from cohort.scores.shown import in_order, left_out, shown
-from cohort.scores.slices import MOST_VALUES, SLICES, slices, targets
+from cohort.scores.slices import MOST_VALUES, slices, targets
 from cohort.scores.versions import Comparison, compared
 
 MOST_TARGETS = 50
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a report is to hold: the model and version ("" is any), the slices, drift by month and from a day, and
-    whether versions are put beside each other."""
-
-    model: str = ""
-    version: str = ""
-    by: tuple[str, ...] = tuple(SLICES)
-    drift: bool = False
-    since: date | None = None
-    versions: bool = False
-    reference_months: int = REFERENCE_MONTHS
 
 
 @dataclass(frozen=True)
@@ -49,25 +34,12 @@ class Report:
     notes: tuple[str, ...]
 
 
-def asked_of(model: str, **rest: Any) -> Asked:
-    """What MODEL or MODEL@VERSION asks.
-
-    >>> asked_of("nodules@2.1").version
-    '2.1'
-    """
-    name, _, version = model.partition("@")
-    return Asked(name, version, **rest)
-
-
 def report(rows: Rows, asked: Asked, policy: Policy) -> Report:
     """The report of these rows.
 
-    Raises  InvalidQuery where there is no such model or slice, or more than MOST_TARGETS versions and findings
+    Raises  InvalidQuery where there is no such model, or more than MOST_TARGETS versions and findings
     """
-    for by in asked.by:
-        if by not in SLICES:
-            raise InvalidQuery(f"scores: found a slice {by!r}; allowed: {', '.join(SLICES)}")
-    found = list(targets(_wanted(rows, asked)))
+    found = list(islice(targets(_wanted(rows, asked)), MOST_TARGETS + 1))
     if not found:
         raise InvalidQuery("scores: there is no prediction of this model and version")
     if len(found) > MOST_TARGETS:
@@ -104,7 +76,7 @@ def _cards(target: Target, rows: Rows, asked: Asked, policy: Policy) -> Iterator
 
 def _drifts(target: Target, rows: Rows, asked: Asked) -> Iterator[Drift]:
     if asked.drift:
-        yield from monthly(target, rows, asked.reference_months)
+        yield from monthly(target, rows)
     if asked.since is not None:
         yield from since(target, rows, asked.since)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,9 @@ COLUMNS: Mapping[str, Any] = {
     "sex": pa.string(), "changed": pa.string(),
 }  # fmt: skip
 """The columns of a row and their types, in order."""
+
+_SEEN = tuple(name for name in COLUMNS if name not in ("evidence_kind", "evidence", "evidence_date"))
+"""The columns that anything is computed of."""
 
 _NEEDED = ("prediction_id", "patient", "study_instance_uid", "model", "model_version", "predicted", "outcome")
 
@@ -151,6 +154,13 @@ def rows_of(table: pa.Table) -> Rows:
             left_out[reason] = found
         usable &= ~flags
     return replace(made.at(usable), left_out=left_out)
+
+
+def rows_of_records(names: Sequence[str], records: Sequence[Sequence[Any]]) -> Rows:
+    """As `rows_of`, of records with the columns `names`; days and moments are ISO 8601. Other columns are passed
+    over."""
+    places = {name: n for n, name in enumerate(names) if name in _SEEN}
+    return rows_of(pa.table({name: pa.array([record[n] for record in records]) for name, n in places.items()}))
 
 
 def read_rows(path: Path) -> Rows:

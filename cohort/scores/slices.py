@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
+from cohort.scores.asked import SLICES
 from cohort.scores.card import Target
-from cohort.scores.judged import counted
 from cohort.scores.rows import Labels, Rows
-
-SLICES: Mapping[str, tuple[str, ...]] = {
-    "site": ("site",),
-    "scanner": ("manufacturer", "model_name"),
-    "sex": ("sex",),
-    "age": ("age_band",),
-}
-"""What can be sliced by → the columns whose words it is made of."""
 
 MOST_VALUES = 25
 """Slices of one kind, those of most patients."""
@@ -27,23 +19,27 @@ UNKNOWN = "unknown"
 def targets(rows: Rows) -> Iterator[tuple[Target, Rows]]:
     """Each model version and finding with its rows, in order of their names."""
     whole = joined((rows.model, rows.model_version, rows.finding_system, rows.finding_code))
-    parts = sorted((tuple(name.split("\x1f")), code) for code, name in enumerate(whole.names))
-    for names, code in parts:
-        yield Target(*names), rows.at(whole.codes == code)
+    for code in sorted(range(len(whole.names)), key=whole.names.__getitem__):
+        yield Target(*whole.names[code].split("\x1f")), rows.at(whole.codes == code)
 
 
 def slices(rows: Rows, by: str) -> Iterator[tuple[str, Rows]]:
     """The values of one of SLICES with their rows, those of most patients first, then by name."""
     whole = labels(rows, by)
-    found = [(name, rows.at(whole.codes == code)) for code, name in enumerate(whole.names)]
-    found.sort(key=lambda one: (-(counted(one[1]).patients or 0), one[0]))
-    yield from found[:MOST_VALUES]
+    pairs = np.unique(whole.codes * max(len(rows.patient.names), 1) + rows.patient.codes)
+    patients = np.bincount(pairs // max(len(rows.patient.names), 1), minlength=len(whole.names))
+    most = sorted(range(len(whole.names)), key=lambda code: (-int(patients[code]), whole.names[code]))
+    for code in most[:MOST_VALUES]:
+        yield whole.names[code], rows.at(whole.codes == code)
 
 
 def labels(rows: Rows, by: str) -> Labels:
     """Each row's value of one of SLICES; UNKNOWN where it has none."""
     whole = joined(tuple(getattr(rows, column) for column in SLICES[by]))
-    return Labels(whole.codes, tuple(" ".join(name.split("\x1f")).strip() or UNKNOWN for name in whole.names))
+    shown = [" ".join(name.split("\x1f")).strip() or UNKNOWN for name in whole.names]
+    names = sorted(set(shown))
+    place = {name: n for n, name in enumerate(names)}
+    return Labels(np.array([place[name] for name in shown], dtype=np.int64)[whole.codes], tuple(names))
 
 
 def joined(columns: tuple[Labels, ...]) -> Labels:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import CTImageStorage
 
-from bridge.errors import SourceUnavailable
-from bridge.ports import ChangePage, ImagingSource, ListsByDate
+from bridge.errors import InvalidFile, SourceUnavailable
+from bridge.model import InstanceName
+from bridge.ports import ChangePage, GivesObjects, ImagingSource, ListsByDate
 from bridge.sources.dicom_server import DicomServer
 from bridge.sources.dicomweb import DicomWeb
 from bridge.sources.dimse import Dimse
@@ -458,6 +462,35 @@ def test_instances_sent_again_change_nothing(archive: Archive, follower: Followe
         h.text("SOPInstanceUID"): h for h in before.instances
     }
     assert after.rejected == ()
+
+
+def test_an_object_is_given_whole_or_as_much_of_it_as_is_asked_for(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=2))
+    follower.follow()
+    source, name = follower.source, InstanceName(STUDY, f"{STUDY}.1", f"{STUDY}.1.2", CTImageStorage)
+    assert isinstance(source, GivesObjects)
+    if not source.gives_objects:
+        assert source.instance(name, 1_000_000) is None
+        return
+    follower.held(STUDY)
+    whole = source.instance(name, 1_000_000)
+    assert whole is not None
+    found = dcmread(BytesIO(whole))
+    assert (found.SOPInstanceUID, found.StudyInstanceUID) == (f"{STUDY}.1.2", STUDY)
+    assert len(found.PixelData) > 0
+    head = source.instance(name, 300)
+    assert head is not None
+    assert len(head) == 300
+    assert head[128:132] == b"DICM"
+
+
+def test_an_object_the_archive_has_not_is_none_or_rejected(archive: Archive, follower: Follower) -> None:
+    archive.put(study_bytes(STUDY, instances=1))
+    follower.follow()
+    name = InstanceName(STUDY, f"{STUDY}.1", f"{STUDY}.1.9", CTImageStorage)
+    assert isinstance(follower.source, GivesObjects)
+    with suppress(InvalidFile):
+        assert follower.source.instance(name, 1000) is None
 
 
 def test_a_deleted_study_has_nothing_and_is_not_in_the_inventory(archive: Archive, follower: Follower) -> None:

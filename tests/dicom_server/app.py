@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -96,6 +97,7 @@ class _Routes:
             app.add_api_route(base + "/{study}/metadata", self.metadata)
             app.add_api_route(base + "/{study}/series", self.series)
             app.add_api_route(base + "/{study}/instances", self.instances)
+            app.add_api_route(base + "/{study}/series/{series}/instances/{instance}", self.instance)
             app.add_api_route(base + "/{study}/series/{series}/instances/{instance}/metadata", self.metadata)
 
     # Change feed
@@ -171,6 +173,19 @@ class _Routes:
             return Response(status_code=404)
         parts = [self._archive.garbage.get(k[3]) or json.dumps(self._metadata(k)).encode() for k in keys]
         return Response(b"[" + b",".join(parts) + b"]", media_type="application/dicom+json")
+
+    async def instance(self, request: Request) -> Response:
+        """One instance; not wrapped where the request does not ask for multipart."""
+        keys = [k for k in self._keys(request) if k[3] == request.path_params["instance"]]
+        if not keys:
+            return Response(status_code=404)
+        buffer = BytesIO()
+        self._archive.held[keys[0]].dataset().save_as(buffer, enforce_file_format=True)
+        if not request.headers["accept"].startswith("multipart"):
+            return Response(buffer.getvalue(), media_type="application/dicom")
+        head = b"--parts\r\nContent-Type: application/dicom\r\n\r\n"
+        body = head + buffer.getvalue() + b"\r\n--parts--\r\n"
+        return Response(body, media_type='multipart/related; type="application/dicom"; boundary=parts')
 
     def _metadata(self, key: Key) -> Any:
         found = self._archive.held[key].dataset().to_json_dict(suppress_invalid_tags=True)

@@ -34,5 +34,5 @@ class Dcmtk:
         paths = [folder / f"{number}.dcm" for number in range(len(files))]
         for path, content in zip(paths, files, strict=True):
             path.write_bytes(content)
-        command = [str(self.storescu), "-aec", ae_title, "127.0.0.1", str(port)]
+        command = [str(self.storescu), "-R", "-aec", ae_title, "127.0.0.1", str(port)]
         subprocess.run(command + [str(path) for path in paths], check=True, capture_output=True)

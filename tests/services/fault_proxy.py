@@ -1,4 +1,4 @@
-"""An HTTP proxy before a server, on loopback, that answers 429 and 503, cuts, halves and hangs at rates, by a seed."""
+"""An HTTP proxy before a server, on loopback, that answers errors, cuts, halves and hangs at rates, by a seed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+_STATUS = {
+    "throttled": 429, "unavailable": 503, "unauthorized": 401, "conflict": 409, "precondition": 412, "failed": 500,
+}  # fmt: skip
 _OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"})
 
 
@@ -25,7 +28,8 @@ class Rates:
 
     Result  `throttled` 429 and `unavailable` 503, with Retry-After, never forwarded; `cut` forwarded, then the
             connection ends without an answer; `halved` forwarded, then half the answer; `hung` never forwarded and
-            never answered, until `FaultProxy.hang_s` are over.
+            never answered, until `FaultProxy.hang_s` are over; `unauthorized` 401, `conflict` 409, `precondition`
+            412 and `failed` 500, never forwarded.
     """
 
     throttled: float = 0.0
@@ -33,6 +37,10 @@ class Rates:
     cut: float = 0.0
     halved: float = 0.0
     hung: float = 0.0
+    unauthorized: float = 0.0
+    conflict: float = 0.0
+    precondition: float = 0.0
+    failed: float = 0.0
 
     def __post_init__(self) -> None:
         if min(astuple(self)) < 0 or sum(astuple(self)) > 1 + 1e-9:
@@ -40,7 +48,8 @@ class Rates:
 
 
 class FaultProxy:
-    """`url` stands for the server's; `rates` may be set at any time; `counts` tells what happened to how many requests.
+    """`url` stands for the server's; `rates`, and `delay_s` of what is forwarded, may be set at any time; `counts`
+    tells what happened to how many requests.
 
     The names in `counts` are those of the rates, `forwarded` for what went through whole, and `unreachable` (502).
     The n-th request meets the n-th draw of the seed: with requests one after another a run repeats exactly.
@@ -49,7 +58,7 @@ class FaultProxy:
     def __init__(self, target: str, seed: int, rates: Rates, retry_after_s: int, hang_s: float) -> None:
         split = urlsplit(target)
         self.host, self.port = str(split.hostname), split.port or 80
-        self.rates, self.retry_after_s, self.hang_s = rates, retry_after_s, hang_s
+        self.rates, self.retry_after_s, self.hang_s, self.delay_s = rates, retry_after_s, hang_s, 0.0
         self.counts: Counter[str] = Counter()
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._connections: set[socket.socket] = set()
@@ -141,16 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         what, as_date = proxy.drawn()
-        if what in ("throttled", "unavailable"):
+        if what in _STATUS:
             proxy.count(what)
             wait = formatdate(time.time() + proxy.retry_after_s, usegmt=True) if as_date else str(proxy.retry_after_s)
-            self._answer(429 if what == "throttled" else 503, [("Retry-After", wait)], b"")
+            self._answer(_STATUS[what], [("Retry-After", wait)] if _STATUS[what] in (429, 503) else [], b"")
             return
         if what == "hung":
             proxy.count(what)
             proxy.stopping.wait(proxy.hang_s)
             self._cut()
             return
+        proxy.stopping.wait(proxy.delay_s)
         try:
             status, headers, body = self._asked(content)
         except (OSError, http.client.HTTPException):

@@ -20,26 +20,53 @@ def _binaries() -> Path:
     return found[-1].parent if found else missing("PostgreSQL")
 
 
+class PostgreSql:
+    """One server; as root it runs as the user postgres, which it insists on. Only a `durable` one waits for its disk.
+
+    `url` is the address of its maintenance database.
+    """
+
+    def __init__(self, folder: Path, durable: bool) -> None:
+        binaries = _binaries()
+        self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if self._as_user:
+            shutil.chown(folder, "postgres")
+        port, self._folder, self._data = free_port(), folder, folder / "data"
+        self.url = f"postgresql+psycopg://tests@127.0.0.1:{port}/postgres"
+        self._run(str(binaries / "initdb"), "-D", str(self._data), "-A", "trust", "-U", "tests")
+        self._options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        self._options += "" if durable else " -c fsync=off"
+        self._control = [str(binaries / "pg_ctl"), "-D", str(self._data), "-w", "-l", str(folder / "log")]
+
+    def start(self) -> None:
+        self._run(*self._control, "-o", self._options, "start")
+
+    def stop(self) -> None:
+        """Ends it as a crash does: every connection at once, nothing written out."""
+        self._run(*self._control, "-m", "immediate", "stop")
+
+    def _run(self, *command: str) -> None:
+        subprocess.run([*self._as_user, *command], check=True, capture_output=True, cwd=self._folder)
+
+
+@contextmanager
+def a_postgresql(durable: bool = False) -> Iterator[PostgreSql]:
+    """A server, until the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = PostgreSql(folder, durable)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def running_postgresql(durable: bool = False) -> Iterator[str]:
-    """The address of its maintenance database. As root it runs as the user postgres, which it insists on. Only a
-    `durable` one waits for its disk."""
-    binaries, folder = _binaries(), Path(tempfile.mkdtemp(prefix="pg-"))
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if as_user:
-        shutil.chown(folder, "postgres")
-    port, data = free_port(), folder / "data"
-    run = {"check": True, "capture_output": True, "cwd": folder}
-    subprocess.run([*as_user, str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "tests"], **run)  # type: ignore[call-overload]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    options += "" if durable else " -c fsync=off"
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-    subprocess.run([*control, "-o", options, "start"], **run)  # type: ignore[call-overload]
-    try:
-        yield f"postgresql+psycopg://tests@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **run)  # type: ignore[call-overload]
-        shutil.rmtree(folder, ignore_errors=True)
+    """The address of its maintenance database."""
+    with a_postgresql(durable) as server:
+        yield server.url
 
 
 def fresh_database(server: str, name: str) -> str:

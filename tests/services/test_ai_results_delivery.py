@@ -16,6 +16,7 @@ from bridge.translate.r5_selections import with_selections
 from tests.ai_results import a_full_finding, a_result
 from tests.builders import a_translator, headers
 from tests.cases.test_ai_cases import CASES
+from tests.cases.test_document_cases import CASES as DOCUMENT_CASES
 from tests.contract.fhir_sink import MRN, a_study
 from tests.services.hapi import HapiPeer
 from tests.services.test_hapi_validation import element
@@ -37,7 +38,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 @pytest.mark.parametrize("server", [R4, R5])
 def test_every_case_is_valid_there(server: str, request: pytest.FixtureRequest) -> None:
     peer: HapiPeer = request.getfixturevalue(server)
-    told = [r for case in CASES.values() for r in case["fhir"]]
+    told = [r for case in (*CASES.values(), *DOCUMENT_CASES.values()) for r in case["fhir"]]
     if server == R5:
         told = [
             one

@@ -289,6 +289,8 @@ def test_the_command_writes_rows_and_tells_the_cursor(lake: Lake, tmp_path: Path
     assert made.stdout.count("pending") == 2
     assert "Cursor" not in made.stderr
     assert "censored" in run("outcomes", "LungNet", *common).stdout
+    assert "censored" in run("outcomes", "LungNet", *common[2:]).stdout  # one definition speaks of its findings
+    assert "--by: needed; known" in str(run("outcomes", "Nobody's", *common[2:]).exception)
     assert run("outcomes", "LungNet", *common, "--format", "fhir").stdout.startswith('{"resourceType":"Bundle"')
 
 

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from pydicom import dcmread
@@ -27,16 +28,19 @@ STUDIES = (f"{STUDY}.1", f"{STUDY}.2")
 
 
 class Peer:
-    """A model that finds one thing, and an archive: `stored` SOP Instance UID → bytes, `called` studies."""
+    """A model that reads the images and finds one thing, and an archive: `stored` SOP Instance UID → bytes, `called`
+    studies."""
 
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
         self.called: list[str] = []
+        self.images: list[str] = []
 
     def answer(self, asked: Asked) -> Reply:
         if asked.path == "/model":
             call = orjson.loads(asked.content)
             self.called.append(call["study_instance_uid"])
+            self.images.append(_images(call["wado_rs"]))
             made = a_result(run_id=call["run_id"], study_instance_uid=call["study_instance_uid"])
             return Reply(200, orjson.dumps(made))
         (limit,) = re.findall("boundary=(.*)", asked.headers["content-type"])
@@ -45,6 +49,14 @@ class Peer:
             uid = str(dcmread(BytesIO(content)).SOPInstanceUID)
             assert self.stored.setdefault(uid, content) == content
         return Reply(200, b"{}")
+
+
+def _images(wado_rs: dict[str, str]) -> str:
+    """The study of the images that a call opens."""
+    headers = {"Authorization": f"Bearer {wado_rs['token']}"}
+    answer = httpx.get(wado_rs["study"], headers=headers, timeout=30, trust_env=False).raise_for_status()
+    (part,) = answer.content.split(b"\r\n\r\n", 1)[1:]
+    return str(dcmread(BytesIO(part)).StudyInstanceUID)
 
 
 @pytest.fixture
@@ -72,6 +84,7 @@ def whole(found: dict[str, Any], peer: Peer) -> None:
     assert [version for version, _ in reports] == [1] * 4
     assert len(peer.stored) == 4
     assert set(peer.called) == set(STUDIES)
+    assert sorted(peer.images) == sorted(peer.called)
 
 
 @pytest.mark.timeout(200)
@@ -89,4 +102,4 @@ def test_a_kill_loses_no_result_and_doubles_none(tmp_path: Path, peer: tuple[Pee
     fill(tmp_path)
     assert run(tmp_path, peer[1], stage).returncode == KILLED
     whole(result(run(tmp_path, peer[1])), peer[0])
-    assert len(peer[0].called) <= 3
+    assert len(peer[0].called) <= 4  # two at once, both of which may have been on their way

@@ -157,7 +157,7 @@ def test_a_program_that_knows_no_checksums_is_told_not_to_write(tmp_path: Path) 
         with pytest.raises(sqlite3.OperationalError, match="row_checksum"):
             connection.execute("update setting set value = value")
     connection.close()
-    assert oldest == "6"
+    assert oldest == "7"
 
 
 def test_a_newer_programs_database_that_this_one_cannot_work_with_is_left_alone(old: Path) -> None:

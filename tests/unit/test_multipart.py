@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.fetch.multipart import Damaged, boundary, pieces
+from bridge.web.multipart import Damaged, boundary, pieces
 
 
 def parts(content: bytes, size: int = 7, name: bytes = b"b") -> list[bytes]:

@@ -14,10 +14,11 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.privacy import Policy
+from cohort.scores.asked import Asked
 from cohort.scores.drift import Drift, level, stability_index
 from cohort.scores.judged import Count
 from cohort.scores.plots import card_plot, drift_plot, slices_plot
-from cohort.scores.report import Report, asked_of, report
+from cohort.scores.report import Report, report
 from cohort.scores.rows import Rows
 from cohort.scores.versions import Comparison, mcnemar
 from tests.score_rows import some_rows
@@ -46,7 +47,7 @@ def rows_by_month(seed: int = 1, each: int = 250, months: int = 6, **of_last: An
 
 
 def drifts(rows: Rows, **asked: Any) -> tuple[Drift, ...]:
-    return report(rows, asked_of("nodules", by=(), **asked), EXACT).drift
+    return report(rows, Asked.of("nodules", by=(), **asked), EXACT).drift
 
 
 def test_the_stability_index_is_what_the_hand_computes() -> None:
@@ -138,7 +139,7 @@ def two_versions(seed: int = 4, n: int = 500) -> list[dict[str, Any]]:
 
 
 def compared(rows: list[dict[str, Any]]) -> Comparison:
-    (found,) = report(some_rows(rows), asked_of("nodules", by=(), versions=True), EXACT).comparisons
+    (found,) = report(some_rows(rows), Asked.of("nodules", by=(), versions=True), EXACT).comparisons
     return found
 
 
@@ -198,7 +199,7 @@ def test_mcnemar_of_nothing_discordant_has_no_p() -> None:
 
 def a_report(policy: Policy = EXACT) -> Report:
     rows = rows_by_month(each=120, score=0.2, site="$West_1$")
-    return report(some_rows(rows), asked_of("nodules", drift=True), policy)
+    return report(some_rows(rows), Asked.of("nodules", drift=True), policy)
 
 
 @pytest.mark.parametrize("policy", [EXACT, Policy()])
@@ -222,7 +223,7 @@ def test_cards_slices_and_drift_are_drawn(policy: Policy) -> None:
 
 def test_what_has_no_numbers_is_drawn_too() -> None:
     rows = some_rows([{"outcome": "pending", "score": None, "threshold": None}] * 3)
-    found = report(rows, asked_of("", drift=True), EXACT)
+    found = report(rows, Asked.of("", drift=True), EXACT)
     assert b"no outcomes" not in card_plot(found.cards[0], "png")
     assert slices_plot(found.cards[1:2]).startswith(b"<?xml")
     assert drift_plot(()).startswith(b"<?xml")
@@ -238,8 +239,28 @@ def test_without_matplotlib_a_plot_says_what_to_install(monkeypatch: pytest.Monk
 def test_what_is_not_there_is_said() -> None:
     rows = some_rows([{}])
     with pytest.raises(InvalidQuery, match="no prediction of this model"):
-        report(rows, asked_of("nodules@9"), EXACT)
+        report(rows, Asked.of("nodules@9"), EXACT)
     with pytest.raises(InvalidQuery, match="allowed: site, scanner, sex, age"):
-        report(rows, asked_of("nodules", by=("colour",)), EXACT)
+        report(rows, Asked.of("nodules", by=("colour",)), EXACT)
     with pytest.raises(InvalidQuery, match="more than 50"):
-        report(some_rows([{"model_version": str(n)} for n in range(51)]), asked_of("nodules"), EXACT)
+        report(some_rows([{"model_version": str(n)} for n in range(51)]), Asked.of("nodules"), EXACT)
+
+
+def test_a_column_with_a_word_of_its_own_for_every_row_is_bounded() -> None:
+    rows = [row | {"site": f"Site {n}" if n % 2 else "North"} for n, row in enumerate(rows_by_month(each=60))]
+    found = report(some_rows(rows), Asked.of("nodules", by=("site",), drift=True), EXACT)
+    sites = [c.value for c in found.cards if c.slice == "site"]
+    assert (len(sites), sites[0]) == (25, "North")
+    (shift,) = (s for s in found.drift[0].shifts if s.what == "site")
+    assert len(shift.bins) == 21
+    assert (shift.bins[0][0], shift.bins[-1][0]) == ("North", "others")
+
+
+def test_a_clock_that_was_wrong_once_is_not_when_it_all_began() -> None:
+    rows = rows_by_month(each=30)
+    rows += [rows[0] | {"predicted_at": datetime(year, 1, 1, tzinfo=UTC)} for year in (1970, 2093)]
+    found = some_rows(rows)
+    assert [d.window.first_day for d in drifts(found, drift=True)] == [date(2026, month, 1) for month in (4, 5, 6)]
+    (divided,) = drifts(found, since=date(2026, 6, 1))
+    assert (divided.reference.first_day, divided.window.last_day) == (date(2026, 1, 1), date(2026, 6, 30))
+    assert divided.window.predictions.n == 30

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from cohort.privacy import Policy
+from cohort.scores.asked import Asked
 from cohort.scores.coarse import FEW
 from cohort.scores.intervals import wilson
-from cohort.scores.report import Report, asked_of, report
+from cohort.scores.report import Report, report
 from cohort.scores.rows import Rows
 from tests.score_rows import scored, some_rows
 
@@ -30,7 +31,7 @@ def cells(tp: int, fp: int, fn: int, tn: int, **rest: Any) -> list[dict[str, Any
 
 
 def made(rows: Rows, policy: Policy = SAFE, **asked: Any) -> Report:
-    return report(rows, asked_of("nodules", **asked), policy)
+    return report(rows, Asked.of("nodules", **asked), policy)
 
 
 def test_rates_are_made_of_the_counts_that_are_shown() -> None:

@@ -20,8 +20,9 @@ import pytest
 from scipy.stats import rankdata
 
 from cohort.privacy import Policy
+from cohort.scores.asked import Asked
 from cohort.scores.card import Card
-from cohort.scores.report import Report, asked_of, report
+from cohort.scores.report import Report, report
 from cohort.scores.rows import Rows, read_rows
 from tests.score_rows import a_table
 from tests.score_year import DRIFTED_MONTH, Year, a_year
@@ -53,7 +54,7 @@ def made(rows: Rows) -> Iterator[Report]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cohort.scores.resampling.DRAWS", 1)
         patch.setattr("cohort.scores.resampling.FEW_ROWS", 0)
-        yield report(rows, asked_of("nodules", drift=True, versions=True), Policy(small_cells=1))
+        yield report(rows, Asked.of("nodules", drift=True, versions=True), Policy(small_cells=1))
 
 
 def wilson(k: int, n: int) -> tuple[float, float, float]:
@@ -254,7 +255,7 @@ def test_the_interval_of_the_auroc_is_that_of_drawing_patients_again(year: Year,
     for _ in range(40):
         here = [n for p in random.integers(len(people), size=len(people)) for n in people[p]]
         areas.append(rank_auroc(list(truth[here]), list(scores[here])))
-    (card,) = report(rows, asked_of("nodules@1.0", by=()), Policy(small_cells=1)).cards
+    (card,) = report(rows, Asked.of("nodules@1.0", by=()), Policy(small_cells=1)).cards
     found = card.measures["auroc"]
     assert (found.high or 0) - (found.low or 0) == pytest.approx(2 * Z * np.std(areas, ddof=1), rel=0.4)
     assert (found.low or 1) < rank_auroc(list(truth), list(scores)) < (found.high or 0)
@@ -263,7 +264,7 @@ def test_the_interval_of_the_auroc_is_that_of_drawing_patients_again(year: Year,
 def test_under_the_default_policy_the_same_drift_is_found(rows: Rows) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cohort.scores.resampling.DRAWS", 1)
-        found = report(rows, asked_of("nodules@1.0", by=(), drift=True), Policy())
+        found = report(rows, Asked.of("nodules@1.0", by=(), drift=True), Policy())
     levels = {d.window.first_day.month: {s.what: s.level for s in d.shifts} for d in found.drift}
     assert [month for month, told in levels.items() if told["score"] != "none"] == [9, 10, 11, 12]
     assert all(told["scanner"] == "none" for month, told in levels.items() if month < DRIFTED_MONTH)

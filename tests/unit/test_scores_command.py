@@ -96,7 +96,9 @@ def test_plots_are_drawn_into_a_folder(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "--rows: needs"),
+        ([], "needs either --by"),
+        (["--by", "lung-nodule-cancer", "--rows", "rows.csv"], "needs either --by"),
+        (["--rows", "rows.csv", "--slice", "colour"], "allowed: site, scanner, sex, age"),
         (["--rows", "rows.txt"], "end in .parquet or .csv"),
         (["--rows", "missing.csv"], "cannot be read"),
         (["--rows", "missing.parquet", "--format", "parquet"], "needs --output"),
@@ -179,6 +181,11 @@ def test_optional_columns_may_be_missing_and_other_columns_are_passed_over() -> 
     found = rows_of(table.append_column("note", pa.array(["x"])))
     assert [value for value, _ in slices(found, "site")] == ["unknown"]
     assert found.reader_agrees.tolist() == [-1]
+
+
+def test_values_that_are_shown_alike_are_one_slice() -> None:
+    found = some_rows([{"manufacturer": "ACME One", "model_name": ""}, {}, {"manufacturer": None, "model_name": None}])
+    assert [(value, len(own)) for value, own in slices(found, "scanner")] == [("ACME One", 2), ("unknown", 1)]
 
 
 def test_moments_count_by_their_instant() -> None:

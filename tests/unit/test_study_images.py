@@ -14,7 +14,9 @@ from bridge.api import images as images_module
 from bridge.api.images import Images, router
 from bridge.errors import SourceUnavailable
 from bridge.model_calls.token import Tokens
+from bridge.sources.file_images import FileImages
 from bridge.sources.study_images import StudyImages
+from bridge.translate.headers import Headers
 from tests.builders import STUDY, a_dataset
 from tests.unit.test_fhir_api import TestClient
 from tests.wado_fake import WadoFake
@@ -172,3 +174,36 @@ def test_only_so_many_are_sent_at_once_and_every_place_comes_back(
         assert web.get(f"{STUDY}/metadata").status_code == 502
         assert web.get(STUDY).status_code == 200
     assert all(one.closed for one in given)
+
+
+def test_files_of_ours_are_given_as_they_lie_there(tmp_path: Path) -> None:
+    held = {f"{n}/{i}.dcm": a_dataset(series=n, instance=i) for n in (1, 2) for i in (1, 2)}
+    for path, made in held.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        made.save_as(tmp_path / path, enforce_file_format=True)
+    found = [Headers.from_dataset(made) for made in held.values()]
+    paths = {str(made.SOPInstanceUID): (path,) for path, made in held.items()}
+    images = FileImages(
+        "inbox",
+        tmp_path,
+        lambda uid: found if uid == STUDY else (),
+        lambda uids: {uid: paths[uid] for uid in uids},
+    )
+
+    def contents(path: str) -> list[bytes]:
+        opened = images.opened(path, "*/*")
+        assert opened is not None
+        limit = opened.content_type.rpartition("boundary=")[2].encode()
+        parts = b"".join(opened.chunks()).split(b"--" + limit)
+        assert parts[-1] == b"--\r\n"
+        return [part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for part in parts[1:-1]]
+
+    everything = [(tmp_path / path).read_bytes() for path in held]
+    assert contents(f"/studies/{STUDY}") == everything
+    assert contents(f"/studies/{STUDY}/series/{STUDY}.2") == everything[2:]
+    assert contents(f"/studies/{STUDY}/series/{STUDY}.2/instances/{STUDY}.2.1") == [everything[2]]
+    for nothing in ("1.2", f"{STUDY}/series/1.2", f"{STUDY}/metadata", f"{STUDY}/series/{STUDY}.1/metadata"):
+        assert images.opened(f"/studies/{nothing}", "*/*") is None
+    (tmp_path / "2/1.dcm").unlink()
+    with pytest.raises(SourceUnavailable, match="have changed"):
+        images.opened(f"/studies/{STUDY}", "*/*")

@@ -250,8 +250,8 @@ def _parsed(content: bytes) -> Any:
 
 _CODE = re.compile(r"[a-z-]{1,30}")
 _PLACE = re.compile(
-    r"(BodyStructure|Bundle|Device|DiagnosticReport|Endpoint|ImagingSelection|ImagingStudy|Observation|Parameters|Patient"
-    r"|Provenance)(\.[a-z][A-Za-z0-9]{0,40}(\[[0-9]{1,6}\])?){0,10}"
+    r"(BodyStructure|Bundle|Device|DiagnosticReport|DocumentReference|Endpoint|ImagingSelection|ImagingStudy"
+    r"|Observation|Parameters|Patient|Provenance)(\.[a-z][A-Za-z0-9]{0,40}(\[[0-9]{1,6}\])?){0,10}"
 )
 """An element of what is sent, as FHIRPath names it; what a server puts into parentheses after it may quote a value."""
 

@@ -19,12 +19,16 @@ _DEVICE = """
 resourceType id identifier udiCarrier status manufacturer displayName deviceName name type version
 """
 _OBSERVATION = """
-resourceType id extension identifier basedOn partOf status category code subject encounter effectiveDateTime issued
-performer valueQuantity valueCodeableConcept bodySite bodyStructure device hasMember derivedFrom component
+resourceType id extension identifier basedOn partOf status _status category code subject encounter effectiveDateTime
+issued performer valueQuantity valueCodeableConcept bodySite bodyStructure device hasMember derivedFrom component
 """
 _DIAGNOSTIC_REPORT = """
-resourceType id identifier basedOn status category code subject encounter effectiveDateTime issued performer
-resultsInterpreter result imagingStudy study conclusion
+resourceType id identifier basedOn status _status category code subject encounter effectiveDateTime issued performer
+resultsInterpreter result imagingStudy study conclusion presentedForm
+"""
+_DOCUMENT_REFERENCE = """
+resourceType id masterIdentifier identifier status _status docStatus type category subject date author authenticator
+attester description content context basedOn event
 """
 _PROVENANCE = "resourceType id target occurredDateTime recorded reason authorization activity agent entity"
 _PATIENT = "resourceType id identifier name gender birthDate"
@@ -36,6 +40,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "Device": frozenset(_DEVICE.split()),
     "Observation": frozenset(_OBSERVATION.split()),
     "DiagnosticReport": frozenset(_DIAGNOSTIC_REPORT.split()),
+    "DocumentReference": frozenset(_DOCUMENT_REFERENCE.split()),
     "Provenance": frozenset(_PROVENANCE.split()),
 }
 """The elements that the bridge keeps true. Others are their owners': a note, a narrative, a Procedure stay. Of types

@@ -1,4 +1,4 @@
-"""AI results on one server: after their study is there, what differs is written, what is referred to first."""
+"""AI results and documents on one server: after their study, what differs is written, what is referred to first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.sinks.fhir_server.subjects import escaped
 from bridge.sinks.fhir_server.writer import Upsert, Writer
 from bridge.translate.r5_selections import with_selections
 
-TYPES = ("Device", "Observation", "DiagnosticReport", "Provenance")
+TYPES = ("Device", "DocumentReference", "Observation", "DiagnosticReport", "Provenance")
 _NEEDED = ("Observation", "DiagnosticReport")
 _BEFORE_FINDINGS = ("Device", "ImagingSelection", "BodyStructure")
 _SETTLED = {
@@ -108,7 +108,7 @@ def _levels(resources: Sequence[Resource], offered: Capabilities) -> Iterator[li
         return [r for r in resources if r["resourceType"] in kinds and offered.of(str(r["resourceType"])) is not None]
 
     findings, can = of("Observation"), offered.of("Provenance")
-    yield of(*_BEFORE_FINDINGS)
+    yield of(*_BEFORE_FINDINGS, "DocumentReference")
     yield [r for r in findings if "hasMember" not in r]
     yield [r for r in findings if "hasMember" in r]
     yield of("DiagnosticReport")
@@ -122,14 +122,18 @@ def _referring(value: Any, names: dict[str, Resource]) -> Any:
         return [_referring(one, names) for one in value]
     if not isinstance(value, dict):
         return value
-    made = {k: _referring(v, names) for k, v in value.items() if k != "reference"}
-    if isinstance(value.get("reference"), str):
+    literal = isinstance(value.get("reference"), str)  # that of a CodeableReference is a Reference
+    made = {k: _referring(v, names) for k, v in value.items() if k != "reference" or not literal}
+    if literal:
         made |= names.get(value["reference"], {})
     return made
 
 
 def _come_further(ours: Resource, there: Resource) -> bool:
-    """Whether somebody on the server has signed, amended or withdrawn what the bridge knows less far."""
+    """Whether somebody on the server has signed, amended or withdrawn what the bridge knows less far. What the bridge
+    withdrew itself, since its document had gone, may come back."""
+    if "_status" in there:
+        return False
     said = _SETTLED.get(str(there.get("status")), 0)
     return ours["resourceType"] in _NEEDED and said > _SETTLED[str(ours["status"])]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name == "sqlite":
-        connection.execute(sa.text("UPDATE setting SET value = '6' WHERE name = 'oldest_program'"))
+        connection.execute(sa.text("UPDATE setting SET value = '7' WHERE name = 'oldest_program'"))

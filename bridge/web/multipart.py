@@ -52,6 +52,18 @@ def pieces(chunks: Iterable[bytes], boundary: bytes) -> Iterator[Piece]:
         yield Piece(b"", True)
 
 
+def first_part(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
+    """The content of the first part alone. Raises Damaged when it has no end, or there is no part."""
+    empty = True
+    for piece in pieces(chunks, boundary):
+        empty = False
+        if piece.last:
+            return
+        yield piece.content
+    if empty:
+        raise Damaged("it has no part")
+
+
 class _Stream:
     """Bytes that were received and not used yet. They begin as if an empty line stood before the first boundary."""
 

@@ -1,0 +1,121 @@
+"""Brings what is kept of a study's documents to what its archives hold: a step of the pipeline beside the headers.
+
+It looks at snapshots and not at changes, so that what was missed, what failed, and what an older version of this
+program did not read comes at the next look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from bridge.documents.objects import MOST_BYTES, is_document, kept_part
+from bridge.errors import InvalidDicomValue, InvalidFile, Unavailable
+from bridge.model import InstanceName, KeptDocument, Rejection
+from bridge.ports import GivesObjects, ImagingSource
+from bridge.translate.headers import Headers, columns
+from bridge.translate.uids import checked_uid
+
+MOST_DOCUMENTS = 500
+"""Documents of one study that are read of one source."""
+
+
+class DocumentsState(Protocol):
+    """What of the state this step reaches."""
+
+    def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]: ...
+
+    def commit_documents(
+        self, source: str, study_instance_uid: str, read: Sequence[KeptDocument], gone: Sequence[str], now: float
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The documents of a study as they are kept now; those that cannot be read; what a source could not answer."""
+
+    documents: tuple[KeptDocument, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    failure: Unavailable | None = None
+
+
+def bring(
+    state: DocumentsState,
+    sources: Mapping[str, ImagingSource],
+    study_instance_uid: str,
+    snapshots: Mapping[str, Sequence[Headers]],
+    now: float,
+) -> Brought:
+    """Reads the documents that the snapshots have and the state has not, and forgets those they have no more.
+
+    One that cannot be read is rejected, and tried again at the next look; a source that does not answer holds up
+    nothing but its own documents.
+    """
+    listed = {source: _listed(study_instance_uid, held) for source, held in snapshots.items()}
+    kept = state.documents(study_instance_uid)
+    if not kept and not any(listed.values()):
+        return Brought()
+    rejected: list[Rejection] = []
+    failure: Unavailable | None = None
+    changed = False
+    for source in sorted(listed.keys() | {one.source for one in kept}):
+        names = listed.get(source, {})
+        mine = {one.name.sop_instance_uid: one for one in kept if one.source == source and one.content is not None}
+        gone = sorted(mine.keys() - names.keys())
+        missing = [(n, d) for uid, (n, d) in sorted(names.items()) if uid not in mine or mine[uid].digest != d]
+        read: list[KeptDocument] = []
+        try:
+            if len(names) > MOST_DOCUMENTS:
+                rejected.append(Rejection(f"{source}/documents", _TOO_MANY, {"documents": len(names)}))
+            room = max(0, MOST_DOCUMENTS - len(mine) + len(gone))
+            for name, digest in missing[:room]:
+                content = _read(sources.get(source), name, rejected, source)
+                if content is not None:
+                    read.append(KeptDocument(source, name, digest, content))
+        except Unavailable as error:
+            failure = error
+        if read or gone:
+            state.commit_documents(source, study_instance_uid, read, gone, now)
+            changed = True
+    return Brought(state.documents(study_instance_uid) if changed else kept, tuple(rejected), failure)
+
+
+def _listed(study_instance_uid: str, held: Sequence[Headers]) -> dict[str, tuple[InstanceName, str]]:
+    """SOP Instance UID → name and digest of the headers, of the documents among the instances."""
+    found: dict[str, tuple[InstanceName, str]] = {}
+    if not any(is_document(str(value)) for values in set(columns(held, ["SOPClassUID"])[0]) for value in values):
+        return found
+    for headers in held:
+        if not is_document(sop_class := headers.text("SOPClassUID")):
+            continue
+        series, instance = headers.text("SeriesInstanceUID"), headers.text("SOPInstanceUID")
+        try:
+            for uid, keyword in ((series, "SeriesInstanceUID"), (instance, "SOPInstanceUID")):
+                checked_uid(uid, keyword)
+        except InvalidDicomValue:
+            continue  # the translation tells what is wrong with it
+        digest = hashlib.sha256(orjson.dumps(headers.as_json())).hexdigest()
+        found[instance] = InstanceName(study_instance_uid, series, instance, sop_class), digest
+    return found
+
+
+def _read(
+    source: ImagingSource | None, name: InstanceName, rejected: list[Rejection], source_name: str
+) -> bytes | None:
+    if not isinstance(source, GivesObjects) or not source.gives_objects:
+        return None
+    try:
+        content = source.instance(name, MOST_BYTES)
+        return None if content is None else kept_part(content, name)
+    except InvalidFile as error:
+        evidence = {"sop_instance_uid": name.sop_instance_uid, "series_instance_uid": name.series_instance_uid}
+        key = f"{source_name}/{name.sop_instance_uid}/document"
+        rejected.append(Rejection(key, f"the document cannot be read: {error}", evidence))
+        return None
+
+
+_TOO_MANY = f"the study has more documents than are read of one: the first {MOST_DOCUMENTS} by UID are"

@@ -1,0 +1,1 @@
+"""PURE: the DICOM documents of a study and what they are in FHIR."""
