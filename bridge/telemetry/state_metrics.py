@@ -29,10 +29,12 @@ from bridge.ports import (
 from bridge.telemetry.bounded import Bounded
 
 ANSWER_WITHIN_S = 5.0
+STANDINGS = ("waiting", "parked", "different", "marked")
 OTHER = "other"
+RECONCILE = "reconcile"
 _QUEUES = (
     STUDY_QUEUE, POLL_QUEUE, SWEEP_QUEUE, VERIFY_QUEUE, RECHECK_QUEUE, RETRANSLATE_QUEUE, INSTANCE_QUEUE,
-    BACKFILL_QUEUE, "export", "subscription", "reconcile",
+    BACKFILL_QUEUE, "export", "subscription", RECONCILE,
 )  # fmt: skip
 """Kept apart in the metrics; those of sources, sinks, models and archives are added, everything else is `other`."""
 
@@ -76,7 +78,8 @@ class Seen:
     backlogs: list[Backlog]
     polls: dict[str, Turn]
     delivered: dict[str, int]
-    reconciled: dict[str, Any] | None
+    reconciles: dict[str, Turn]
+    reconciliation: dict[str, Any] | None
 
 
 class StateMetrics:
@@ -85,7 +88,13 @@ class StateMetrics:
     def __init__(self, state: ObservedState, peers: Peers, clock: Callable[[], float]) -> None:
         self._peers, self._clock = peers, clock
         self._look = Bounded(
-            lambda: Seen(state.backlogs(), state.turns(POLL_QUEUE), state.deliveries(), state.reconciliation())
+            lambda: Seen(
+                state.backlogs(),
+                state.turns(POLL_QUEUE),
+                state.deliveries(),
+                state.turns(RECONCILE),
+                state.reconciliation(),
+            )
         )
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -123,15 +132,7 @@ class StateMetrics:
             {s: n for s, n in seen.delivered.items() if s in self._peers.sinks},
         )  # fmt: skip
 
-        reconciled = seen.reconciled or {"finished_at": 0.0, "agrees": False}
-        yield GaugeMetricFamily(
-            "bridge_reconciled_timestamp_seconds",
-            "When all was compared last; 0: never",
-            value=reconciled["finished_at"],
-        )
-        yield GaugeMetricFamily(
-            "bridge_reconciled_agrees", "Whether all agreed then", value=float(reconciled["agrees"])
-        )
+        yield from _reconciliation(seen, now)
 
     def _by_queue(self, backlogs: list[Backlog]) -> dict[str, Backlog]:
         found = {queue: Backlog(queue, 0, 0, 0, None) for queue in self._peers.queues}
@@ -139,6 +140,23 @@ class StateMetrics:
             label = self._peers.queue(one.queue)
             found[label] = found.get(label, Backlog(label, 0, 0, 0, None)).with_(one)
         return found
+
+
+def _reconciliation(seen: Seen, now: float) -> Iterator[GaugeMetricFamily]:
+    lag_s = max((now - turn.due_since for turn in seen.reconciles.values()), default=0.0)
+    about = "Seconds since a reconciliation is due that has not succeeded"
+    yield GaugeMetricFamily("bridge_reconcile_lag_seconds", about, value=max(0.0, lag_s))
+    newest = seen.reconciliation or {"finished_at": 0.0, "agrees": False, "comparisons": ()}
+    about = "When all was compared last; 0: never"
+    yield GaugeMetricFamily("bridge_reconciled_timestamp_seconds", about, value=newest["finished_at"])
+    yield GaugeMetricFamily("bridge_reconciled_agrees", "Whether all agreed then", value=float(newest["agrees"]))
+    about = "Differences found by the newest reconciliation; unfinished: 1 if two parties could not be compared"
+    found = GaugeMetricFamily("bridge_reconcile_differences", about, labels=["left", "right", "standing"])
+    for one in newest["comparisons"]:
+        for standing in STANDINGS:
+            found.add_metric([one["left"], one["right"], standing], float(one[standing]))
+        found.add_metric([one["left"], one["right"], "unfinished"], float("error" in one))
+    yield found
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

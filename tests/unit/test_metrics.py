@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge.errors import RefusedByServer, SinkUnavailable, StateUnavailable
 from bridge.observer import Step
 from bridge.ports import STUDY_QUEUE, Backlog, Turn, sink_queue
+from bridge.reconcile.report import Comparison, Difference, Level, Report, Standing
+from bridge.reconcile.scheduled import RECONCILE_QUEUE
 from bridge.state import State
 from bridge.telemetry import state_metrics
 from bridge.telemetry.metrics import Metrics
@@ -175,6 +179,9 @@ class Away:
     def deliveries(self) -> dict[str, int]:
         return {}
 
+    def reconciliation(self) -> dict[str, Any] | None:
+        return None
+
 
 def test_a_state_that_is_away_or_hangs_takes_nothing_else_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_metrics, "ANSWER_WITHIN_S", 0.05)
@@ -220,3 +227,21 @@ def test_studies_are_counted_by_the_time_of_their_last_change(watched: Watched) 
     assert sorted(found.values()) == [1, 1]
     assert min(found) <= first < min(found) + 300 + 10
     assert watched.rig.state.changed_studies(first + 300, 300) == {max(found): 1}
+
+
+def test_what_the_newest_reconciliation_found_is_told_by_pair_and_standing(watched: Watched) -> None:
+    assert watched.samples()["bridge_reconcile_lag_seconds", ""] == 0
+    agrees, away = Comparison("pacs", "state"), Comparison("state", "ehr", error="sink ehr: connection refused")
+    agrees.add(Difference(STUDY, Level.STUDY, "is missing", Standing.WAITING))
+    away.add(Difference(STUDY, Level.STUDY, "is missing", Standing.MARKED))
+    watched.rig.state.keep_reconciliation(json.dumps(Report(1.0, 2.0, (agrees, away)).as_json()))
+    watched.rig.state.mark("reconcile", ["all"], watched.rig.now - 50)
+    found = watched.samples()
+    assert found["bridge_reconcile_differences", "pacs state waiting"] == 1
+    assert found["bridge_reconcile_differences", "pacs state different"] == 0
+    assert found["bridge_reconcile_differences", "pacs state unfinished"] == 0
+    assert found["bridge_reconcile_differences", "state ehr marked"] == 1
+    assert found["bridge_reconcile_differences", "state ehr unfinished"] == 1
+    assert found["bridge_reconcile_lag_seconds", ""] == 50
+    assert {s.value for s in Standing} == set(state_metrics.STANDINGS)
+    assert state_metrics.RECONCILE == RECONCILE_QUEUE

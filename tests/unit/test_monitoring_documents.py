@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import config
 from bridge.compose import Bridge
+from bridge.reconcile.report import Comparison, Report
 from bridge.telemetry.state_metrics import exposition
 from tests.services.peers import free_port
 
@@ -35,6 +36,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     bridge.app()
     bridge.pipeline.prepare()
     bridge.metrics.failed("study", parked=True)
+    compared = Report(1.0, 2.0, (Comparison("state", "ehr"),))
+    bridge.state.keep_reconciliation(json.dumps(compared.as_json()))
     text = exposition(bridge.metrics.registry).decode("utf-8")
     bridge.state.close()
     found: dict[str, set[str]] = {}
