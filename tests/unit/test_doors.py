@@ -35,6 +35,8 @@ TOML = {COUNTS: "", ROWS: "[cohort]\nline_level = true\n"}
 NEEDS_ROWS, NEEDS_IDENTIFIERS = "line_level = true", 'identifiers = "identifiers"'
 ASKED = {"date": "2026-01-01"}
 QUESTION = "/cohort/api/questions/osteosarcoma-ct"
+FEEDBACK = "/cohort/api/feedback/lung-nodule-cancer"
+SIMILAR, ALIKE = "/cohort/api/similar", {"whom": "MRN000001"}
 VIEW = {
     "resourceType": "Parameters",
     "parameter": [{"name": "viewReference", "valueReference": {"reference": "ViewDefinition/patient"}}],
@@ -47,12 +49,14 @@ EXPORTS: dict[str, Callable[[TestClient], Any]] = {
 }
 OF_ROWS: dict[str, Callable[[TestClient], Any]] = {
     "timeline": lambda web: web.post("/cohort/api/timeline", json={"patient": "MRN000001"}),
+    "feedback": lambda web: web.get(FEEDBACK),
     "$sql-run": lambda web: web.post("/cohort/fhir/ViewDefinition/$sql-run", json=VIEW),
     "$sql-run of a name": lambda web: web.get("/cohort/fhir/ViewDefinition/patient/$sql-run"),
     "$sql-export": lambda web: web.post("/cohort/fhir/ViewDefinition/$sql-export", json=VIEW),
 }
 WEB_DOORS = {f"/cohort/api/questions/{{name}}/{name}" for name in EXPORTS} | {
-    "/cohort/api/timeline", "/cohort/api/questions/{name}", "/cohort/api/questions/{name}/attrition", "/cohort/api/ask",
+    "/cohort/api/timeline", "/cohort/api/feedback/{name}", "/cohort/api/feedback/{name}/scores", "/cohort/api/similar",
+    "/cohort/api/questions/{name}", "/cohort/api/questions/{name}/attrition", "/cohort/api/ask",
     "/cohort/api/compare", "/cohort/api/sql", "/cohort/api/tables",
     "/cohort/api/jobs", "/cohort/api/jobs/{id_}", "/cohort/api/jobs/{id_}/answer",
     "/cohort/api/charts/{name}", "/cohort/fhir/ViewDefinition/{name}/${operation_name}",
@@ -60,7 +64,7 @@ WEB_DOORS = {f"/cohort/api/questions/{{name}}/{name}" for name in EXPORTS} | {
     *(f"/cohort/fhir/ViewDefinition/${n}" for n in ("sql-run", "run", "sql-export", "export", "viewdefinition-export")),
 }  # fmt: skip
 TELL_NOTHING = {
-    "/cohort/api/questions", "/cohort/api/generation", "/cohort/api/policy",
+    "/cohort/api/questions", "/cohort/api/generation", "/cohort/api/policy", "/cohort/api/feedback",
     "/cohort/fhir/export/{id}",
 }  # fmt: skip
 
@@ -87,6 +91,19 @@ def test_what_names_patients_to_archives_needs_identifiers(
     refused = EXPORTS[door](web(hospital, policy))
     assert refused.status_code == 403
     assert named in refused.json()["detail"] and "[cohort]" in refused.json()["detail"]
+
+
+def test_scores_and_patients_alike_keep_to_the_settings_and_stand_in_the_log(
+    hospital: HospitalLake, tmp_path: Path
+) -> None:
+    """What they show where there is something to show: `test_feedback_scores` and `test_similar`."""
+    lake = hospital.copy(tmp_path)
+    scores, alike = web(lake, COUNTS).get(f"{FEEDBACK}/scores"), web(lake, COUNTS).post(SIMILAR, json=ALIKE)
+    assert (scores.status_code, alike.status_code) == (400, 403)  # no model predicted anything here
+    assert NEEDS_ROWS in alike.json()["detail"]
+    assert web(lake, ROWS).post(SIMILAR, json=ALIKE).status_code == 400  # whom a number names cannot be looked up
+    events = [(e["kind"], e["event"]) for e in QueryLog(lake.root / "log").questions()]
+    assert events == [("scores", "failed"), ("similar", "failed"), ("similar", "failed")]
 
 
 @pytest.mark.parametrize("door", OF_ROWS)

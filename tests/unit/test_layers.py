@@ -233,6 +233,8 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
     of_the_study = [{"reference": "ImagingStudy/s", "identifier": {"system": "urn:dicom:uid", "value": "urn:oid:1.2"}}]
     facts += [line("Observation", "f", subject=subject, derivedFrom=of_the_study)]
     facts += [line("MedicationRequest", "x", subject=subject), line("Endpoint", "e", 1, "bridge", status="active")]
+    implanted = [{"manipulated": {"reference": "Device/d"}}]
+    facts += [line("Procedure", "y", subject=subject, focalDevice=implanted), line("Device", "d")]
     rows = [rows_line(name, "1.2", [{"study_instance_uid": "1.2"}]) for name in dicom_tables()]
     series = [{"uid": "1.2.3", "modality": {"code": "CT"}, "endpoint": [{"reference": "Endpoint/e"}]}]
     imaging = study("1.2", "p", modality=[{"code": "CT"}], series=series, endpoint=series[0]["endpoint"])
