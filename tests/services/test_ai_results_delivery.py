@@ -65,6 +65,7 @@ def test_a_result_is_delivered_once_and_follows_its_reviews(
     request.addfinalizer(sink.close)
     rig.pipeline.sinks = {"ehr": sink}
     rig.pipeline.translator = a_translator(("a", "b"), {"a": "http://pacs/dw"}, issuers=Issuers({}, MRN, "http://ris"))
+    rig.pipeline.prepare()
     uids = {"series_instance_uid": f"{study}.1", "sop_instance_uid": f"{study}.1.1"}
     place = {"image": uids, "shape": "circle", "points": [[120.5, 88], [126.5, 88]]}
     location = a_full_finding()["location"] | {"planar_regions": [place], "segments": []}
