@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
-from bridge.errors import ConfigError, StateUnavailable
+from bridge.errors import ConfigError, ProjectError, StateUnavailable
 from bridge.state.migrations import migrate
 from bridge.state.seal import knows_checksums, seal
 
@@ -37,10 +37,9 @@ class Database:
                 migrate(connection)
                 if self.sqlite:
                     seal(connection)
-        except StateUnavailable:
-            raise ConfigError("state_url: the database cannot be opened: check the path or the server") from None
-        except DatabaseError:
-            raise ConfigError("state_url: the database is damaged: see bridge verify; restore a backup") from None
+        except (ProjectError, DatabaseError) as error:
+            self.close()
+            raise _explained(error, self.sqlite) from None
 
     @contextmanager
     def write(self, durable: bool = True) -> Iterator[Connection]:
@@ -70,6 +69,18 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _explained(error: ProjectError | DatabaseError, sqlite: bool) -> ProjectError:
+    """Why a database cannot be opened, where that can be said."""
+    if isinstance(error, StateUnavailable):
+        return ConfigError("state_url: the database cannot be opened: check the path or the server")
+    if isinstance(error, ProjectError):
+        return error
+    if sqlite:
+        return ConfigError("state_url: the database is damaged: see bridge verify; restore a backup")
+    kind = type(error.orig).__name__
+    return ConfigError(f"state_url: the tables there are not those of any version of this program ({kind})")
 
 
 @contextmanager
