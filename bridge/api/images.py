@@ -17,7 +17,7 @@ AT_ONCE = 16
 """Answers sent at the same time; more are asked to come again."""
 
 MOST_ACCEPT = 1_000
-_UID = r"[0-9.]{1,64}"
+_UID = r"[0-9][0-9.]{0,63}"
 _BELOW = re.compile(
     rf"(/series/{_UID}(/instances/{_UID}(/frames/[0-9]{{1,9}}(,[0-9]{{1,9}}){{0,999}})?)?)?(/metadata)?"
 )

@@ -76,6 +76,7 @@ def test_a_token_reads_its_study_with_the_rights_of_the_bridge(web: Web, below: 
         f"{STUDY}/../1.2.3",
         f"{STUDY}%2F..%2F1.2.3",
         f"{STUDY}/series/../../1.2.3",
+        f"{STUDY}/series/%2E%2E/instances/%2E%2E",
         f"{STUDY}/series/1.2?x=/studies/1.2.3#",
         f"{STUDY}/rendered",
         f"{STUDY}/series/{STUDY}.1/instances/{STUDY}.1.1/bulkdata/x",
