@@ -61,7 +61,7 @@ def damage(path: Path) -> Iterator[str]:
             for (told,) in connection.execute(f"PRAGMA integrity_check({_MOST})"):
                 if told != "ok":
                     yield _explained(str(told))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of damage may have damaged names in it
         yield f"the file cannot be read to its end ({type(error).__name__})"
 
 
