@@ -5,41 +5,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-from bridge.connections import AE_TITLE, NAME, Address, ClientTls, OAuth, Section, check_sign_in
+from bridge.connections import AE_TITLE, NAME, Address, ClientTls, HttpPeer, Section
 
 Listed = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _HttpPeer(Section):
-    name: str = Field(pattern=NAME)
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    bearer_token: SecretStr = SecretStr("")
-    oauth: OAuth | None = None
-    tls: ClientTls | None = None
-    allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
-    url: Address
-
-    @model_validator(mode="after")
-    def _signs_in_safely(self) -> _HttpPeer:
-        check_sign_in(
-            self.url,
-            username=self.username,
-            password=self.password,
-            bearer_token=self.bearer_token,
-            oauth=self.oauth,
-            smart=None,
-            tls=self.tls,
-            allow_http=self.allow_http,
-        )
-        return self
-
-
-class StowArchive(_HttpPeer):
+class StowArchive(HttpPeer):
     """An archive that gets the SR documents of AI results by STOW-RS."""
 
+    name: str = Field(pattern=NAME)
     kind: Literal["stow"]
     url: Address = Field(description="The service base, without /studies")
     sources: tuple[str, ...] = Field(
@@ -87,9 +63,10 @@ class ModelRule(Section):
         return self
 
 
-class Model(_HttpPeer):
+class Model(HttpPeer):
     """A model that is called over HTTP when a study that matches its rule is complete."""
 
+    name: str = Field(pattern=NAME)
     url: Address = Field(description="Where requests are POSTed")
     version: str = Field(min_length=1, max_length=64, description="Another version looks at a study again")
     rule: ModelRule

@@ -108,20 +108,19 @@ def check_sign_in(
             )
 
 
-class FetchArchive(Section):
-    """How `cohort fetch` asks the archives of one origin (scheme, host and port of `url`)."""
+class HttpPeer(Section):
+    """A peer that is asked by HTTP, and how the bridge signs in there."""
 
-    url: Address = Field(description="The WADO-RS base; credentials go to its scheme, host and port alone")
+    url: Address
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
     oauth: OAuth | None = None
     tls: ClientTls | None = None
     allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
-    timeout_s: float = Field(default=60.0, ge=1, le=3600, description="Longest silence of the archive")
 
     @model_validator(mode="after")
-    def _signs_in_safely(self) -> FetchArchive:
+    def _signs_in_safely(self) -> HttpPeer:
         check_sign_in(
             self.url,
             username=self.username,
@@ -133,3 +132,10 @@ class FetchArchive(Section):
             allow_http=self.allow_http,
         )
         return self
+
+
+class FetchArchive(HttpPeer):
+    """How `cohort fetch` asks the archives of one origin (scheme, host and port of `url`)."""
+
+    url: Address = Field(description="The WADO-RS base; credentials go to its scheme, host and port alone")
+    timeout_s: float = Field(default=60.0, ge=1, le=3600, description="Longest silence of the archive")
