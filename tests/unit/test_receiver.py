@@ -368,37 +368,32 @@ def store_command(instance: str | None = "1.2.3.4") -> bytes:
     return data_pdus(3, command_set(elements | ({0x1000: instance} if instance else {})), True, 16384)
 
 
-def silent(rig: Rig, count: int, first: bytes = b"") -> list[socket.socket]:
-    made = []
-    for _ in range(count):
-        connection = socket.create_connection(("127.0.0.1", rig.port), timeout=10)
-        connection.sendall(first)
-        made.append(connection)
-    return made
+@contextlib.contextmanager
+def silent(rig: Rig, count: int, first: bytes = b"") -> Iterator[None]:
+    """Connections that say `first` and no more. All of them together stay below 1,024 files, where select() ends."""
+    with contextlib.ExitStack() as held:
+        for _ in range(count):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", rig.port), timeout=10))
+            connection.sendall(first)
+        yield
 
 
 @pytest.mark.parametrize(
     ("count", "first"),
-    [(11, b"\x01"), (200, b"\x01\0\0"), (700, b""), (500, b"\x9a garbage"), (20, b"\x01\0\xff\xff\xff\xff")],
+    [(11, b"\x01"), (200, b"\x01\0\0"), (400, b""), (300, b"\x9a garbage"), (20, b"\x01\0\xff\xff\xff\xff")],
     ids=["one byte", "three bytes", "idle", "garbage", "a request of 4 GB"],
 )
 def test_connections_that_ask_for_nothing_keep_nobody_from_an_echo(tmp_path: Path, count: int, first: bytes) -> None:
-    rig = Rig(tmp_path, maximum_connections=300)
-    held = silent(rig, count, first)
-    assert echo_works(rig)
-    for connection in held:
-        connection.close()
-    rig.close()
+    with contextlib.closing(Rig(tmp_path, maximum_connections=150)) as rig, silent(rig, count, first):
+        assert echo_works(rig)
 
 
 def test_silent_associations_make_room_for_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.sources.receiver.UNSPOKEN_S", 0.0)
-    rig = Rig(tmp_path, maximum_associations=3)
-    held = [established(rig) for _ in range(3)]
-    assert echo_works(rig)
-    for connection in held:
-        connection.close()
-    rig.close()
+    with contextlib.closing(Rig(tmp_path, maximum_associations=3)) as rig, contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(established(rig))
+        assert echo_works(rig)
 
 
 def ends(connection: socket.socket) -> bytes:
