@@ -94,7 +94,8 @@ def rows_sql(sizes: Sizes) -> dict[str, str]:
             FROM range({sizes.studies}) t(n)""",
         "diagnostic_report": f"""
             SELECT n, 'clinical' AS origin, md5('r' || n) AS id, id AS diagnostic_report_id, {patient} AS patient_id,
-                   'final' AS status, {day} AS effective_date, 'No finding of note in this study ' || n AS conclusion,
+                   'final' AS status, false AS asserted_by_ai, {day} AS effective_date,
+                   'No finding of note in this study ' || n AS conclusion,
                    {uid} AS study_instance_uid,
                    '{{"resourceType":"DiagnosticReport","id":"' || id || '","status":"final","subject":{{"reference":'
                    || '"Patient/' || patient_id || '"}},"effectiveDateTime":"' || effective_date || '","conclusion":"'
