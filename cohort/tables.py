@@ -138,7 +138,8 @@ class Tables:
 
 
 def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that spills into a folder past its limit."""
+    """A DuckDB in memory that spills into a folder past its limit. Its tables are made of groups of so few rows that
+    threads share those of a small publish."""
     db = duckdb.connect(
         ":memory:",
         config={
@@ -149,16 +150,15 @@ def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
         },
     )
     db.execute("SET TimeZone = 'UTC'")
-    db.execute("ATTACH ':memory:' AS made (ROW_GROUP_SIZE 8192)")
+    db.execute(f"ATTACH ':memory:' AS made (ROW_GROUP_SIZE {ROW_GROUP})")
     db.execute("USE made")
     return db
 
 
 def write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
     """The query's rows as a Parquet file, on disk when this returns. Result: how many."""
-    copied = db.execute(
-        f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {ROW_GROUP})"
-    ).fetchone()
+    how = f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {ROW_GROUP}"
+    copied = db.execute(f"COPY ({query}) TO {quoted(path)} ({how})").fetchone()
     sync(path)
     return int(copied[0]) if copied else 0
 
