@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,9 @@ SMALL_ROWS = 50_000
 
 MAXIMUM_LAYERS = 8
 """Small files over the large one."""
+
+SORTED_BYTES, SORTED_ROWS = 512 * 1024 * 1024, 2_000_000
+"""So much is sorted at once, bytes as Parquet has them before compression. DuckDB's sort of more than fits can fail."""
 
 Entries = Sequence[Mapping[str, Any]]
 
@@ -81,9 +85,35 @@ class Compaction:
         columns = [f'"{c}"' for c in columns_of(table)]
         with _files_can_be_made(table):
             layers = [self._layer(entry) for entry in entries]
-            query = f"SELECT * FROM ({scan(layers, columns)}) ORDER BY {clustered_by(table)}"
+            rows, order = f"SELECT * FROM ({scan(layers, columns)})", clustered_by(table)
+            ranges = self._ranges(layers, order.partition(",")[0])
+            query = f"{rows} ORDER BY {order}" if len(ranges) == 1 else self._sorted_apart(rows, ranges, order)
             name = self._write(table, query, self._scratch).name
+            for part in self._scratch.glob("part-*.parquet"):
+                part.unlink()
         return Merged(name, sum(one.live for one in layers), tuple(entries))
+
+    def _ranges(self, layers: Sequence[Layer], column: str) -> list[str]:
+        """Conditions that part the rows by a column, in its order (NULL is last), so that each part can be sorted."""
+        files = ", ".join(quoted(one.file) for one in layers)
+        counted = f"SELECT sum(total_uncompressed_size)::BIGINT FROM parquet_metadata([{files}])"
+        (size,) = self._db.execute(counted).fetchone() or (0,)
+        parts = 1 + max(size // SORTED_BYTES, sum(one.live for one in layers) // SORTED_ROWS)
+        if parts == 1:
+            return ["true"]
+        query = f"SELECT quantile_disc({column}, ?) FROM ({scan(layers, [column])})"
+        (bounds,) = self._db.execute(query, [[part / parts for part in range(1, parts)]]).fetchone() or (None,)
+        at = [quoted(bound) for bound in sorted(set(bounds or ()))]
+        between = [f"{column} >= {low} AND {column} < {high}" for low, high in pairwise(at)]
+        return [f"{column} < {at[0]}", *between, f"{column} >= {at[-1]} OR {column} IS NULL"] if at else ["true"]
+
+    def _sorted_apart(self, rows: str, ranges: Sequence[str], order: str) -> str:
+        """Sorts the rows of each range into a file of its own. Result: a query of all of them, in order."""
+        files = [self._scratch / f"part-{number}.parquet" for number in range(len(ranges))]
+        self._db.execute("SET preserve_insertion_order = true")
+        for file, within in zip(files, ranges, strict=True):
+            write(self._db, f"{rows} WHERE {within} ORDER BY {order}", file)
+        return f"SELECT * FROM read_parquet([{', '.join(map(quoted, files))}])"
 
     def put(self, table: str, held: Mapping[str, Any], merged: Merged) -> dict[str, Any]:
         """The table's entry in the manifest with the merged file in the place of what it stands for.

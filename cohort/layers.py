@@ -63,6 +63,6 @@ def _live(one: Layer, columns: str, *, numbered: bool = False) -> str:
     return f"SELECT {columns} FROM {read} l{gone}"
 
 
-def quoted(path: Path) -> str:
-    """The path as an SQL literal."""
-    return "'" + str(path).replace("'", "''") + "'"
+def quoted(value: Path | str | int) -> str:
+    """A path or another value as an SQL literal."""
+    return "'" + str(value).replace("'", "''") + "'"

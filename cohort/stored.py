@@ -61,7 +61,7 @@ def columns_of(table: str) -> Mapping[str, str]:
 
 def clustered_by(table: str) -> str:
     """The ORDER BY of a table's files: a person's rows stand together, then a study's, then by code and time."""
-    first = ("code_system", "code") if table in BY_CODE.values() else ()
+    first = ("code", "code_system") if table in BY_CODE.values() else ()
     return ", ".join(c for c in dict.fromkeys((*first, *_CLUSTERED_BY)) if c in columns_of(table))
 
 

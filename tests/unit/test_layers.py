@@ -27,6 +27,7 @@ from cohort.kinds import OF_STUDIES
 from cohort.lake import Lake
 from cohort.sandbox import ask
 from cohort.schema import catalogue, dicom_tables
+from cohort.stored import clustered_by
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
 SUBJECT = {"reference": "Patient/p"}
@@ -131,7 +132,8 @@ def changes(chance: random.Random, first: int) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int) -> None:
+def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SORTED_ROWS", 2 if seed % 2 else compaction.SORTED_ROWS)
     chance = random.Random(seed)
     lake, everything = Lake(tmp_path / "many"), []
     for round_ in range(1, 13):
@@ -149,6 +151,31 @@ def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int) -> 
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
     lake.compact(NOW, everything=True)
     assert contents(lake.current()) == contents(published(tmp_path / "two", everything).current())
+
+
+@pytest.mark.parametrize("sorted_rows", [1, 7, 90, 1000])
+def test_a_table_too_large_to_be_sorted_at_once_is_sorted_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_rows: int
+) -> None:
+    monkeypatch.setattr(compaction, "SORTED_ROWS", sorted_rows)
+    lake = Lake(tmp_path)
+    for part in range(3):
+        numbers = range(part * 30, part * 30 + 40)  # some twice
+        subjects = ({"subject": {"reference": f"Patient/p{n % 10}"}} if n % 7 else {} for n in numbers)
+        coded = ({"code": {"coding": [{"system": "s", "code": f"it's {n % 3}"}]}} if n % 5 else {} for n in numbers)
+        lines = zip(numbers, subjects, coded, strict=True)
+        lake.append([line("Condition", f"c{n}", part, **subject, **code) for n, subject, code in lines])
+        lake.publish(NOW)
+    before = contents(lake.current())
+    assert lake.compact(NOW, everything=True)
+    assert contents(lake.current()) == before
+    for table in ("condition", "condition_by_code"):
+        (one,) = lake.current().tables[table].layers  # type: ignore[union-attr]
+        rows = f"FROM read_parquet('{one.file}')"
+        order = clustered_by(table).partition(", _hash")[0]
+        found = duckdb.execute(f"SELECT {order} {rows}").fetchall()
+        assert len(found) == 100
+        assert found == duckdb.execute(f"SELECT {order} {rows} ORDER BY {order}").fetchall()
 
 
 def test_a_small_change_writes_small_files(tmp_path: Path) -> None:
