@@ -9,8 +9,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from bridge.documents.objects import opened
 from bridge.errors import InvalidDicomValue, InvalidFile
+from bridge.findings.part10 import opened
 from bridge.findings.sr_tree import text
 from bridge.model import InstanceName, KeptDocument, WadoEndpoint
 from bridge.translate.dates import fhir_date_time

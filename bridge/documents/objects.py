@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from bridge.errors import InvalidFile, RefusedResult
+from bridge.findings.part10 import opened
 from bridge.findings.sr_tree import check_tree, text
 from bridge.model import InstanceName
 
@@ -38,20 +38,6 @@ def is_document(sop_class_uid: str) -> bool:
     return sop_class_uid.startswith((SR, PRESENTATION_STATE)) or sop_class_uid in _OTHERS
 
 
-def opened(content: bytes) -> FileDataset:
-    """A Part 10 file as dataset, without its pixels. Raises InvalidFile for what is none, or deflated."""
-    if content[128:132] != b"DICM":
-        raise InvalidFile("not a DICOM file: no DICM marker")
-    try:
-        with config.disable_value_validation():
-            found = dcmread(BytesIO(content), stop_before_pixels=True)
-    except Exception:  # noqa: BLE001  a damaged file fails anywhere in the library; its messages may quote values
-        raise InvalidFile("damaged or truncated: it cannot be read") from None
-    if found.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        raise InvalidFile("TransferSyntaxUID is deflated: documents are read uncompressed")
-    return found
-
-
 def kept_part(content: bytes, name: InstanceName) -> bytes:
     """What is kept of the first MOST_BYTES of an object: of a Segmentation no pixels and of its frames one for each
     segment, of a large encapsulated document all but the document.
@@ -62,9 +48,9 @@ def kept_part(content: bytes, name: InstanceName) -> bytes:
     try:
         with config.disable_value_validation():
             return _kept_part(found, content, name)
-    except InvalidFile:
+    except (InvalidFile, MemoryError):
         raise
-    except Exception:  # noqa: BLE001  as above; lazily read elements fail here
+    except Exception:  # noqa: BLE001  as where it is opened: elements that are read later fail here
         raise InvalidFile("damaged or truncated: it cannot be read") from None
 
 

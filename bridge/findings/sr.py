@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from datetime import tzinfo
-from io import BytesIO
 from typing import Any
 
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from bridge.errors import InvalidDicomValue, Refusal, RefusedResult
+from bridge.errors import InvalidDicomValue, InvalidFile, Refusal, RefusedResult
 from bridge.findings.contract import read_result
 from bridge.findings.model import AiResult
+from bridge.findings.part10 import opened
 from bridge.findings.sr_groups import Groups
 from bridge.findings.sr_tree import ContentItem, Json, check_tree, evidence, text
 from bridge.translate.dates import fhir_date_time
@@ -31,13 +30,10 @@ def read_sr(content: bytes, schemes: Container[str], zone: tzinfo | None) -> AiR
     Raises  RefusedResult, naming the attribute or the field: another kind of document, one by a person, one without
             program and version, one that names several, a time without zone, a unit that is none of UCUM
     """
-    if DeflatedExplicitVRLittleEndian.encode() in content:
-        raise _refused("TransferSyntaxUID", "is deflated: send the document uncompressed")
     try:
-        with config.disable_value_validation():  # its warnings quote values; what matters is checked below
-            document = dcmread(BytesIO(content))
-    except Exception:  # noqa: BLE001  as below
-        raise _refused("", "is not a DICOM SR document that can be read") from None
+        document = opened(content)
+    except InvalidFile as error:
+        raise _refused("", f"cannot be read as a DICOM SR document: {error}") from None
     return result_of(document, schemes, zone)
 
 

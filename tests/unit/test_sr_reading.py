@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC
 from typing import Any
@@ -17,12 +18,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
-from bridge.errors import RefusedResult
+from bridge.errors import InvalidFile, RefusedResult
 from bridge.findings.contract import as_json
 from bridge.findings.model import AiResult, PlanarShape, Presence, SpatialShape
+from bridge.findings.part10 import opened
 from bridge.findings.sr import read_sr
 from bridge.intake import Intake
 from tests.builders import STUDY, a_dataset, as_file, headers
+from tests.raw_elements import DEFLATED, element, identity, part10
 from tests.sr_documents import (
     DIAMETER,
     SEG_UID,
@@ -191,6 +194,18 @@ def test_a_deflated_document_is_not_opened() -> None:
     document = a_document()
     document.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     assert "uncompressed" in refused(document)
+
+
+def test_what_is_deflated_is_refused_before_it_is_inflated() -> None:
+    bomb = part10(identity() + element(0x0040A160, b"UT", bytes(60_000_000)), DEFLATED)
+    assert len(bomb) < 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidFile, match="deflated"):
+            opened(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 GOOD = as_bytes(a_document(planar(qualitative_evaluations=[an_evaluation()]), volumetric(), of_images()))
