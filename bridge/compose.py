@@ -27,6 +27,7 @@ from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
 from bridge.config import Identity, ReceiverSource, Settings
+from bridge.document_process import DocumentProcesses, ReadingLimits
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
@@ -97,6 +98,9 @@ class Bridge:
         self._closed: list[Callable[[], None]] = []
         self.metrics = metrics_of(settings, self._closed)
         self._loops: Loops | None = None
+        limits = ReadingLimits(settings.documents.deadline_s, settings.documents.memory_mb * 1_048_576)
+        self.documents = DocumentProcesses(settings.workers, limits, self.metrics.reading_ended)
+        self._closed.append(self.documents.close)
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
@@ -117,6 +121,7 @@ class Bridge:
             at=at,
             check=validate if settings.validate_resources else None,
             observer=self.metrics,
+            keep=self.documents.kept_part,
         )
         tables = self.pipeline.translator.site.tables
         self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)

@@ -477,6 +477,13 @@ class Traces(_Section):
     share: float = Field(default=1.0, ge=0, le=1, description="Of the traces kept")
 
 
+class Documents(_Section):
+    """What reading one document object (SR, SEG, PDF) may take, in the process of its own that it is read in."""
+
+    deadline_s: float = Field(default=30.0, ge=0.1, le=3600, description="Then its process is ended and it is parked")
+    memory_mb: int = Field(default=1024, ge=256, le=65_536, description="Of address space; 200 are the program itself")
+
+
 class Settings(_Section):
     """Everything that can be configured. Immutable; built once."""
 
@@ -504,6 +511,7 @@ class Settings(_Section):
     identity: Identity = Identity()
     translation: Translation = Translation()
     lake: LakeSettings = LakeSettings()
+    documents: Documents = Documents()
     cohort: Cohort = Cohort()
     log: Log = Log()
     traces: Traces = Traces()

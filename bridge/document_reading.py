@@ -7,14 +7,14 @@ program did not read comes at the next look.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
 
 from bridge.documents.objects import MOST_BYTES, is_document, kept_part
-from bridge.errors import InvalidDicomValue, InvalidFile, Unavailable
+from bridge.errors import InvalidDicomValue, InvalidFile, ReadingEnded, Unavailable
 from bridge.model import InstanceName, KeptDocument, Rejection
 from bridge.ports import GivesObjects, ImagingSource
 from bridge.translate.headers import Headers, columns
@@ -22,6 +22,14 @@ from bridge.translate.uids import checked_uid
 
 MOST_DOCUMENTS = 500
 """Documents of one study that are read of one source."""
+
+MOST_ENDED = 3
+"""So many of them may take more than reading one may, at one look."""
+
+Keep = Callable[[bytes, InstanceName], bytes]
+"""What is kept of an object: `kept_part`, or what has it done in another process."""
+
+_Missing = tuple[InstanceName, str]
 
 
 class DocumentsState(Protocol):
@@ -49,11 +57,12 @@ def bring(
     study_instance_uid: str,
     snapshots: Mapping[str, Sequence[Headers]],
     now: float,
+    keep: Keep = kept_part,
 ) -> Brought:
     """Reads the documents that the snapshots have and the state has not, and forgets those they have no more.
 
     One that cannot be read is rejected, and tried again at the next look; a source that does not answer holds up
-    nothing but its own documents.
+    nothing but its own documents. `keep` says what is kept of an object.
     """
     listed = {source: _listed(study_instance_uid, held) for source, held in snapshots.items()}
     kept = state.documents(study_instance_uid)
@@ -72,10 +81,8 @@ def bring(
             if len(names) > MOST_DOCUMENTS:
                 rejected.append(Rejection(f"{source}/documents", _TOO_MANY, {"documents": len(names)}))
             room = max(0, MOST_DOCUMENTS - len(mine) + len(gone))
-            for name, digest in missing[:room]:
-                content = _read(sources.get(source), name, rejected, source)
-                if content is not None:
-                    read.append(KeptDocument(source, name, digest, content))
+            for one in _read(sources.get(source), source, _in_turn(missing[:room], now), rejected, keep):
+                read.append(one)
         except Unavailable as error:
             failure = error
         if read or gone:
@@ -103,19 +110,33 @@ def _listed(study_instance_uid: str, held: Sequence[Headers]) -> dict[str, tuple
     return found
 
 
+def _in_turn(missing: Sequence[_Missing], now: float) -> Sequence[_Missing]:
+    """The same, begun elsewhere at each look: where not all can be read, it is not always the first that are."""
+    first = int(now) % max(1, len(missing))
+    return [*missing[first:], *missing[:first]]
+
+
 def _read(
-    source: ImagingSource | None, name: InstanceName, rejected: list[Rejection], source_name: str
-) -> bytes | None:
+    source: ImagingSource | None, source_name: str, missing: Sequence[_Missing], rejected: list[Rejection], keep: Keep
+) -> Iterator[KeptDocument]:
+    """Those that can be read. After some whose reading had to be ended the rest waits for the next look: a study of
+    many such must not hold up all others."""
     if not isinstance(source, GivesObjects) or not source.gives_objects:
-        return None
-    try:
-        content = source.instance(name, MOST_BYTES)
-        return None if content is None else kept_part(content, name)
-    except InvalidFile as error:
-        evidence = {"sop_instance_uid": name.sop_instance_uid, "series_instance_uid": name.series_instance_uid}
-        key = f"{source_name}/{name.sop_instance_uid}/document"
-        rejected.append(Rejection(key, f"the document cannot be read: {error}", evidence))
-        return None
+        return
+    ended = 0
+    for name, digest in missing:
+        try:
+            if ended >= MOST_ENDED:
+                raise InvalidFile(_LEFT)
+            content = source.instance(name, MOST_BYTES)
+            if content is not None:
+                yield KeptDocument(source_name, name, digest, keep(content, name))
+        except InvalidFile as error:
+            ended += isinstance(error, ReadingEnded)
+            evidence = {"sop_instance_uid": name.sop_instance_uid, "series_instance_uid": name.series_instance_uid}
+            key = f"{source_name}/{name.sop_instance_uid}/document"
+            rejected.append(Rejection(key, f"the document cannot be read: {error}", evidence))
 
 
+_LEFT = f"the reading of {MOST_ENDED} others of the study had to be ended: it is read at another look"
 _TOO_MANY = f"the study has more documents than are read of one: the first {MOST_DOCUMENTS} by UID are"

@@ -36,6 +36,10 @@ class InvalidFile(RejectedInput):
     """The file is not a readable DICOM file (not DICOM, truncated, damaged)."""
 
 
+class ReadingEnded(InvalidFile):
+    """Reading the file took more than it may, of time or of memory, or ended the process that read it."""
+
+
 class InvalidResource(RejectedInput):
     """Foreign FHIR that cannot be read (malformed JSON, no resourceType, no id)."""
 

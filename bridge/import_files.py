@@ -92,6 +92,7 @@ def _work(settings: Settings, names: Sequence[str], summary: Summary, bar: Bar, 
     """Indexes what lies in place, translates and delivers."""
     bridge = Bridge(including_import(settings, in_place_settle_s=0.0))
     stack.callback(bridge.state.close)
+    stack.callback(bridge.documents.close)
     if settings.database_url.startswith("sqlite"):
         bridge.state.release_leases()
     waiting = 1

@@ -20,6 +20,14 @@ class Step(StrEnum):
     PUBLISH = "publish"
 
 
+class Ended(StrEnum):
+    """Why a process that read a document was ended over it, or ended itself."""
+
+    TIME = "time"
+    MEMORY = "memory"
+    CRASH = "crash"
+
+
 class Observer(Protocol):
     """Told of each thing as it happens. Names are those of the configuration; times are seconds. Raises nothing."""
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bridge.document_reading import Brought, bring
+from bridge.document_reading import Brought, Keep, bring
 from bridge.documents.attached import with_documents
 from bridge.documents.document import Context
+from bridge.documents.objects import kept_part
 from bridge.errors import Conflict, ProjectError, SourceUnavailable, Unavailable
 from bridge.findings.attached import attached
 from bridge.model import ALL_ROLES, Receipt, Role, StudyResult, StudyState
@@ -102,6 +103,8 @@ class Pipeline:
     """Queues whose work follows a study that changed, besides those of the sinks."""
 
     observer: Observer = field(default_factory=Nobody)
+    keep: Keep = kept_part
+    """Reads objects of documents: in this process, or in those of `bridge.document_process`."""
 
     _failing: set[str] = field(default_factory=set, init=False)
     """Sinks that could not be reached when they were last tried: circuit breakers that are open."""
@@ -361,7 +364,7 @@ class Pipeline:
         failure = self._read(uid)
         self.at("snapshots committed")
         snapshots = self.state.snapshots(uid)
-        brought = bring(self.state, self.sources, uid, snapshots, self.clock())
+        brought = bring(self.state, self.sources, uid, snapshots, self.clock(), self.keep)
         failure = failure or brought.failure
         with self.observer.step(Step.TRANSLATE, ""):
             result = self._result(uid, snapshots, failure)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from bridge.confined import command, kill
 from bridge.errors import InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
@@ -30,10 +28,6 @@ from cohort.relation import Relation
 from cohort.watch import Cancelled, Watch
 
 MAXIMUM_SQL = 100_000
-
-
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from cohort.worker import main; main()"
-"""-I keeps the environment and the working folder out of the search for modules; the package is named instead."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +145,10 @@ def _named(generation: Generation, task: Task) -> dict[str, Table]:
 
 def _process(request: Mapping[str, Any], limits: Limits) -> tuple[int, bytes]:
     """Exit code and output of a worker. It has a process group of its own and no environment; the group is killed."""
-    package = str(Path(__file__).resolve().parents[1])
     reading, writing = os.pipe() if limits.watch else (None, None)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM, package],
+            command("cohort.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -172,10 +165,10 @@ def _process(request: Mapping[str, Any], limits: Limits) -> tuple[int, bytes]:
             asked = orjson.dumps({**request, "progress": writing})
             out, _ = process.communicate(asked, timeout=limits.deadline_s)
         except subprocess.TimeoutExpired:
-            _kill(process)
+            kill(process)
             raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
         except BaseException:
-            _kill(process)
+            kill(process)
             raise
     return process.returncode, out
 
@@ -195,18 +188,13 @@ def _watched(watch: Watch | None, reading: int | None, process: subprocess.Popen
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
     try:
-        with watch.over(lambda: _kill(process)):
+        with watch.over(lambda: kill(process)):
             yield
     except Cancelled:
-        _kill(process)
+        kill(process)
         raise
     finally:
         follower.join()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answer(code: int, out: bytes, generation: str, elapsed_s: float) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,10 @@ from typing import Any
 
 import orjson
 
-import cohort
+from bridge.confined import command
 from bridge.errors import InvalidQuery, Unavailable
 from cohort.answer import Answer
 from cohort.sandbox import Limits
-
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from cohort.view_worker import main; main()"
-_ROOT = str(Path(cohort.__path__[0]).parent)
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ def run_apart(view: Mapping[str, Any], resources: Sequence[Any], limits: Limits)
         }
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-c", _START, _ROOT],
+                command("cohort.view_worker"),
                 input=orjson.dumps(request),
                 capture_output=True,
                 timeout=limits.deadline_s,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 
 import orjson
+
+from bridge.confined import confine
 
 NICE = 10
 """It stands back for questions to the lake."""
@@ -20,10 +21,7 @@ def main() -> None:
 
     request = orjson.loads(sys.stdin.buffer.read())
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    confine(request["address_space"], request["cpu_s"])
     try:
         made = run_view(request["view"], [Path(request["file"])], request["rows"])
         told = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,23 +15,19 @@ from typing import Any
 
 import orjson
 
+from bridge.confined import confine, end_with_asker
+
 PROGRESS_S = 0.25
-PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
 
 
 def main() -> None:
     """Reads one request, runs it, writes {"columns", "rows", "truncated"} or {"error", "refused"}."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever asked is gone: nobody waits for the answer
+    end_with_asker()
     request = orjson.loads(sys.stdin.buffer.read())
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
     os.nice(request["nice"])
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"] + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (request["address_space"], request["address_space"]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    confine(request["address_space"], request["cpu_s"])
     answers.write(orjson.dumps(_answer(request)))
     answers.close()
 

@@ -39,6 +39,15 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.documents", "bridge.findings", "bridge.translate", "pydantic",
         "pydicom",
     },
+    "bridge.confined": set(),
+    "bridge.document_frames": {"orjson"},
+    "bridge.document_worker": {
+        "bridge.confined", "bridge.document_frames", "bridge.documents", "bridge.errors", "bridge.model",
+    },
+    "bridge.document_process": {
+        "bridge.confined", "bridge.document_frames", "bridge.document_worker", "bridge.errors", "bridge.model",
+        "bridge.observer",
+    },
     "bridge.document_reading": {
         "bridge.documents", "bridge.errors", "bridge.model", "bridge.ports", "bridge.translate", "orjson",
     },

@@ -20,6 +20,9 @@ MOST_BYTES = 33_554_432
 """Of an object so much is read: whole documents, and what stands before the pixels of a Segmentation."""
 
 MOST_DEPTH = 64
+MOST_ELEMENTS = 1_000_000
+"""Elements, items and values of one object: what it was translated from once is opened again with every translation."""
+
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 SR, PRESENTATION_STATE = f"{_STORAGE}88.", f"{_STORAGE}11."
 KEY_OBJECTS = f"{_STORAGE}88.59"
@@ -118,15 +121,20 @@ def _without_large(found: Dataset, sop_class: str, cut: bool) -> bool:
     return True
 
 
-def _check(dataset: Dataset, depth: int) -> None:
-    """Raises InvalidFile when an element is shorter than it says, at any depth."""
+def _check(dataset: Dataset, depth: int) -> int:
+    """How many elements, items and values it has. Raises InvalidFile when an element is shorter than it says, at any
+    depth, or there are too many."""
     if depth > MOST_DEPTH:
         raise InvalidFile(f"its sequences lie deeper than {MOST_DEPTH} levels")
+    found = 0
     for tag in list(dataset.keys()):
         raw = dataset.get_item(tag)
         if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
             raise InvalidFile("truncated: an element is shorter than it says")
         element = dataset[tag]
+        found += max(1, element.VM)
         if element.VR == "SQ":
-            for item in element.value:
-                _check(item, depth + 1)
+            found += sum(1 + _check(item, depth + 1) for item in element.value)
+        if found > MOST_ELEMENTS:
+            raise InvalidFile(f"it has more than {MOST_ELEMENTS} elements, items and values")
+    return found

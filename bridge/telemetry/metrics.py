@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from bridge import __version__
-from bridge.observer import Step
+from bridge.observer import Ended, Step
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each series, of which nobody has any use
 
@@ -25,6 +25,7 @@ _HINTED = "Studies that may have changed: told by a source (poll), or found by c
 _TRANSLATED = "Studies read and translated; changed: yes with a new version"
 _DELIVERED = "Studies that a sink was made to match; changed: no if it did already"
 _FAILED = "Work that failed, and was parked or is tried again"
+_ENDED = "Readings of documents that ended their process: by time, memory or a crash"
 _VISIBLE = "Seconds from the first hint of a change until it is visible"
 _STEPS = "Seconds that single steps of the loops take"
 _UNPUBLISHED = "Age of the oldest delivery to the lake that no question sees yet"
@@ -54,6 +55,7 @@ class Metrics:
         self._translated = Counter("bridge_studies_translated", _TRANSLATED, ["changed"], registry=of)
         self._delivered = Counter("bridge_studies_delivered", _DELIVERED, ["sink", "changed"], registry=of)
         self._failed = Counter("bridge_work_failed", _FAILED, ["queue", "outcome"], registry=of)
+        self._ended = Counter("bridge_document_readings_ended", _ENDED, ["why"], registry=of)
         self._visible = Histogram("bridge_study_visible_seconds", _VISIBLE, ["where"], registry=of, buckets=LATENCY_S)
         self._steps = Histogram("bridge_step_seconds", _STEPS, ["step"], registry=of, buckets=STEP_S)
         unpublished = Gauge("bridge_lake_unpublished_seconds", _UNPUBLISHED, registry=of)
@@ -73,6 +75,8 @@ class Metrics:
             self._visible.labels(where)
         for step in Step:
             self._steps.labels(step)
+        for why in Ended:
+            self._ended.labels(why)
 
     @contextmanager
     def step(self, step: Step, peer: str) -> Iterator[None]:
@@ -101,6 +105,10 @@ class Metrics:
 
     def failed(self, queue: str, parked: bool) -> None:
         self._failed.labels(queue, "parked" if parked else "retried").inc()
+
+    def reading_ended(self, why: Ended) -> None:
+        """The process that read a document was ended."""
+        self._ended.labels(why).inc()
 
     def published(self, began_at: float) -> None:
         """What was delivered to the lake before `began_at` (of `clock`) is visible to questions now."""

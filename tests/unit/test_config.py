@@ -125,7 +125,7 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
     assert [s.name for s in config.load(path, {}).sources] == ["inbox", "receiver"]
     sections = (config.Settings, config.Api, config.Identity, config.Cohort, config.FolderSource, config.ReceiverSource)
     tables = ("sources", "sinks", "clinical", "api", "identity", "translation", "cohort", "issuers", "fetch", "lake")
-    tables += ("archives", "models", "rule", "log", "traces")
+    tables += ("archives", "models", "rule", "log", "traces", "documents")
     for section in (
         *sections,
         config.AeTitleIdentity,
@@ -133,6 +133,7 @@ def test_the_file_that_init_writes_is_valid_and_shows_every_setting(tmp_path: Pa
         config.LakeSettings,
         config.Log,
         config.Traces,
+        config.Documents,
         config.OrthancSource,
         config.DicomServerSource,
         config.DicomWebSource,

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from bridge.document_reading import MOST_DOCUMENTS, bring
+from bridge.document_process import DocumentProcesses, ReadingLimits
+from bridge.document_reading import MOST_DOCUMENTS, MOST_ENDED, bring
 from bridge.documents.objects import MOST_BYTES, kept_part
-from bridge.errors import InvalidFile, SourceUnavailable
+from bridge.errors import InvalidFile, ReadingEnded, SourceUnavailable
 from bridge.model import InstanceName
 from bridge.state import State
 from bridge.translate.headers import Headers
@@ -173,3 +174,59 @@ def test_a_document_larger_than_is_read_is_refused_and_a_segmentation_read_to_it
     segmentation = as_bytes(a_segmentation())
     name = InstanceName(STUDY, f"{STUDY}.800", SEG_UID, "1.2.840.10008.5.1.4.1.1.66.4")
     assert len(kept_part((segmentation + b"\0" * MOST_BYTES)[:MOST_BYTES], name)) < len(segmentation)
+
+
+def test_what_hangs_is_parked_the_rest_goes_on_and_a_replay_tries_again(rig: Rig) -> None:
+    processes = DocumentProcesses(1, ReadingLimits(deadline_s=1.5), module="tests.hanging_worker")
+    rig.pipeline.keep = processes.kept_part
+    hangs = as_bytes(a_document(planar(), SeriesDescription="HANG"))
+    put(rig.a, hangs, as_bytes(others.a_pdf()))
+    rig.run()
+    assert rig.study()["numberOfInstances"] == 3
+    assert reports(rig) == ["preliminary"]
+    (item,) = rig.state.items(parked=True)
+    assert (item.queue, item.evidence["sop_instance_uid"]) == ("instance", SR_UID)
+    assert item.error == "the document cannot be read: reading it took longer than 1.5 s and was ended"
+    rig.a.objects[SR_UID] = hangs.replace(b"HANG", b"WELL")  # type: ignore[attr-defined]
+    rig.state.replay(item.queue, item.key, rig.now)
+    rig.run()
+    assert not rig.state.items(parked=True)
+    assert reports(rig) == ["preliminary", "preliminary"]
+    processes.close()
+
+
+def test_a_study_of_many_that_hang_holds_up_others_for_some_of_them_and_comes_to_all(state: State) -> None:
+    archive, tried = GivingArchive("a"), list[str]()
+
+    def keep(content: bytes, name: InstanceName) -> bytes:
+        tried.append(name.sop_instance_uid)
+        if content == b"hangs":
+            raise ReadingEnded("it took too long")
+        return content
+
+    many = [headers(series=9, instance=n, SOPClassUID=SR_NAME.sop_class_uid, Modality="SR") for n in range(1, 9)]
+    uids = [one.text("SOPInstanceUID") for one in many]
+    archive.objects = dict.fromkeys(uids, b"hangs") | {uids[0]: b"well", uids[7]: b"well"}
+    kept = set[str]()
+    for now in range(8):
+        before = len(tried)
+        brought = bring(state, {"a": archive}, STUDY, {"a": many}, float(now), keep)
+        kept |= {one.name.sop_instance_uid for one in brought.documents}
+        assert sum(archive.objects[uid] == b"hangs" for uid in tried[before:]) == MOST_ENDED
+        assert len(brought.rejected) + len(brought.documents) == len(many)
+        assert any("another look" in one.error for one in brought.rejected)
+    assert kept == {uids[0], uids[7]}
+
+
+def test_a_process_that_cannot_be_begun_holds_up_documents_until_it_can(rig: Rig) -> None:
+    processes = DocumentProcesses(1, module="tests.no_such_module")
+    rig.pipeline.keep = processes.kept_part
+    put(rig.a, as_bytes(a_document(planar())))
+    rig.run(2)
+    rig.now += 5
+    rig.pipeline.translate("w")
+    assert rig.study()["numberOfInstances"] == 2
+    assert not rig.state.items(parked=True)
+    rig.pipeline.keep = kept_part
+    rig.run(600)
+    assert reports(rig) == ["preliminary"]

@@ -15,6 +15,7 @@ import duckdb
 import orjson
 import pytest
 
+from bridge import confined
 from bridge.errors import InvalidQuery
 from cohort import sandbox
 from cohort.answer import Answer
@@ -234,7 +235,7 @@ def test_a_query_in_a_worker_finds_no_environment_and_no_file_to_write(generatio
 
 def subprocess_of_worker(program: str) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "_PROGRAM", program)
+        patch.setattr(confined, "_PROGRAM", program)
         return sandbox._process({}, sandbox.Limits(deadline_s=60))[1]
 
 
@@ -247,7 +248,7 @@ def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
         f"pathlib.Path({str(left)!r}).write_text(str(c.pid)); time.sleep(99)"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "_PROGRAM", program)
+        patch.setattr(confined, "_PROGRAM", program)
         with pytest.raises(InvalidQuery, match="longer than"):
             sandbox._process({}, sandbox.Limits(deadline_s=8))
     child = int(left.read_text())

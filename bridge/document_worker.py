@@ -1,0 +1,57 @@
+"""The process that document objects are read in: it limits itself, reads one after another, ends with who asks."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from bridge.confined import allow_cpu, confine
+from bridge.document_frames import receive, send
+from bridge.documents.objects import kept_part
+from bridge.errors import InvalidFile
+from bridge.model import InstanceName
+
+OUT_OF_MEMORY = 9
+"""The exit status that says so: there may be no memory left for an answer."""
+
+
+def main(read: Callable[[bytes, InstanceName], bytes] = kept_part) -> None:
+    """Answers an object and {"name", "cpu_s"} with {"kept": "same"}, or {"kept": "other"} and what is kept of it, or
+    {"error"}. Its argument: bytes of address space."""
+    asker = socket.socket(fileno=0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # who asks is told to stop as well, and ends this one
+    threading.Thread(target=_end_with, args=(asker,), daemon=True).start()
+    confine(int(sys.argv[3]))
+    with suppress(EOFError, OSError):
+        send(asker, {"ready": True})
+        while True:
+            asked, content = receive(asker)
+            allow_cpu(asked["cpu_s"])
+            send(asker, *_answer(read, content, InstanceName(*asked["name"])))
+
+
+def _answer(
+    read: Callable[[bytes, InstanceName], bytes], content: bytes, name: InstanceName
+) -> tuple[dict[str, str], bytes]:
+    try:
+        kept = read(content, name)
+    except InvalidFile as error:
+        return {"error": str(error)}, b""
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    return ({"kept": "same"}, b"") if kept is content else ({"kept": "other"}, kept)
+
+
+def _end_with(asker: socket.socket) -> None:
+    """Who asks may be killed while something is read here that never ends."""
+    poll = select.poll()
+    poll.register(asker, 0)  # that it hangs up is told always
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
