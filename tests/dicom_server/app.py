@@ -181,10 +181,11 @@ class _Routes:
             return Response(status_code=404)
         buffer = BytesIO()
         self._archive.held[keys[0]].dataset().save_as(buffer, enforce_file_format=True)
+        content = self._archive.objects.get(keys[0][3], buffer.getvalue())
         if not request.headers["accept"].startswith("multipart"):
-            return Response(buffer.getvalue(), media_type="application/dicom")
+            return Response(content, media_type="application/dicom")
         head = b"--parts\r\nContent-Type: application/dicom\r\n\r\n"
-        body = head + buffer.getvalue() + b"\r\n--parts--\r\n"
+        body = head + content + b"\r\n--parts--\r\n"
         return Response(body, media_type='multipart/related; type="application/dicom"; boundary=parts')
 
     def _metadata(self, key: Key) -> Any:

@@ -82,6 +82,9 @@ class SimulatedArchive:
         self.garbage: dict[str, bytes] = {}
         """SOP Instance UID → the bytes its metadata is sent as, JSON or not."""
 
+        self.objects: dict[str, bytes] = {}
+        """SOP Instance UID → the file it is given as, whatever its metadata says."""
+
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.authorizations: list[str] = []

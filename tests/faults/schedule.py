@@ -42,6 +42,8 @@ def schedule(seed: int, length: int, database: str) -> tuple[Fault, ...]:
             bag = [*random.sample(kinds, len(kinds)), "stage", "moment"]
         found.append(_change(random))
         found.append(_fault(random, bag.pop(0)))
+    own = Random(f"documents of {seed}")  # the other faults of a seed stay what they were before there was this one
+    found.insert(own.randrange(len(found) + 1), Fault("bad documents", pause_s=own.uniform(0.1, 3.0)))
     return tuple(found)
 
 

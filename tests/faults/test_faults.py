@@ -19,7 +19,15 @@ def test_a_seed_gives_one_schedule_and_another_gives_another() -> None:
     assert schedule(1, 20, "sqlite") == schedule(1, 20, "sqlite")
     assert schedule(1, 20, "sqlite") != schedule(2, 20, "sqlite")
     kinds = {fault.what for seed in range(20) for fault in schedule(seed, 20, "postgresql")}
-    assert {"killed at", "killed", "clock moved", "database killed", "entries lost", "ehr answers"} <= kinds
+    assert {
+        "killed at",
+        "killed",
+        "clock moved",
+        "database killed",
+        "entries lost",
+        "ehr answers",
+        "bad documents",
+    } <= kinds
     assert "disk full" in {fault.what for fault in schedule(1, 20, "sqlite")}
 
 

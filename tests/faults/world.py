@@ -16,11 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from tests.dicom_files import dicom_bytes
 from tests.dicom_server.archive import SimulatedArchive
 from tests.dicom_server.serving import over_tcp
+from tests.document_bombs import many_items, many_values
 from tests.faults.schedule import Fault
 from tests.fhir_fake import FhirFake, over_http
 from tests.policies import EVERYTHING_TOML
+from tests.raw_elements import REPORT
 from tests.services.fault_proxy import Rates, running_fault_proxy
 from tests.services.peers import free_port
 from tests.services.postgresql import PostgreSql
@@ -36,12 +39,16 @@ DISKS = {"state": "state", "lake": "data/lake"}
 """Each is a small disk of its own, where this user may mount one."""
 
 DISK_BYTES = 67_108_864
+READING_S, READING_MB = 2.0, 256
 CONFIGURATION = """
 data_dir = "data"
 state_url = "{state_url}"
 quiet_s = 0.2
 max_wait_s = 1
 {everything}
+[documents]
+deadline_s = {reading_s}
+memory_mb = {reading_mb}
 [api]
 port = {port}
 [[sources]]
@@ -84,9 +91,10 @@ class World:
             if _mounted(folder / disk):
                 stack.callback(subprocess.run, ["umount", "--lazy", str(folder / disk)], check=True)
         self.state_url = state_url or f"sqlite:///{folder}/state/state.sqlite"
+        limits = {"reading_s": READING_S, "reading_mb": READING_MB}
         settings = {"state_url": self.state_url, "pacs": self.pacs.url, "ehr": self.ehr.url, "port": free_port()}
         self.config, self._log, self._clock = folder / "bridge.toml", folder / "bridge.log", folder / "clock"
-        self.config.write_text(CONFIGURATION.format(everything=EVERYTHING_TOML, **settings), "utf-8")
+        self.config.write_text(CONFIGURATION.format(everything=EVERYTHING_TOML, **settings, **limits), "utf-8")
         self._clock.write_text("0", "utf-8")
         self._log.touch()
         command = [sys.executable, "-m", "tests.faults.nursery"]
@@ -132,6 +140,7 @@ class World:
             "more instances": self._more_instances,
             "patient corrected": self._patient_corrected,
             "study deleted": self._study_deleted,
+            "bad documents": self._bad_documents,
             "entries lost": self._entries_lost,
             "entries tripled": lambda _: self._again(self._some_study(), 2),
             "entries late": self._entries_late,
@@ -181,6 +190,22 @@ class World:
     def _study_deleted(self, _fault: Fault) -> None:
         if len(self.archive.truth()) > 2:
             self.archive.delete(self._some_study())
+
+    def _bad_documents(self, fault: Fault) -> None:
+        """A study of an image and two reports: reading one takes longer than it may, the other needs more memory."""
+        uid = self._new_study(fault)
+        number = uid.rpartition(".")[2]
+        who = {"PatientID": f"P{number}", "PatientName": self._name(uid), "AccessionNumber": f"A{number}"}
+        for n, bomb in enumerate((many_items(600_000), many_values(8_000_000)), 1):
+            report = f"{uid}.88.{n}"
+            content = dicom_bytes(uid, f"{uid}.88", report, SOPClassUID=REPORT, Modality="SR", PixelData=None, **who)
+            self.archive.objects[report] = content + bomb
+            self.archive.store(content)
+
+    @property
+    def bad_documents(self) -> frozenset[str]:
+        """SOP Instance UIDs of those that the archive holds."""
+        return frozenset(key[3] for key in self.archive.held if key[3] in self.archive.objects)
 
     def _entries_lost(self, fault: Fault) -> None:
         uid = self._new_study(fault)

@@ -28,6 +28,7 @@ from bridge.model import InstanceName
 from bridge.observer import Ended
 from tests import other_documents as others
 from tests.builders import STUDY
+from tests.document_bombs import many_items, many_values
 from tests.hanging_worker import DIES, HANGS, LIES, SPINS, TELLS
 from tests.raw_elements import (
     DEFLATED,
@@ -80,16 +81,6 @@ def hurried() -> Iterator[Watched]:
     made = Watched(deadline_s=1.5, memory=320 << 20)
     yield made
     made.close()
-
-
-def items(number: int) -> bytes:
-    """A report with so many empty items: 8 bytes each, and some 600 once they are read."""
-    return part10(identity() + element(CONTENT, b"SQ", item() * number, UNDEFINED) + SEQUENCE_END)
-
-
-def values(number: int) -> bytes:
-    """A report with an element of so many values, one byte each: some 25 once they are read."""
-    return part10(identity() + element(0x0040A160, b"UC", b"\\" * number))
 
 
 def deep(levels: int) -> bytes:
@@ -163,11 +154,11 @@ def test_a_signal_to_stop_is_left_to_who_asks(processes: Watched) -> None:
 
 def test_millions_of_items_are_ended_by_time(hurried: Watched) -> None:
     with pytest.raises(ReadingEnded, match="longer than"):
-        hurried.kept_part(items(600_000), NAME)
+        hurried.kept_part(part10(identity() + many_items(600_000)), NAME)
 
 
 def test_what_eats_memory_is_ended_and_nothing_of_it_is_eaten_here() -> None:
-    content = values(20_000_000)
+    content = part10(identity() + many_values(20_000_000))
     with closing(Watched(memory=320 << 20)) as processes:
         before = _memory()
         with pytest.raises(ReadingEnded, match="more than 320 MB"):
@@ -184,7 +175,7 @@ def test_bombs_that_are_seen_in_time_end_no_process(processes: Watched) -> None:
         "truncated": part10(identity() + element(0x0040A160, b"UT", b"", 4_000_000_000)),
         "deeper than": deep(100),
         "cannot be read": deep(100_000),
-        f"more than {MOST_ELEMENTS}": values(MOST_ELEMENTS + 2),
+        f"more than {MOST_ELEMENTS}": part10(identity() + many_values(MOST_ELEMENTS + 2)),
     }
     for why, content in bombs.items():
         with pytest.raises(InvalidFile, match=why):
