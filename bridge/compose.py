@@ -62,6 +62,9 @@ from cohort.tally import LakeTally
 
 log = logging.getLogger("bridge")
 
+POSTED_AT_ONCE = 2
+"""So many documents that were sent are read at once, apart from those of archives: neither waits for the other."""
+
 PUBLISH_AT_LEAST_EVERY_S = 5.0
 PUBLISH_AT_MOST_EVERY_S = 1.0
 COMPACT_EVERY_S = 30.0
@@ -100,7 +103,8 @@ class Bridge:
         self._loops: Loops | None = None
         limits = ReadingLimits(settings.documents.deadline_s, settings.documents.memory_mb * 1_048_576)
         self.documents = DocumentProcesses(settings.workers, limits, self.metrics.reading_ended)
-        self._closed.append(self.documents.close)
+        posted = DocumentProcesses(POSTED_AT_ONCE, limits, self.metrics.reading_ended)
+        self._closed += [self.documents.close, posted.close]
         self._archives = Archives(settings, self.state, at)
         self.sources: dict[str, ImagingSource] = self._archives.sources
         self.sinks: dict[str, Sink] = {s.name: fhir_server_sink(s, self._closed) for s in settings.sinks}
@@ -124,7 +128,15 @@ class Bridge:
             keep=self.documents.kept_part,
         )
         tables = self.pipeline.translator.site.tables
-        self.intake = Intake(self.state, tables, time.time, settings.quiet_s, settings.max_wait_s, settings.zone)
+        self.intake = Intake(
+            self.state,
+            tables,
+            time.time,
+            settings.quiet_s,
+            settings.max_wait_s,
+            settings.zone,
+            look=lambda content: posted.kept_part(content, None),
+        )
         lease_s, settling = self.pipeline.timing.lease_s, self.pipeline.settling
         self._ai = AiSteps(settings, self.state, settling, lease_s, at, self.intake, self._archives, self._closed)
         self.pipeline.followed_by = self._ai.followed_by

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from bridge.confined import command, kill
@@ -55,7 +55,7 @@ class DocumentProcesses:
         self._room = threading.BoundedSemaphore(min(most, MOST_PROCESSES))
         self._lock, self._idle, self._closed = threading.Lock(), list[_Reader](), False
 
-    def kept_part(self, content: bytes, name: InstanceName) -> bytes:
+    def kept_part(self, content: bytes, name: InstanceName | None) -> bytes:
         """What `bridge.documents.objects.kept_part` gives of an object.
 
         Raises  InvalidFile as that does; ReadingEnded when the process took too long or too much memory, or ended;
@@ -80,10 +80,10 @@ class DocumentProcesses:
         for reader in idle:
             reader.end()
 
-    def _read(self, reader: _Reader, content: bytes, name: InstanceName) -> tuple[dict[str, Any], bytes]:
+    def _read(self, reader: _Reader, content: bytes, name: InstanceName | None) -> tuple[dict[str, Any], bytes]:
         deadline_s = self._limits.deadline_s
         until = time.monotonic() + deadline_s
-        named = [name.study_instance_uid, name.series_instance_uid, name.sop_instance_uid, name.sop_class_uid]
+        named = list(astuple(name)) if name is not None else None
         try:
             reader.line.settimeout(deadline_s)
             send(reader.line, {"name": named, "cpu_s": deadline_s + 1}, content)

@@ -20,8 +20,10 @@ from bridge.model import InstanceName
 OUT_OF_MEMORY = 9
 """The exit status that says so: there may be no memory left for an answer."""
 
+Read = Callable[[bytes, InstanceName | None], bytes]
 
-def main(read: Callable[[bytes, InstanceName], bytes] = kept_part) -> None:
+
+def main(read: Read = kept_part) -> None:
     """Answers an object and {"name", "cpu_s"} with {"kept": "same"}, or {"kept": "other"} and what is kept of it, or
     {"error"}. Its argument: bytes of address space."""
     asker = socket.socket(fileno=0)
@@ -34,12 +36,11 @@ def main(read: Callable[[bytes, InstanceName], bytes] = kept_part) -> None:
         while True:
             asked, content = receive(asker)
             allow_cpu(asked["cpu_s"])
-            send(asker, *_answer(read, content, InstanceName(*asked["name"])))
+            name = InstanceName(*asked["name"]) if asked["name"] else None
+            send(asker, *_answer(read, content, name))
 
 
-def _answer(
-    read: Callable[[bytes, InstanceName], bytes], content: bytes, name: InstanceName
-) -> tuple[dict[str, str], bytes]:
+def _answer(read: Read, content: bytes, name: InstanceName | None) -> tuple[dict[str, str], bytes]:
     try:
         kept = read(content, name)
     except InvalidFile as error:

@@ -8,7 +8,7 @@ from datetime import tzinfo
 from enum import StrEnum
 from typing import Protocol
 
-from bridge.errors import Refusal, RefusedResult
+from bridge.errors import InvalidFile, Refusal, RefusedResult
 from bridge.findings.contract import as_json, read_result, run_id_of
 from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.model import AiResult
@@ -59,6 +59,10 @@ class IntakeState(Protocol):
     def newest_contents(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, Resource]: ...
 
 
+def _nothing(_content: bytes) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Intake:
     """What decides whether a result is taken: the state, the site's codes; when its study is translated after it."""
@@ -71,14 +75,20 @@ class Intake:
     zone: tzinfo | None = None
     """Of the times of DICOM documents that carry no offset."""
 
+    look: Callable[[bytes], object] = _nothing
+    """Looks at a DICOM document before it is read; raises InvalidFile, or Unavailable when it cannot look now."""
+
     def take(self, items: Sequence[object]) -> list[Taken]:
         """Keeps results in their JSON form, or as FHIR Bundles; each has an answer of its own, in order."""
         return self._keep([self.read(item) for item in items])
 
     def take_sr(self, content: bytes) -> Taken:
-        """The same of a DICOM SR document."""
+        """The same of a DICOM SR document. Raises Unavailable when it cannot be looked at now."""
         try:
+            self.look(content)
             read: AiResult | Taken = read_sr(content, self.tables.coding_scheme, self.zone)
+        except InvalidFile as error:
+            read = Taken("", Outcome.REFUSED, (Refusal("", f"cannot be read as a DICOM SR document: {error}"),))
         except RefusedResult as error:
             read = Taken("", Outcome.REFUSED, error.refusals)
         return self._keep([read])[0]

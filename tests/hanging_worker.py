@@ -19,7 +19,7 @@ def main() -> None:
     document_worker.main(_read)
 
 
-def _read(content: bytes, name: InstanceName) -> bytes:
+def _read(content: bytes, name: InstanceName | None) -> bytes:
     while HANGS in content:
         time.sleep(1)
     while SPINS in content:

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from bridge.api.negotiation import SentBody, sent_json
 from bridge.documents.document import Context, documents_of
 from bridge.documents.results import results_of
-from bridge.errors import InvalidQuery, Refusal, RefusedResult
+from bridge.errors import InvalidQuery, Refusal, RefusedResult, SourceUnavailable
 from bridge.findings.attached import standing_of
 from bridge.findings.contract import MOST_RESULTS, schema
 from bridge.findings.documents import written_document
@@ -136,7 +136,10 @@ def router(intake: Intake, state: AiResultsState, order: tuple[str, ...] = ()) -
     @routes.post("", openapi_extra=_POST)
     def post_results(request: Request, body: SentBody) -> JSONResponse:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/dicom":
-            return _answered(intake.take_sr(body))
+            try:
+                return _answered(intake.take_sr(body))
+            except SourceUnavailable as error:
+                raise HTTPException(503, str(error)) from None
         item = _sent(request, body)
         if not isinstance(item, dict) or "results" not in item:
             return _answered(intake.take([item])[0])

@@ -20,8 +20,9 @@ MOST_BYTES = 33_554_432
 """Of an object so much is read: whole documents, and what stands before the pixels of a Segmentation."""
 
 MOST_DEPTH = 64
-MOST_ELEMENTS = 1_000_000
-"""Elements, items and values of one object: what it was translated from once is opened again with every translation."""
+MOST_ELEMENTS, VALUES_OF_ONE = 400_000, 8
+"""Elements and items of one object, with eight values of an element as one more: an object that is kept is opened with
+every translation of its study. A report of 20,000 content items has some 250,000."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 SR, PRESENTATION_STATE = f"{_STORAGE}88.", f"{_STORAGE}11."
@@ -41,9 +42,9 @@ def is_document(sop_class_uid: str) -> bool:
     return sop_class_uid.startswith((SR, PRESENTATION_STATE)) or sop_class_uid in _OTHERS
 
 
-def kept_part(content: bytes, name: InstanceName) -> bytes:
+def kept_part(content: bytes, name: InstanceName | None) -> bytes:
     """What is kept of the first MOST_BYTES of an object: of a Segmentation no pixels and of its frames one for each
-    segment, of a large encapsulated document all but the document.
+    segment, of a large encapsulated document all but the document. `name` None: whatever object it is.
 
     Raises  InvalidFile when it is damaged, truncated, too large, too deep or another object than the one asked for
     """
@@ -57,14 +58,9 @@ def kept_part(content: bytes, name: InstanceName) -> bytes:
         raise InvalidFile("damaged or truncated: it cannot be read") from None
 
 
-def _kept_part(found: FileDataset, content: bytes, name: InstanceName) -> bytes:
-    for keyword, uid in (
-        ("StudyInstanceUID", name.study_instance_uid),
-        ("SOPInstanceUID", name.sop_instance_uid),
-        ("SOPClassUID", name.sop_class_uid),
-    ):
-        if text(found, keyword) != uid:
-            raise InvalidFile(f"{keyword} is another one than that of the object asked for")
+def _kept_part(found: FileDataset, content: bytes, name: InstanceName | None) -> bytes:
+    if name is not None:
+        _check_name(found, name)
     sop_class = text(found, "SOPClassUID")
     cut = len(content) >= MOST_BYTES
     if cut and sop_class not in SEGMENTATIONS | ENCAPSULATED:
@@ -82,6 +78,16 @@ def _kept_part(found: FileDataset, content: bytes, name: InstanceName) -> bytes:
     buffer = BytesIO()
     found.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _check_name(found: Dataset, name: InstanceName) -> None:
+    for keyword, uid in (
+        ("StudyInstanceUID", name.study_instance_uid),
+        ("SOPInstanceUID", name.sop_instance_uid),
+        ("SOPClassUID", name.sop_class_uid),
+    ):
+        if text(found, keyword) != uid:
+            raise InvalidFile(f"{keyword} is another one than that of the object asked for")
 
 
 def _check_tree(found: Dataset) -> None:
@@ -122,7 +128,7 @@ def _without_large(found: Dataset, sop_class: str, cut: bool) -> bool:
 
 
 def _check(dataset: Dataset, depth: int) -> int:
-    """How many elements, items and values it has. Raises InvalidFile when an element is shorter than it says, at any
+    """How many elements and items it has. Raises InvalidFile when an element is shorter than it says, at any
     depth, or there are too many."""
     if depth > MOST_DEPTH:
         raise InvalidFile(f"its sequences lie deeper than {MOST_DEPTH} levels")
@@ -132,7 +138,7 @@ def _check(dataset: Dataset, depth: int) -> int:
         if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
             raise InvalidFile("truncated: an element is shorter than it says")
         element = dataset[tag]
-        found += max(1, element.VM)
+        found += 1 + element.VM // VALUES_OF_ONE
         if element.VR == "SQ":
             found += sum(1 + _check(item, depth + 1) for item in element.value)
         if found > MOST_ELEMENTS:

@@ -22,7 +22,7 @@ import pytest
 from bridge import confined, document_process
 from bridge.document_frames import MOST_CONTENT, receive, send
 from bridge.document_process import DocumentProcesses, ReadingLimits
-from bridge.documents.objects import MOST_ELEMENTS, kept_part
+from bridge.documents.objects import MOST_ELEMENTS, VALUES_OF_ONE, kept_part
 from bridge.errors import InvalidFile, ReadingEnded, SourceUnavailable
 from bridge.model import InstanceName
 from bridge.observer import Ended
@@ -175,7 +175,7 @@ def test_bombs_that_are_seen_in_time_end_no_process(processes: Watched) -> None:
         "truncated": part10(identity() + element(0x0040A160, b"UT", b"", 4_000_000_000)),
         "deeper than": deep(100),
         "cannot be read": deep(100_000),
-        f"more than {MOST_ELEMENTS}": part10(identity() + many_values(MOST_ELEMENTS + 2)),
+        f"more than {MOST_ELEMENTS}": part10(identity() + many_values(MOST_ELEMENTS * VALUES_OF_ONE)),
     }
     for why, content in bombs.items():
         with pytest.raises(InvalidFile, match=why):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from bridge.api.ai_results import router
 from bridge.code_tables import code_tables
+from bridge.document_process import DocumentProcesses, ReadingLimits
 from bridge.errors import InvalidFile, RefusedResult
 from bridge.findings.contract import as_json
 from bridge.findings.model import AiResult, PlanarShape, Presence, SpatialShape
@@ -245,6 +247,24 @@ def test_a_document_is_taken_at_the_same_door_once(state: Any) -> None:
     elsewhere = as_bytes(a_document(volumetric(), SOPInstanceUID=f"{SR_UID}.2"))
     assert client.post("/ai-results", content=b"no", headers=sr).status_code == 422
     assert client.post("/ai-results", content=elsewhere, headers=sr).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("module", "status", "told"),
+    [("tests.hanging_worker", 422, "longer than 1.5 s"), ("tests.no_such_module", 503, "process that reads them")],
+)
+def test_a_document_whose_reading_hangs_is_refused_at_the_door(state: Any, module: str, status: int, told: str) -> None:
+    with closing(DocumentProcesses(1, ReadingLimits(1.5), module=module)) as processes:
+        intake = Intake(state, code_tables(), lambda: 0.0, look=lambda content: processes.kept_part(content, None))
+        app = FastAPI()
+        app.include_router(router(intake, state))
+        client = TestClient(app)
+        sr = {"Content-Type": "application/dicom"}
+        hangs = as_bytes(a_document(planar(), SeriesDescription="HANG"))
+        answer = client.post("/ai-results", content=hangs, headers=sr)
+        assert (answer.status_code, told in answer.text) == (status, True)
+        good = client.post("/ai-results", content=as_bytes(a_document(planar())), headers=sr)
+        assert good.status_code == (201 if status == 422 else 503)
 
 
 def test_the_json_form_of_a_document_reads_as_the_same_result() -> None:
