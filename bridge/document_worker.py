@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from bridge.confined import allow_cpu, confine
 from bridge.document_frames import receive, send
@@ -31,13 +30,17 @@ def main(read: Read = kept_part) -> None:
         signal.signal(number, signal.SIG_IGN)  # who asks is told to stop as well, and ends this one
     threading.Thread(target=_end_with, args=(asker,), daemon=True).start()
     confine(int(sys.argv[3]))
-    with suppress(EOFError, OSError):
+    try:
         send(asker, {"ready": True})
         while True:
             asked, content = receive(asker)
             allow_cpu(asked["cpu_s"])
             name = InstanceName(*asked["name"]) if asked["name"] else None
             send(asker, *_answer(read, content, name))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except (EOFError, OSError):
+        return  # nobody asks any more
 
 
 def _answer(read: Read, content: bytes, name: InstanceName | None) -> tuple[dict[str, str], bytes]:
@@ -45,8 +48,6 @@ def _answer(read: Read, content: bytes, name: InstanceName | None) -> tuple[dict
         kept = read(content, name)
     except InvalidFile as error:
         return {"error": str(error)}, b""
-    except MemoryError:
-        os._exit(OUT_OF_MEMORY)
     return ({"kept": "same"}, b"") if kept is content else ({"kept": "other"}, kept)
 
 

@@ -168,6 +168,14 @@ def test_what_eats_memory_is_ended_and_nothing_of_it_is_eaten_here() -> None:
         assert processes.kept_part(GOOD, SR) == GOOD
 
 
+def test_an_object_for_which_there_is_no_room_is_told_as_that() -> None:
+    """Where it is received already, and not only where it is read."""
+    with closing(Watched(memory=256 << 20)) as processes:
+        with pytest.raises(ReadingEnded, match="more than 256 MB"):
+            processes.kept_part(bytes(64_000_000), NAME)
+        assert processes.kept_part(GOOD, SR) == GOOD
+
+
 def test_bombs_that_are_seen_in_time_end_no_process(processes: Watched) -> None:
     before = processes.process()
     bombs = {
