@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.errors import RefusedByServer, SinkUnavailable, StateUnavailable
-from bridge.observer import Step
+from bridge.observer import Ended, Step
 from bridge.ports import STUDY_QUEUE, Backlog, Turn, sink_queue
 from bridge.reconcile.report import Comparison, Difference, Level, Report, Standing
 from bridge.reconcile.scheduled import RECONCILE_QUEUE
@@ -245,3 +245,9 @@ def test_what_the_newest_reconciliation_found_is_told_by_pair_and_standing(watch
     assert found["bridge_reconcile_lag_seconds", ""] == 50
     assert {s.value for s in Standing} == set(state_metrics.STANDINGS)
     assert state_metrics.RECONCILE == RECONCILE_QUEUE
+
+
+def test_readings_that_were_ended_are_counted_by_why(watched: Watched) -> None:
+    watched.metrics.reading_ended(Ended.TIME)
+    name = "bridge_document_readings_ended_total"
+    assert [watched.samples()[name, why] for why in ("time", "memory", "crash")] == [1, 0, 0]
