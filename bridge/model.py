@@ -193,13 +193,23 @@ class StudyState:
 @dataclass(frozen=True)
 class KeptResult:
     """One AI result as it is kept: in its JSON form, with its reviews in the order they came, and those that readers'
-    reports in the archives are."""
+    reports are."""
 
     run_id: str
     study_instance_uid: str
     content: bytes
     reviews: tuple[bytes, ...] = ()
     reviews_by_report: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """What a report that a reader sent says of AI results, as it is kept: by the report's own name, as of then."""
+
+    key: str
+    study_instance_uid: str
+    as_of: str
+    content: bytes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bridge.errors import RefusedResult
 from bridge.findings.attached import attached, standing_of
 from bridge.findings.observations import Surroundings, observations
 from bridge.findings.placement import misplaced
-from bridge.model import ImagingStudyStatus, KeptDocument, KeptResult, Rejection, Resource, StudyResult
+from bridge.model import ImagingStudyStatus, KeptDocument, KeptReport, KeptResult, Rejection, Resource, StudyResult
 
 
 @config.disable_value_validation()  # its warnings quote values; what matters is checked where it is used
@@ -30,17 +30,19 @@ def with_documents(
     sent: Sequence[KeptResult],
     previous: Sequence[Resource],
     context: Context,
+    reports: Sequence[KeptReport] = (),
 ) -> StudyResult:
     """A translated study with its AI results and all that its documents say behind its own resources.
 
-    `sent`: results that came by themselves; `previous`: all resources of the study so far. What a document said that
-    is gone, or says it no longer, is entered in error; what cannot be taken is rejected and stays what it was.
+    `sent`: results that came by themselves; `reports` of readers that did; `previous`: all resources of the study
+    so far. What a document said that is gone, or says it no longer, is entered in error; what cannot be taken is
+    rejected and stays what it was.
     """
     study = next((r for r in made.resources if r["resourceType"] == "ImagingStudy"), None)
     documents: list[Document] = []
     if study is not None and study["status"] == ImagingStudyStatus.AVAILABLE.value:
-        documents = [one for one in documents_of(kept, context) if _is_in(one, study)]
-    results = results_of(documents, sent, context.site.tables, context.site.zone)
+        documents = [one for one in documents_of(kept, context) if is_in(one, study)]
+    results = results_of(documents, sent, context.site.tables, context.site.zone, study, reports)
     shown, rejected = _placed(results, documents, study)
     before = {_key(r) for r in made.resources}
     made = attached(made, shown, context.site.tables)
@@ -107,7 +109,7 @@ def _placed(
     return shown, rejected
 
 
-def _is_in(document: Document, study: Resource) -> bool:
+def is_in(document: Document, study: Resource) -> bool:
     """Whether the study shows the instance: not one that was rejected. A series that lists none shows all."""
     for series in study.get("series", ()):
         if series["uid"] == document.name.series_instance_uid:

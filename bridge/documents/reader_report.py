@@ -1,4 +1,4 @@
-"""Structured reports by people: the reader's own DiagnosticReport, and the reviews of AI results that it is.
+"""Structured reports by people: the reader's own DiagnosticReport, and what it says of results of AI.
 
 Source: PS3.16 TID 2000, 2005, 2006 (CID 7000 titles), TID 1500; PS3.3 C.17.2 VerifyingObserverSequence
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from pydicom.sr.codedict import codes
@@ -19,7 +19,12 @@ from bridge.documents.people import Verifier, verifiers
 from bridge.documents.reference import title
 from bridge.documents.report_parts import report
 from bridge.documents.sr_text import conclusion, whole
-from bridge.findings.review import Decision, Reader, ReportStatus, Review, Standing, review_as_json
+from bridge.errors import RefusedResult
+from bridge.findings.judgement import ReadersReport, Said
+from bridge.findings.model import MOST_TEXT, Finding
+from bridge.findings.names import uid_name
+from bridge.findings.placement import misplaced
+from bridge.findings.review import Reader, ReportStatus, Standing
 from bridge.findings.sr import findings_by_person, is_by_person, is_measurement_report
 from bridge.findings.sr_tree import ContentItem, references, text
 from bridge.model import Resource
@@ -75,18 +80,32 @@ def readers_findings(document: Document, tables: CodeTables, zone: tzinfo | None
     return Standing(found, found, status, reader, ())
 
 
-def reviews(documents: Sequence[Document], tables: CodeTables, zone: tzinfo | None) -> Iterator[tuple[set[str], bytes]]:
-    """(SOP Instance UIDs that it refers to, the review in its JSON form) of each report that is verified.
+def signed_report(
+    document: Document, tables: CodeTables, zone: tzinfo | None, study: Resource | None
+) -> ReadersReport | None:
+    """What a verified report says of results, in the name of its first verifying observer, and then; else None.
 
-    A reader who verifies a report that refers to the document of a result accepts the result, then and in that name.
+    From    evidence, predecessors and content: results as a whole; measurement groups with a Tracking UID: findings
+    Raises  RefusedResult for findings that cannot be taken, or name images that the study does not have: then it is
+            not known what the report says of a result
     """
-    for document in documents:
-        if document.verified and is_readers_report(document):
-            for one in verifiers(document.dataset, tables)[:1]:
-                when = date_time(one.item, "VerificationDateTime", zone)
-                if "T" in when:
-                    review = Review(Decision.ACCEPT, _reader(one), datetime.fromisoformat(when))
-                    yield references(document.dataset) - {document.uid}, review_as_json(review)
+    if not (document.verified and is_readers_report(document)):
+        return None
+    for one in verifiers(document.dataset, tables)[:1]:
+        when = date_time(one.item, "VerificationDateTime", zone)
+        if "T" in when:
+            names = sorted(uid_name(uid) for uid in references(document.dataset) - {document.uid})
+            found = readers_findings(document, tables, zone)
+            if found is not None and study is not None and (wrong := misplaced(found.result, study)):
+                raise RefusedResult(wrong)
+            said = [Said((uid_name(f.tracking_uid),), f) for f in _tracked(found)]
+            words = conclusion(ContentItem(document.dataset))[:MOST_TEXT]
+            return ReadersReport(_reader(one), datetime.fromisoformat(when), tuple(names), tuple(said), words)
+    return None
+
+
+def _tracked(found: Standing | None) -> list[Finding]:
+    return [f for f in found.result.findings if f.tracking_uid] if found is not None else []
 
 
 def _reader(one: Verifier) -> Reader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
@@ -12,14 +12,20 @@ from pydicom import config
 
 from bridge.documents.document import Document
 from bridge.documents.objects import KEY_OBJECTS, SEGMENTATIONS, SR
-from bridge.documents.reader_report import reviews
+from bridge.documents.reader_report import signed_report
 from bridge.documents.rejections import rejecting
 from bridge.documents.segmentation import segmentation_result
+from bridge.errors import RefusedResult
+from bridge.findings.attached import standing_of
 from bridge.findings.contract import as_json, kept
+from bridge.findings.judgement import ReadersReport, kept_report, reviews_by
 from bridge.findings.model import AiResult, Finding
+from bridge.findings.names import result_names
+from bridge.findings.review import ReportStatus, review_as_json
 from bridge.findings.sr import is_by_person, is_measurement_report, result_of
-from bridge.findings.sr_uid import document_uids
-from bridge.model import KeptResult, Rejection
+from bridge.findings.sr_tree import predecessors
+from bridge.findings.sr_uid import document_uids, series_uid
+from bridge.model import KeptReport, KeptResult, Rejection, Resource
 from bridge.translate.codes import CodeTables
 
 
@@ -35,18 +41,29 @@ class Results:
 
 @config.disable_value_validation()  # as in `attached`
 def results_of(
-    documents: Sequence[Document], sent: Sequence[KeptResult], tables: CodeTables, zone: tzinfo | None
+    documents: Sequence[Document],
+    sent: Sequence[KeptResult],
+    tables: CodeTables,
+    zone: tzinfo | None,
+    study: Resource | None = None,
+    reports: Sequence[KeptReport] = (),
 ) -> Results:
-    """Every result once: a document that was sent as well, and one of ours that came back, make no second one."""
+    """Every result once: a document that was sent as well, and one of ours that came back, make no second one.
+
+    `reports` that readers sent count as reviews like those among the documents; `study` as it is, if it is there.
+    """
     rejected: list[Rejection] = []
     candidates: list[Document] = []
-    said: list[tuple[set[str], bytes]] = []
+    signed: dict[str, ReadersReport] = {}
     for document in documents:
         with rejecting(document, rejected):
             candidates += [document] if is_result(document) else []
-            said += reviews([document], tables, zone)
+        report = _signed(document, tables, zone, study)
+        signed |= {document.uid: report} if report is not None else {}
+    said = _in_force(documents, signed) + [one for kept in reports if (one := kept_report(kept.content)) is not None]
+    said.sort(key=lambda one: one.signed_at)
     read = [KeptResult(one.uid, one.name.study_instance_uid, b"", one.reviews) for one in candidates]
-    ours = {one.run_id: document_uids(one, len(said)) for one in (*sent, *read)}
+    ours = {one.run_id: document_uids(one, len(said)) | _in_series(documents, one) for one in (*sent, *read)}
     known = {one.run_id for one in sent}.union(*ours.values())
     found: list[KeptResult] = []
     for document in (one for one in candidates if one.uid not in known):
@@ -61,15 +78,47 @@ def results_of(
     return Results(kept_now, frozenset(one.run_id for one in found), tuple(rejected))
 
 
+def _signed(
+    document: Document, tables: CodeTables, zone: tzinfo | None, study: Resource | None
+) -> ReadersReport | None:
+    """What a document says of results. One that cannot be read says nothing of them; what is wrong with it is told
+    where its own report is made."""
+    told_elsewhere: list[Rejection] = []
+    with rejecting(document, told_elsewhere):
+        return signed_report(document, tables, zone, study)
+    return None
+
+
+def _in_force(documents: Sequence[Document], signed: Mapping[str, ReadersReport]) -> list[ReadersReport]:
+    """The signed reports without those that a signed one replaces (PS3.3 C.17.2 PredecessorDocumentsSequence)."""
+    replaced = {uid for one in documents if one.uid in signed for uid in predecessors(one.dataset) - {one.uid}}
+    return [report for uid, report in signed.items() if uid not in replaced]
+
+
+def _in_series(documents: Sequence[Document], result: KeptResult) -> frozenset[str]:
+    """Documents of ours of a result, after whatever reviews: all lie in one series."""
+    mine = series_uid(result.run_id)
+    return frozenset(one.uid for one in documents if one.name.series_instance_uid == mine)
+
+
 def _kept(result: AiResult, document: Document) -> KeptResult:
     return KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews)
 
 
-def _reviewed(one: KeptResult, said: Sequence[tuple[set[str], bytes]], ours: frozenset[str]) -> KeptResult:
-    """The result with the reviews that reports are which refer to its document, or to one that was written of it."""
-    mine = ours | {one.run_id}
-    found = tuple(review for referred, review in said if not mine.isdisjoint(referred))
-    return replace(one, reviews_by_report=found) if found else one
+def _reviewed(one: KeptResult, reports: Sequence[ReadersReport], ours: frozenset[str]) -> KeptResult:
+    """The result with the reviews that reports are, each of the result as it stood before it."""
+    names = result_names(one.run_id, ours)
+    for report in reports:
+        try:
+            before = standing_of(one, report.signed_at)
+        except RefusedResult:  # of another version, and not shown
+            return one
+        if before.status is ReportStatus.ENTERED_IN_ERROR:
+            return one
+        holding = tuple(f for f in before.result.findings if not before.takes_back(f))
+        made = reviews_by(report, replace(before.result, findings=holding), names)
+        one = replace(one, reviews_by_report=(*one.reviews_by_report, *map(review_as_json, made)))
+    return one
 
 
 class _Carried:

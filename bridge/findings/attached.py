@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -42,21 +43,25 @@ def attached(made: StudyResult, results: Sequence[KeptResult], tables: CodeTable
     return replace(made, resources=(*made.resources, *more.values()), remarks=(*made.remarks, *remarks))
 
 
-def standing_of(one: KeptResult) -> Standing:
-    """A kept result after its reviews. Raises RefusedResult for what another version kept and this cannot read."""
+def standing_of(one: KeptResult, until: datetime | None = None) -> Standing:
+    """A kept result after its reviews, or those `until` then. Raises RefusedResult for what another version kept and
+    this cannot read."""
     try:
         said = [kept_review(review) for review in one.reviews]
         by_report = [kept_review(review) for review in one.reviews_by_report]
-        return standing(kept(one.content), _in_time(said, by_report))
+        reviews = _in_time([r for r in said if until is None or r.reviewed_at <= until], by_report)
+        return standing(kept(one.content), reviews)
     except ValidationError:
         raise RefusedResult((Refusal("", "cannot be read by this version; it is kept"),)) from None
 
 
 def _in_time(said: Sequence[Review], by_report: Sequence[Review]) -> list[Review]:
-    """Reviews with those that reports are among them, by their times. No report accepts what was rejected before it."""
-    rejected = [one.reviewed_at for one in said if one.decision is Decision.REJECT]
-    more = [one for one in by_report if not rejected or one.reviewed_at < min(rejected)]
-    return sorted([*said, *more], key=lambda one: one.reviewed_at) if more else list(said)
+    """Reviews with those that reports are among them, by their times. None counts of what was rejected before it."""
+    if not by_report:
+        return list(said)
+    found = sorted([*said, *by_report], key=lambda one: one.reviewed_at)
+    rejected = (n for n, one in enumerate(found, 1) if one.decision is Decision.REJECT)
+    return found[: next(rejected, len(found))]
 
 
 _LEFT_OUT = "of an AI result is not in the study; the result is shown when it is"

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
+MOST_TEXT = 20_000
 MOST_FINDINGS, MOST_IMAGES, MOST_MEASUREMENTS, MOST_REGIONS, MOST_POINTS, MOST_FRAMES = 200, 500, 50, 50, 1000, 1000
 
 RUN_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
@@ -18,7 +19,8 @@ Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
 OptionalUid = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)+)?$", max_length=64)]
 Name = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$", max_length=200)]
 OptionalName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$", max_length=200)]
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$", max_length=20_000)]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$", max_length=MOST_TEXT)]
+FindingId = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Point2D = tuple[Number, Number]
 Point3D = tuple[Number, Number, Number]
@@ -185,7 +187,7 @@ class Finding:
     """
 
     __pydantic_config__ = _STRICT
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
+    id: FindingId
     code: Code
     presence: Presence | None = None
     score: Score | None = None

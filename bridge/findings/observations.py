@@ -22,7 +22,7 @@ from bridge.findings.concepts import (
     study_reference,
 )
 from bridge.findings.model import Finding, Measurement
-from bridge.findings.review import Reader, Standing
+from bridge.findings.review import Reader, ReportStatus, Standing
 from bridge.findings.selections import selections, series_of
 from bridge.model import Resource
 from bridge.translate.codes import DCM, CodeTables
@@ -103,17 +103,26 @@ def reader_reference(reader: Reader) -> Resource:
 
 
 def observations(around: Surroundings) -> list[Resource]:
-    """All Observations of a result, measurements before the finding they belong to; same result, same bytes."""
+    """All Observations of a result, measurements before the finding they belong to; same result, same bytes.
+
+    What a reader refused is entered in error, and so is what was measured of a finding that is absent to a reader.
+    """
     found: list[Resource] = []
     for finding in around.standing.result.findings:
         members = [_measurement(around, finding, m, n) for n, m in enumerate(finding.measurements, 1)]
-        found += [*members, _finding(around, finding, members)]
+        holding = [] if around.standing.takes_back_measurements(finding) else members
+        found += [*members, _finding(around, finding, holding)]
     return found
 
 
 def finding_id(run_id: str, finding: str) -> str:
     """The id of the Observation of a finding."""
     return resource_id("Observation of AI result", run_id, finding)
+
+
+def measurement_id(run_id: str, finding: str, n: str) -> str:
+    """The id of the Observation of the measurement `n` of a finding, from 1."""
+    return resource_id("Observation of AI result", run_id, finding, n)
 
 
 def _finding(around: Surroundings, finding: Finding, members: list[Resource]) -> Resource:
@@ -125,7 +134,7 @@ def _finding(around: Surroundings, finding: Finding, members: list[Resource]) ->
         extensions.append(_as_made(around, finding.id))
     if extensions:
         own["extension"] = extensions
-    made = own | _shared(around, finding, around.identifier(finding.id))
+    made = own | _shared(around, finding, around.identifier(finding.id), around.standing.takes_back(finding))
     made["code"] = concept(finding.code, around.tables)
     made |= _value(finding, around.tables)
     if members:
@@ -150,9 +159,10 @@ def _as_made(around: Surroundings, finding: str) -> Resource:
 def _measurement(around: Surroundings, finding: Finding, measurement: Measurement, n: int) -> Resource:
     made: Resource = {
         "resourceType": "Observation",
-        "id": resource_id("Observation of AI result", around.run_id, finding.id, str(n)),
+        "id": measurement_id(around.run_id, finding.id, str(n)),
     }
-    made |= _shared(around, finding, around.identifier(finding.id, str(n)))
+    taken_back = around.standing.takes_back_measurements(finding)
+    made |= _shared(around, finding, around.identifier(finding.id, str(n)), taken_back)
     made["code"] = concept(measurement.code, around.tables)
     made["valueQuantity"] = quantity(measurement.value, measurement.unit)
     derived = measurement.derivation
@@ -163,14 +173,14 @@ def _measurement(around: Surroundings, finding: Finding, measurement: Measuremen
     return made | ({"component": components} if components else {})
 
 
-def _shared(around: Surroundings, finding: Finding, own_identifier: Resource) -> Resource:
+def _shared(around: Surroundings, finding: Finding, own_identifier: Resource, taken_back: bool) -> Resource:
     study = study_reference(around.imaging_study)
     where = selections(finding, around.imaging_study)
     made: Resource = {
         "meta": around.labels(),
         "identifier": [own_identifier, *_tracking(finding)],
         "partOf": [study],
-        "status": around.standing.status.value,
+        "status": (ReportStatus.ENTERED_IN_ERROR if taken_back else around.standing.status).value,
         "category": [{"coding": [{"system": _CATEGORY, "code": "imaging", "display": "Imaging"}]}],
         **around.of_study(),
         "device": around.device_reference if around.device is not None else None,

@@ -86,8 +86,7 @@ def diagnostic_report(around: Surroundings) -> Resource:
     }
     if readers := around.readers():
         made |= {"performer": readers, "resultsInterpreter": readers}
-    if result.findings:
-        ids = [finding_id(result.run_id, f.id) for f in result.findings]
+    if ids := [finding_id(result.run_id, f.id) for f in result.findings if not around.standing.takes_back(f)]:
         made["result"] = [{"reference": f"Observation/{i}", "type": "Observation"} for i in ids]
     made["imagingStudy"] = [study_reference(around.imaging_study)]
     if result.conclusion:

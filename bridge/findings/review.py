@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationEr
 
 from bridge.errors import Refusal, RefusedResult
 from bridge.findings.contract import MOST_REFUSALS, findings_refused, shape_refused
-from bridge.findings.model import MOST_FINDINGS, AiResult, Finding, Name, OptionalName, Text
+from bridge.findings.model import MOST_FINDINGS, AiResult, Finding, FindingId, Name, OptionalName, Presence, Text
 
 MOST_REVIEWS = 100
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -47,7 +47,8 @@ class Reader:
 
 @dataclass(frozen=True)
 class Review:
-    """One review. An amendment replaces the findings with the same ids, and the conclusion where it gives one."""
+    """One review. An amendment replaces the findings with the same ids, takes back those it refuses by their ids, and
+    replaces the conclusion where it gives one."""
 
     __pydantic_config__ = _STRICT
     decision: Decision
@@ -55,25 +56,40 @@ class Review:
     reviewed_at: AwareDatetime
     findings: Annotated[tuple[Finding, ...], Field(max_length=MOST_FINDINGS)] = ()
     conclusion: Text | None = None
+    refused: Annotated[tuple[FindingId, ...], Field(max_length=MOST_FINDINGS)] = ()
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A result as it stands: what it says now, what the program said (`made`), who has signed it (None: nobody)."""
+    """A result as it stands: what it says now, what the program said (`made`), who has signed it (None: nobody), the
+    ids of findings that a reader refused."""
 
     result: AiResult
     made: AiResult
     status: ReportStatus
     signed_by: Reader | None
     reviews: tuple[Review, ...]
+    refused: frozenset[str] = frozenset()
+
+    def takes_back(self, finding: Finding) -> bool:
+        """Whether a reader refused the finding, so that nothing of it holds."""
+        return finding.id in self.refused
+
+    def takes_back_measurements(self, finding: Finding) -> bool:
+        """Whether what was measured of it cannot hold: a reader refused it, or says that it is absent."""
+        if self.takes_back(finding):
+            return True
+        made = next((f for f in self.made.findings if f.id == finding.id), finding)
+        return finding.presence is Presence.ABSENT and made.presence is not Presence.ABSENT
 
 
 _ADAPTER: TypeAdapter[Review] = TypeAdapter(Review)
 
 
 def review_as_json(review: Review) -> bytes:
-    """The review in its JSON form: the same review, the same bytes."""
-    return _ADAPTER.dump_json(review)
+    """The review in its JSON form: the same review, the same bytes. `refused` stands there only where there is any, so
+    that a program that does not know it reads all others."""
+    return _ADAPTER.dump_json(review, exclude=None if review.refused else {"refused"})
 
 
 def kept_review(content: bytes) -> Review:
@@ -101,18 +117,19 @@ def standing(result: AiResult, reviews: Sequence[Review]) -> Standing:
             makes amended what was final; rejected → entered-in-error
     """
     status, signed = ReportStatus.PRELIMINARY if result.preliminary else ReportStatus.FINAL, None
-    now = result
+    now, refused = result, frozenset[str]()
     for review in reviews:
         if review.decision is Decision.REJECT:
             status, signed = ReportStatus.ENTERED_IN_ERROR, None
         elif review.decision is Decision.AMEND:
             now = _amended(now, review)
+            refused = refused.difference(f.id for f in review.findings).union(review.refused)
             if status is not ReportStatus.PRELIMINARY:
                 status, signed = ReportStatus.AMENDED, review.reader
         else:
             status = ReportStatus.FINAL if status is ReportStatus.PRELIMINARY else status
             signed = review.reader
-    return Standing(now, result, status, signed, tuple(reviews))
+    return Standing(now, result, status, signed, tuple(reviews), refused)
 
 
 def check_review(review: Review, so_far: Standing) -> None:
@@ -122,9 +139,12 @@ def check_review(review: Review, so_far: Standing) -> None:
         refusals.append(Refusal("decision", "comes too late: the result was rejected; send a new run"))
     if len(so_far.reviews) >= MOST_REVIEWS:
         refusals.append(Refusal("decision", f"is one too many: a result has at most {MOST_REVIEWS} reviews"))
-    gives = bool(review.findings) or review.conclusion is not None
+    gives = bool(review.findings or review.refused) or review.conclusion is not None
     if gives != (review.decision is Decision.AMEND):
-        refusals.append(Refusal("decision", "amend has findings or a conclusion; accept and reject have neither"))
+        refusals.append(
+            Refusal("decision", "amend has findings, refused or a conclusion; accept and reject have none of them")
+        )
+    refusals += _refusing(review, so_far.result)
     refusals += [r for n, f in enumerate(review.findings) if (r := _unfit(f, n, so_far.result)) is not None]
     if refusals:
         raise RefusedResult(tuple(refusals))
@@ -138,6 +158,17 @@ def _unfit(finding: Finding, n: int, result: AiResult) -> Refusal | None:
     if [(m.code, m.derivation) for m in finding.measurements] != [(m.code, m.derivation) for m in before.measurements]:
         return Refusal(f"findings[{n}].measurements", "must measure what those of the finding did, in their order")
     return None
+
+
+def _refusing(review: Review, result: AiResult) -> Iterator[Refusal]:
+    known, again = {f.id for f in result.findings}, {f.id for f in review.findings}
+    for n, one in enumerate(review.refused):
+        if one not in known:
+            yield Refusal(f"refused[{n}]", "is no finding of the result")
+        elif one in again:
+            yield Refusal(f"refused[{n}]", "is amended as well: one or the other")
+    if review.decision is Decision.AMEND and known and known <= set(review.refused):
+        yield Refusal("refused", "has all findings of the result: reject it")
 
 
 def _amended(result: AiResult, review: Review) -> AiResult:

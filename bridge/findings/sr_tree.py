@@ -143,7 +143,7 @@ def evidence(dataset: Dataset) -> dict[str, str]:
 
 def references(document: Dataset) -> set[str]:
     """SOP Instance UIDs of all that a document refers to: its evidence, its predecessors, items of its content."""
-    found = {instance for _, instance in evidence_of(document, "", (*_EVIDENCE, "PredecessorDocumentsSequence"))}
+    found = {instance for _, instance in evidence_of(document)} | predecessors(document)
     waiting = [document]
     for _ in range(MOST_ITEMS):
         if not waiting:
@@ -153,6 +153,11 @@ def references(document: Dataset) -> set[str]:
             found |= {text(one, "ReferencedSOPInstanceUID") for one in item.get("ReferencedSOPSequence") or ()}
         waiting += item.get("ContentSequence") or ()
     return found - {""}
+
+
+def predecessors(document: Dataset) -> set[str]:
+    """SOP Instance UIDs of the documents that a document was made of (PS3.3 C.17.2)."""
+    return {instance for _, instance in evidence_of(document, "", ("PredecessorDocumentsSequence",))} - {""}
 
 
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")

@@ -13,10 +13,15 @@ def document_uid(run_id: str, reviews: int) -> str:
     return f"2.25.{UUID(resource_id('SR of AI result', run_id, str(reviews))).int}"
 
 
+def series_uid(run_id: str) -> str:
+    """The Series Instance UID of all documents of a result."""
+    return f"2.25.{UUID(resource_id('DICOM', 'series', run_id)).int}"
+
+
 def document_uids(kept: KeptResult, reports: int = 0) -> frozenset[str]:
-    """The SOP Instance UIDs of the result's documents, after all of its reviews or some; `reports` in the archives may
-    be reviews of it as well."""
-    reviews = len(kept.reviews) + max(reports, len(kept.reviews_by_report))
+    """The SOP Instance UIDs of the result's documents, after all of its reviews or some; each of `reports` may be two
+    reviews of it: one that amends and one that accepts."""
+    reviews = len(kept.reviews) + max(2 * reports, len(kept.reviews_by_report))
     return frozenset(document_uid(kept.run_id, n) for n in range(reviews + 1))
 
 

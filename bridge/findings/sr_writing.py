@@ -24,8 +24,9 @@ from bridge.findings.model import (
     Segment,
     SpatialRegion,
 )
+from bridge.findings.names import tracking_uid
 from bridge.findings.review import ReportStatus, Standing
-from bridge.findings.sr_uid import document_uid
+from bridge.findings.sr_uid import document_uid, series_uid
 from bridge.model import Resource
 from bridge.translate.headers import Headers
 from bridge.translate.uids import resource_id
@@ -68,12 +69,13 @@ def written(standing: Standing, imaging_study: Resource, instance: Headers) -> b
     """
     result, images = standing.result, _Images(imaging_study, instance)
     try:
-        groups = [group for finding in result.findings for group in _groups(finding, standing, images)]
+        holding = [finding for finding in result.findings if not standing.takes_back(finding)]
+        groups = [group for finding in holding for group in _groups(finding, standing, images)]
         report = hd.MeasurementReport(_observed(standing), _PROCEDURE, imaging_measurements=groups)
         document = hd.Comprehensive3DSR(
             evidence=images.evidence(),
             content=report,
-            series_instance_uid=_uid("series", result.run_id),
+            series_instance_uid=series_uid(result.run_id),
             series_number=9000,
             sop_instance_uid=document_uid(result.run_id, len(standing.reviews)),
             instance_number=1 + len(standing.reviews),
@@ -162,7 +164,7 @@ def _groups(finding: Finding, standing: Standing, images: _Images) -> Iterator[G
 
 def _group(finding: Finding, standing: Standing, images: _Images, place: Place | None, *, first: bool) -> Group:
     model, where = standing.result.model, finding.location
-    uid = finding.tracking_uid or _uid("tracking", standing.result.run_id, finding.id)
+    uid = tracking_uid(standing.result.run_id, finding)
     site = where.body_site
     side = _SIDES[where.laterality] if where.laterality else None
     shared = {
@@ -170,7 +172,7 @@ def _group(finding: Finding, standing: Standing, images: _Images, place: Place |
         "algorithm_id": hd.AlgorithmIdentification(name=model.name, version=model.version),
         "finding_sites": [hd.FindingSite(_code(site), laterality=side)] if site else None,
         "finding_type": _code(finding.code) if _claimed(finding) else None,
-        "measurements": _measurements(finding) if first else None,
+        "measurements": _measurements(finding) if first and not standing.takes_back_measurements(finding) else None,
         "qualitative_evaluations": _evaluations(finding) if first else None,
     }
     made = _of_place(place, finding, images, shared)

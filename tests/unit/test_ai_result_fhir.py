@@ -88,12 +88,43 @@ def test_reviews_change_resources_and_make_no_others_but_their_provenance() -> N
         (a_review("amend"), "decision"),
         (a_review("amend", findings=[a_finding(id="9")]), "findings[0].id"),
         (a_review("amend", findings=[a_finding()]), "findings[0].measurements"),
+        (a_review("amend", refused=["9"]), "refused[0]"),
+        (a_review("amend", refused=["1"]), "refused"),
+        (a_review("reject", refused=["1"]), "decision"),
     ],
 )
 def test_a_review_that_does_not_fit_is_refused(review: Review, field: str) -> None:
     with pytest.raises(RefusedResult) as caught:
         check_review(review, reviewed(a_result(a_full_finding())))
     assert [r.field for r in caught.value.refusals] == [field]
+
+
+def test_what_a_reader_refuses_is_entered_in_error_and_the_rest_stays() -> None:
+    item = a_result(a_full_finding(), a_finding(id="2"))
+    found = made(reviewed(item, a_review("amend", refused=["1"]), a_review("accept")))
+    measured, refused, other = found["Observation"]
+    assert [o["status"] for o in (measured, refused, other)] == ["entered-in-error", "entered-in-error", "final"]
+    assert "hasMember" not in refused
+    (report,) = found["DiagnosticReport"]
+    assert [r["reference"] for r in report["result"]] == [f"Observation/{other['id']}"]
+    assert report["status"] == "final"
+
+
+def test_nothing_is_measured_of_what_a_reader_calls_absent() -> None:
+    absent = a_full_finding(presence="absent")
+    measured, finding = made(reviewed(a_result(a_full_finding()), a_review("amend", findings=[absent])))["Observation"]
+    assert [o["status"] for o in (measured, finding)] == ["entered-in-error", "preliminary"]
+    assert finding["valueCodeableConcept"]["coding"][0]["display"] == "Absent"
+    assert "hasMember" not in finding
+    program = made(reviewed(a_result(absent), a_review("accept")))["Observation"]
+    assert [o["status"] for o in program] == ["final", "final"]
+
+
+def test_a_finding_that_is_refused_and_given_again_counts() -> None:
+    item = a_result(a_finding(), a_finding(id="2"))
+    again = a_review("amend", findings=[a_finding(presence="undetermined")])
+    found = made(reviewed(item, a_review("accept"), a_review("amend", refused=["1"]), again))
+    assert [o["status"] for o in found["Observation"]] == ["amended", "amended"]
 
 
 def test_a_rejected_result_stays_rejected() -> None:

@@ -11,20 +11,32 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.sr.coding import Code
 
 from bridge.code_tables import code_tables
 from bridge.documents.report_parts import report_id as of_document
 from bridge.findings.contract import as_json, read_result
+from bridge.findings.observations import finding_id, measurement_id
 from bridge.findings.report import report_id
 from bridge.findings.review import review_as_json
-from bridge.findings.sr_uid import document_uid
+from bridge.findings.sr_uid import document_uid, series_uid
 from bridge.model import KeptResult
+from bridge.ports import STUDY_QUEUE
 from tests import other_documents as others
 from tests.ai_results import a_finding, a_result
 from tests.builders import STUDY
 from tests.document_rig import DocumentRig
 from tests.segmentations import a_segmentation
-from tests.sr_documents import SR_UID, a_document, an_algorithm, by_a_person, planar
+from tests.sr_documents import (
+    NODULE,
+    SR_UID,
+    a_document,
+    a_measurement,
+    an_algorithm,
+    an_evaluation,
+    by_a_person,
+    planar,
+)
 from tests.unit.test_ai_result_fhir import a_review
 from tests.validity import told_wrong_in_both
 
@@ -164,6 +176,136 @@ def test_what_was_accepted_by_a_report_and_amended_after_it_is_amended(rig: Docu
     rig.run()
     made = report(rig, report_id(SR_UID))
     assert (made["status"], made["conclusion"]) == ("amended", "A vessel.")
+
+
+def a_reading(*groups: Any, uid: str = f"{STUDY}.907.1", **attributes: Any) -> Dataset:
+    """A verified Measurement Report by a person, of the lesion of `planar` unless others are given."""
+    signed = {"VerificationFlag": "VERIFIED"} | SIGNED
+    made = a_document(*groups, observed=by_a_person(), **(signed | attributes))
+    made.SOPInstanceUID, made.SeriesInstanceUID = uid, uid.rpartition(".")[0]
+    return made
+
+
+def theirs(**more: Any) -> Any:
+    return planar(algorithm_id=None, **more)
+
+
+def finding(rig: DocumentRig) -> dict[str, Any]:
+    """The Observation of the result's one finding."""
+    return next(o for o in rig.of("Observation") if o["id"] == finding_id(SR_UID, "1"))
+
+
+def history(rig: DocumentRig, id_: str = report_id(SR_UID)) -> list[str]:
+    """The statuses of a report, from the beginning."""
+    _, versions = rig.state.resource_history("DiagnosticReport", id_, 20, 0)
+    return [v.content["status"] for v in reversed(versions) if v.content]
+
+
+def test_a_reading_of_the_same_lesion_that_says_the_same_accepts_the_result(rig: DocumentRig) -> None:
+    rig.put("sr.dcm", a_document(planar()))
+    rig.run()
+    rig.put("reading.dcm", a_reading(theirs()))
+    rig.run()
+    assert history(rig) == ["preliminary", "final"]
+    assert report(rig, report_id(SR_UID))["resultsInterpreter"][0]["display"] == "Lia Leser"
+
+
+def test_a_reading_that_measures_something_else_amends_the_result(rig: DocumentRig) -> None:
+    result = a_document(planar())
+    rig.put("sr.dcm", result)
+    rig.put("report.dcm", others.a_readers_report(refers_to=[result], **SIGNED))
+    rig.run()
+    later = others.verifying(VerificationDateTime="20251202120000+0100")
+    rig.put("reading.dcm", a_reading(theirs(measurements=[a_measurement(9.25)]), VerifyingObserverSequence=[later]))
+    rig.run()
+    assert history(rig) == ["final", "amended"]
+    measured = next(o for o in rig.of("Observation") if o["id"] == measurement_id(SR_UID, "1", "1"))
+    assert (measured["status"], measured["valueQuantity"]["value"]) == ("amended", 9.25)
+    own = report(rig, of_document(f"{STUDY}.907.1"))
+    assert own["status"] == "final"
+    assert "meta" not in own
+    rig.run()
+    rig.pipeline.state.mark(STUDY_QUEUE, [STUDY], rig.now)
+    rig.run()
+    assert history(rig) == ["final", "amended"]
+
+
+def test_a_reading_that_finds_nothing_there_rejects_the_result_until_it_is_gone(rig: DocumentRig) -> None:
+    rig.put("sr.dcm", a_document(planar()))
+    rig.run()
+    absent = an_evaluation(NODULE, Code("2667000", "SCT", "Absent"))
+    rig.put("reading.dcm", a_reading(theirs(qualitative_evaluations=[absent], measurements=None)))
+    rig.run()
+    assert finding(rig)["status"] == "entered-in-error"
+    rig.remove("reading.dcm")
+    rig.run()
+    assert history(rig) == ["preliminary", "entered-in-error", "preliminary"]
+    assert finding(rig)["status"] == "preliminary"
+    assert finding(rig)["valueCodeableConcept"]["coding"][0]["display"] == "Present"
+
+
+def test_a_reading_that_replaces_another_is_the_review(rig: DocumentRig) -> None:
+    rig.put("sr.dcm", a_document(planar()))
+    absent = an_evaluation(NODULE, Code("2667000", "SCT", "Absent"))
+    first = a_reading(theirs(qualitative_evaluations=[absent], measurements=None))
+    rig.put("reading.dcm", first)
+    rig.run()
+    second = a_reading(theirs(), uid=f"{STUDY}.907.2", PredecessorDocumentsSequence=others.evidence_of([first]))
+    rig.put("corrected.dcm", second)
+    rig.run()
+    assert history(rig) == ["entered-in-error", "final"]
+    second.VerificationFlag = "UNVERIFIED"
+    rig.put("corrected.dcm", second)
+    rig.run()
+    assert history(rig) == ["entered-in-error", "final", "entered-in-error"]
+
+
+def test_a_reading_that_is_not_verified_reviews_nothing(rig: DocumentRig) -> None:
+    rig.put("sr.dcm", a_document(planar()))
+    rig.put("reading.dcm", a_reading(theirs(), VerificationFlag="UNVERIFIED"))
+    rig.run()
+    assert history(rig) == ["preliminary"]
+
+
+def test_a_reading_that_cannot_be_taken_reviews_nothing(rig: DocumentRig) -> None:
+    result = a_document(planar())
+    rig.put("sr.dcm", result)
+    odd = a_reading(theirs(measurements=[a_measurement(unit=Code("x", "99ODD", "x"))]))
+    odd.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence.append(
+        others.evidence_of([result])[0].ReferencedSeriesSequence[0]
+    )
+    rig.put("reading.dcm", odd)
+    rig.run()
+    assert history(rig) == ["preliminary"]
+    (error,) = rig.parked().values()
+    assert "none of UCUM" in error
+
+
+def test_a_rejection_by_a_report_is_no_more_undone_than_one_by_request(rig: DocumentRig) -> None:
+    result = a_document(planar())
+    rig.put("sr.dcm", result)
+    absent = an_evaluation(NODULE, Code("2667000", "SCT", "Absent"))
+    rig.put("reading.dcm", a_reading(theirs(qualitative_evaluations=[absent], measurements=None)))
+    later = others.verifying(VerificationDateTime="20251202120000+0100")
+    rig.put("report.dcm", others.a_readers_report(refers_to=[result], VerifyingObserverSequence=[later]))
+    rig.run()
+    accepted = a_review("accept", reviewed_at="2025-12-03T08:00:00Z")
+    rig.state.add_review(KeptResult(SR_UID, STUDY, b""), review_as_json(accepted), rig.now)
+    rig.run()
+    assert history(rig) == ["entered-in-error"]
+
+
+def test_our_document_is_known_by_its_series_whatever_became_of_the_reviews(rig: DocumentRig) -> None:
+    kept = read_result(a_result(a_finding()), code_tables().coding_scheme)
+    rig.state.keep_result(KeptResult(kept.run_id, STUDY, as_json(kept)), rig.now, 0, 0)
+    ours = a_document(planar())
+    ours.SOPInstanceUID, ours.SeriesInstanceUID = document_uid(kept.run_id, 7), series_uid(kept.run_id)
+    rig.put("ours.dcm", ours)
+    rig.run()
+    assert len(rig.of("DiagnosticReport")) == 1
+    rig.put("report.dcm", others.a_readers_report(refers_to=[ours], **SIGNED))
+    rig.run()
+    assert history(rig, report_id(kept.run_id)) == ["preliminary", "final"]
 
 
 def test_a_report_does_not_overwrite_a_result_nor_a_result_it(rig: DocumentRig) -> None:

@@ -125,6 +125,14 @@ def test_a_signed_result_is_a_document_of_its_own() -> None:
     assert (found.SOPInstanceUID, found.PreliminaryFlag) == (document_uid("run-1", 1), "FINAL")
 
 
+def test_what_a_reader_refused_is_not_written_nor_measures_of_what_is_absent() -> None:
+    nowhere = a_full_finding() | {"location": {}, "images": []}
+    item = a_result(nowhere, a_finding(id="2", tracking_uid="1.2.5"))
+    amended = a_review("amend", findings=[nowhere | {"presence": "absent"}], refused=["2"])
+    (back,) = read_sr(document(item, amended), code_tables().coding_scheme, None).findings
+    assert (back.presence, back.tracking_uid, back.measurements) == ("absent", f"{STUDY}.99", ())
+
+
 @pytest.mark.parametrize(
     "location",
     [
