@@ -23,6 +23,7 @@ from bridge.ai_steps import AiSteps
 from bridge.api.ai_results import router as ai_results_router
 from bridge.api.app import create_app, export_limits, monitoring_app
 from bridge.api.images import router as images_router
+from bridge.api.reader_reports import router as reader_reports_router
 from bridge.archives import Archives
 from bridge.code_tables import dicom_columns, site_code_tables
 from bridge.config import FhirServerSink as FhirServerSettings
@@ -144,7 +145,8 @@ class Bridge:
     def app(self) -> FastAPI:
         """The HTTP application: FHIR API, cohort API and page, operations."""
         results = ai_results_router(self.intake, self.state, tuple(self.sources))
-        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results]
+        reports = reader_reports_router(self.intake, self.state, tuple(self.sources))
+        routers = [cohort_router(self.lake, self.desk), _associations_router(self.settings), results, reports]
         images = self._ai.images()
         routers += [images_router(images)] if images is not None else []
         routers += [self._monitoring(), overview_router(self.settings, self.state, self.pipeline)]

@@ -204,11 +204,12 @@ class KeptResult:
 
 @dataclass(frozen=True)
 class KeptReport:
-    """What a report that a reader sent says of AI results, as it is kept: by the report's own name, as of then."""
+    """What a report that a reader sent says of AI results, as it is kept: by the report's own name; `as_of` in seconds
+    since 1970."""
 
     key: str
     study_instance_uid: str
-    as_of: str
+    as_of: float
     content: bytes
 
 

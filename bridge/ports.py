@@ -12,6 +12,7 @@ from bridge.model import (
     IndexedFile,
     InstanceName,
     KeptDocument,
+    KeptReport,
     KeptResult,
     Receipt,
     Rejection,
@@ -393,6 +394,10 @@ class PipelineState(WorkTable, Protocol):
 
     def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]:
         """All AI results that are kept for a study, whether it is known or not."""
+        ...
+
+    def reader_reports(self, study_instance_uid: str) -> tuple[KeptReport, ...]:
+        """All reports that readers sent of a study."""
         ...
 
     def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]:

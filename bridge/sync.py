@@ -405,12 +405,13 @@ class Pipeline:
         """The study with what its documents say and its AI results."""
         uid, site = made.study_instance_uid, self.translator.site
         results = self.state.ai_results(uid)
-        if not brought.documents:
+        reports = self.state.reader_reports(uid)
+        if not brought.documents and not reports:
             made = attached(made, results, site.tables)
         else:
             previous = [r.content for r in self.state.study_resources(uid) if r.content is not None]
             context = Context(site, self.translator.order, self.translator.endpoints)
-            made = with_documents(made, brought.documents, results, previous, context)
+            made = with_documents(made, brought.documents, results, previous, context, reports)
         return replace(made, rejected=(*made.rejected, *brought.rejected)) if brought.rejected else made
 
     def _result(

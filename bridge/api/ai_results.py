@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from bridge.api.negotiation import SentBody, sent_json
+from bridge.documents.attached import is_in
 from bridge.documents.document import Context, documents_of
 from bridge.documents.results import results_of
 from bridge.errors import InvalidQuery, Refusal, RefusedResult, SourceUnavailable
@@ -22,7 +23,7 @@ from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import Standing, check_review, read_review, review_as_json
 from bridge.intake import Intake, Outcome, Taken
-from bridge.model import KeptDocument, KeptResult, StoredResource
+from bridge.model import KeptDocument, KeptReport, KeptResult, StoredResource
 from bridge.translate.headers import Headers
 from bridge.translate.site import Site
 
@@ -41,6 +42,8 @@ class AiResultsState(Protocol):
     def document(self, sop_instance_uid: str) -> KeptDocument | None: ...
 
     def documents(self, study_instance_uid: str) -> tuple[KeptDocument, ...]: ...
+
+    def reader_reports(self, study_instance_uid: str) -> tuple[KeptReport, ...]: ...
 
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
 
@@ -97,12 +100,17 @@ class Kept:
 
     def of_study(self, uid: str) -> tuple[KeptResult, ...]:
         """All results of a study, those that its documents are among them."""
-        sent, documents = self.state.ai_results(uid), self.state.documents(uid)
-        if not documents:
+        sent, documents, reports = (
+            self.state.ai_results(uid),
+            self.state.documents(uid),
+            self.state.reader_reports(uid),
+        )
+        if not documents and not reports:
             return sent
-        tables, zone = self.intake.tables, self.intake.zone
+        tables, zone, study = self.intake.tables, self.intake.zone, self.intake.study(uid)
         found = documents_of(documents, Context(Site(tables, zone), self.order))
-        return results_of(list(found), sent, tables, zone).kept
+        shown = [one for one in found if study is None or is_in(one, study)]
+        return results_of(shown, sent, tables, zone, study, reports).kept
 
     def shown(self, kept: KeptResult) -> dict[str, Any]:
         """A result as it stands: `attached` whether its study has it, with `errors` where its images are not there."""

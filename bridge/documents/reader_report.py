@@ -19,11 +19,9 @@ from bridge.documents.people import Verifier, verifiers
 from bridge.documents.reference import title
 from bridge.documents.report_parts import report
 from bridge.documents.sr_text import conclusion, whole
-from bridge.errors import RefusedResult
 from bridge.findings.judgement import ReadersReport, Said
 from bridge.findings.model import MOST_TEXT, Finding
 from bridge.findings.names import uid_name
-from bridge.findings.placement import misplaced
 from bridge.findings.review import Reader, ReportStatus, Standing
 from bridge.findings.sr import findings_by_person, is_by_person, is_measurement_report
 from bridge.findings.sr_tree import ContentItem, references, text
@@ -80,14 +78,11 @@ def readers_findings(document: Document, tables: CodeTables, zone: tzinfo | None
     return Standing(found, found, status, reader, ())
 
 
-def signed_report(
-    document: Document, tables: CodeTables, zone: tzinfo | None, study: Resource | None
-) -> ReadersReport | None:
+def signed_report(document: Document, tables: CodeTables, zone: tzinfo | None) -> ReadersReport | None:
     """What a verified report says of results, in the name of its first verifying observer, and then; else None.
 
     From    evidence, predecessors and content: results as a whole; measurement groups with a Tracking UID: findings
-    Raises  RefusedResult for findings that cannot be taken, or name images that the study does not have: then it is
-            not known what the report says of a result
+    Raises  RefusedResult for findings that cannot be taken: then it is not known what the report says of a result
     """
     if not (document.verified and is_readers_report(document)):
         return None
@@ -96,8 +91,6 @@ def signed_report(
         if "T" in when:
             names = sorted(uid_name(uid) for uid in references(document.dataset) - {document.uid})
             found = readers_findings(document, tables, zone)
-            if found is not None and study is not None and (wrong := misplaced(found.result, study)):
-                raise RefusedResult(wrong)
             said = [Said((uid_name(f.tracking_uid),), f) for f in _tracked(found)]
             words = conclusion(ContentItem(document.dataset))[:MOST_TEXT]
             return ReadersReport(_reader(one), datetime.fromisoformat(when), tuple(names), tuple(said), words)

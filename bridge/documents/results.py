@@ -21,6 +21,7 @@ from bridge.findings.contract import as_json, kept
 from bridge.findings.judgement import ReadersReport, kept_report, reviews_by
 from bridge.findings.model import AiResult, Finding
 from bridge.findings.names import result_names
+from bridge.findings.placement import misplaced
 from bridge.findings.review import ReportStatus, review_as_json
 from bridge.findings.sr import is_by_person, is_measurement_report, result_of
 from bridge.findings.sr_tree import predecessors
@@ -58,7 +59,7 @@ def results_of(
     for document in documents:
         with rejecting(document, rejected):
             candidates += [document] if is_result(document) else []
-        report = _signed(document, tables, zone, study)
+        report = _signed(document, tables, zone)
         signed |= {document.uid: report} if report is not None else {}
     said = _in_force(documents, signed) + [one for kept in reports if (one := kept_report(kept.content)) is not None]
     said.sort(key=lambda one: one.signed_at)
@@ -74,18 +75,16 @@ def results_of(
         with rejecting(document, rejected):
             segments = segmentation_result(document, tables.coding_scheme, zone, partial(carried, document.uid))
             found += [_kept(segments, document)] if segments is not None else []
-    kept_now = tuple(_reviewed(one, said, ours.get(one.run_id, frozenset())) for one in (*sent, *found))
+    kept_now = tuple(_reviewed(one, said, ours.get(one.run_id, frozenset()), study) for one in (*sent, *found))
     return Results(kept_now, frozenset(one.run_id for one in found), tuple(rejected))
 
 
-def _signed(
-    document: Document, tables: CodeTables, zone: tzinfo | None, study: Resource | None
-) -> ReadersReport | None:
+def _signed(document: Document, tables: CodeTables, zone: tzinfo | None) -> ReadersReport | None:
     """What a document says of results. One that cannot be read says nothing of them; what is wrong with it is told
     where its own report is made."""
     told_elsewhere: list[Rejection] = []
     with rejecting(document, told_elsewhere):
-        return signed_report(document, tables, zone, study)
+        return signed_report(document, tables, zone)
     return None
 
 
@@ -105,8 +104,11 @@ def _kept(result: AiResult, document: Document) -> KeptResult:
     return KeptResult(result.run_id, result.study_instance_uid, as_json(result), document.reviews)
 
 
-def _reviewed(one: KeptResult, reports: Sequence[ReadersReport], ours: frozenset[str]) -> KeptResult:
-    """The result with the reviews that reports are, each of the result as it stood before it."""
+def _reviewed(
+    one: KeptResult, reports: Sequence[ReadersReport], ours: frozenset[str], study: Resource | None
+) -> KeptResult:
+    """The result with the reviews that reports are, each of the result as it stood before it; without those that speak
+    of images the study does not have."""
     names = result_names(one.run_id, ours)
     for report in reports:
         try:
@@ -117,6 +119,9 @@ def _reviewed(one: KeptResult, reports: Sequence[ReadersReport], ours: frozenset
             return one
         holding = tuple(f for f in before.result.findings if not before.takes_back(f))
         made = reviews_by(report, replace(before.result, findings=holding), names)
+        changed = tuple(f for review in made for f in review.findings)
+        if study is not None and misplaced(replace(before.result, findings=changed), study):
+            continue
         one = replace(one, reviews_by_report=(*one.reviews_by_report, *map(review_as_json, made)))
     return one
 

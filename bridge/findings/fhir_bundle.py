@@ -25,7 +25,7 @@ def read_bundle(bundle: Resource, tables: CodeTables) -> AiResult:
             and not in the Bundle, several programs, what a result has no place for
     """
     try:
-        item = _Bundle(bundle, tables).item()
+        item = _Result(bundle, tables).item()
     except RefusedResult:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
@@ -33,45 +33,30 @@ def read_bundle(bundle: Resource, tables: CodeTables) -> AiResult:
     return read_result(item, tables.coding_scheme)
 
 
-class _Bundle:
+def of_ai(resource: Resource) -> bool:
+    """Whether it has the label of what AI asserts."""
+    return "AIAST" in {label.get("code") for label in resource.get("meta", {}).get("security", ())}
+
+
+class Bundled:
     """The resources of a Bundle by how they are referred to: fullUrl, or type and id."""
 
-    def __init__(self, bundle: Resource, tables: CodeTables) -> None:
+    def __init__(self, bundle: Resource) -> None:
         entries = [e for e in bundle.get("entry", ()) if isinstance(e.get("resource"), dict)]
-        self._resources = [e["resource"] for e in entries]
-        self._known = {e["fullUrl"]: e["resource"] for e in entries if "fullUrl" in e}
-        self._known |= {f"{r['resourceType']}/{r['id']}": r for r in self._resources if "id" in r}
-        self._tables = tables
+        self.resources = [e["resource"] for e in entries]
+        self.known = {e["fullUrl"]: e["resource"] for e in entries if "fullUrl" in e}
+        self.known |= {f"{r['resourceType']}/{r['id']}": r for r in self.resources if "id" in r}
 
-    def item(self) -> dict[str, Any]:
-        reports = [r for r in self._resources if r["resourceType"] == "DiagnosticReport"]
-        if len(reports) != 1:
-            raise _refused("Bundle.entry", "must have one DiagnosticReport")
-        report = reports[0]
-        if "AIAST" not in {label.get("code") for label in report.get("meta", {}).get("security", ())}:
-            raise _refused("DiagnosticReport.meta.security", "has no AIAST: only results of AI are taken")
-        if report["status"] not in (*_PRELIMINARY, *_FINAL):
-            raise _refused("DiagnosticReport.status", "is none of preliminary and final")
-        if "issued" not in report:
-            raise _refused("DiagnosticReport.issued", "is missing")
-        found = [self.resolved(r, f"DiagnosticReport.result[{n}]") for n, r in enumerate(report.get("result", ()))]
-        return {
-            "run_id": _run_id(report),
-            "model": self._model(found),
-            "study_instance_uid": self._study(report),
-            "produced_at": report["issued"],
-            "findings": list(Observations(self.resolved, self._tables).findings(found)),
-            "preliminary": report["status"] in _PRELIMINARY,
-            "conclusion": report.get("conclusion", ""),
-        }
+    def reports(self) -> list[Resource]:
+        return [r for r in self.resources if r["resourceType"] == "DiagnosticReport"]
 
     def resolved(self, reference: Resource, place: str) -> Resource:
-        found: Resource | None = self._known.get(reference.get("reference", ""))
+        found: Resource | None = self.known.get(reference.get("reference", ""))
         if found is None:
             raise _refused(place, "refers to what is not in the Bundle")
         return found
 
-    def _study(self, report: Resource) -> str:
+    def study(self, report: Resource) -> str:
         """The one Study Instance UID, from the references themselves or from the ImagingStudy in the Bundle."""
         studies = report["imagingStudy"] if "imagingStudy" in report else report.get("study", ())
         uids = {uid for reference in studies for uid in self._uids(reference)}
@@ -82,10 +67,43 @@ class _Bundle:
         return uids.pop()
 
     def _uids(self, reference: Resource) -> Iterator[str]:
-        there = self._known.get(reference.get("reference", ""), {})
+        there = self.known.get(reference.get("reference", ""), {})
         for identifier in (reference.get("identifier", {}), *there.get("identifier", ())):
             if identifier.get("system") == "urn:dicom:uid":
                 yield identifier["value"].removeprefix("urn:oid:")
+
+
+class _Result(Bundled):
+    """The one result of AI that a Bundle is."""
+
+    def __init__(self, bundle: Resource, tables: CodeTables) -> None:
+        super().__init__(bundle)
+        self._tables = tables
+
+    def item(self) -> dict[str, Any]:
+        reports = self.reports()
+        if len(reports) != 1:
+            raise _refused("Bundle.entry", "must have one DiagnosticReport")
+        report = reports[0]
+        if not of_ai(report):
+            raise _refused(
+                "DiagnosticReport.meta.security",
+                "has no AIAST: only results of AI are taken; a reader's report goes to /reader-reports",
+            )
+        if report["status"] not in (*_PRELIMINARY, *_FINAL):
+            raise _refused("DiagnosticReport.status", "is none of preliminary and final")
+        if "issued" not in report:
+            raise _refused("DiagnosticReport.issued", "is missing")
+        found = [self.resolved(r, f"DiagnosticReport.result[{n}]") for n, r in enumerate(report.get("result", ()))]
+        return {
+            "run_id": _run_id(report),
+            "model": self._model(found),
+            "study_instance_uid": self.study(report),
+            "produced_at": report["issued"],
+            "findings": list(Observations(self.resolved, self._tables).findings(found)),
+            "preliminary": report["status"] in _PRELIMINARY,
+            "conclusion": report.get("conclusion", ""),
+        }
 
     def _model(self, observations: list[Resource]) -> dict[str, str]:
         references = [o["device"] for o in observations if "device" in o]

@@ -112,7 +112,9 @@ class Observations:
 
     def _selections(self, observation: Resource) -> Iterator[Resource]:
         """ImagingSelections, in the Bundle (R5) or said by extensions (R4)."""
-        yield from (r for r in with_selections(observation) if r["resourceType"] == "ImagingSelection")
+        yield from (
+            r for r in with_selections({"subject": {}, **observation}) if r["resourceType"] == "ImagingSelection"
+        )
         for reference in observation.get("derivedFrom", ()):
             if (
                 reference.get("reference", "").startswith("ImagingSelection/")

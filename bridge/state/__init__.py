@@ -6,6 +6,7 @@ from bridge.state.database import Database
 from bridge.state.documents import StoredDocuments
 from bridge.state.kept_documents import KeptDocuments
 from bridge.state.model_calls import ModelCalls
+from bridge.state.reader_reports import ReaderReports
 from bridge.state.reconciled import Reconciled
 from bridge.state.retranslation import Retranslation
 from bridge.state.search import Search
@@ -20,6 +21,7 @@ class State(
     Retranslation,
     StoredDocuments,
     KeptDocuments,
+    ReaderReports,
     ModelCalls,
     Backlogs,
     Reconciled,

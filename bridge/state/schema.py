@@ -172,6 +172,17 @@ ai_result_review = Table(
     Column("received_at", Float, nullable=False),
 )
 
+reader_report = Table(
+    "reader_report",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("study_instance_uid", String, nullable=False),
+    Column("as_of", Float, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Index("reader_report_study", "study_instance_uid"),
+)
+
 document = Table(
     "document",
     metadata,

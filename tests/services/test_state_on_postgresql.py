@@ -69,7 +69,7 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
             connection.execute(text(f"INSERT INTO resource VALUES ({owner}, false, '')"), values)
             connection.execute(text(f"INSERT INTO resource_version VALUES ({owner}, '{{}}')"), values)
         connection.execute(text("UPDATE setting SET value = '1' WHERE name = 'schema_version'"))
-        connection.execute(text("DROP TABLE alembic_version, stored_document, model_call, document"))
+        connection.execute(text("DROP TABLE alembic_version, stored_document, model_call, document, reader_report"))
     engine.dispose()
     state = State(url)
     state.commit_page("a", ChangePage(frozenset({STUDY}), "", True), 1.0, 0, 0)

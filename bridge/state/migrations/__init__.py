@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect, text
 
 from bridge.errors import ConfigError
 
-NEWEST = "0007"
+NEWEST = "0008"
 """The last revision in `versions`. What it makes is what `bridge.state.schema` says."""
 
 
