@@ -21,6 +21,9 @@ class StowArchive(HttpPeer):
     sources: tuple[str, ...] = Field(
         default=(), description="Only results of studies that one of these sources holds; empty: all"
     )
+    rejection_notes: bool = Field(
+        default=True, description="Documents of results that a reader rejected are rejected by a Key Object Selection"
+    )
     timeout_s: float = Field(default=60.0, ge=1, le=3600)
 
 
@@ -35,6 +38,9 @@ class CStoreArchive(Section):
     calling_ae_title: str = Field(default="BRIDGE", pattern=AE_TITLE, description="What the archive knows us as")
     sources: tuple[str, ...] = Field(
         default=(), description="Only results of studies that one of these sources holds; empty: all"
+    )
+    rejection_notes: bool = Field(
+        default=True, description="Documents of results that a reader rejected are rejected by a Key Object Selection"
     )
     tls: ClientTls | None = None
     timeout_s: float = Field(default=60.0, ge=1, le=3600)

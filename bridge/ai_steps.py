@@ -4,12 +4,13 @@ composition root."""
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bridge.ai_peers import CStoreArchive as CStoreSettings
 from bridge.ai_peers import Model as ModelSettings
 from bridge.ai_peers import StowArchive as StowSettings
+from bridge.api.ai_results import Kept
 from bridge.api.images import Images, Opened
 from bridge.archives import Archives
 from bridge.archiving.c_store import CStoreArchive
@@ -19,7 +20,7 @@ from bridge.config import Settings
 from bridge.errors import ConfigError, SourceUnavailable
 from bridge.intake import Intake
 from bridge.loops import Loop
-from bridge.model import StudyResult
+from bridge.model import KeptResult, StudyResult
 from bridge.model_calls.caller import CalledModel, ModelCaller
 from bridge.model_calls.request import Access
 from bridge.model_calls.rule import Rule, called_series
@@ -57,6 +58,8 @@ class AiSteps:
                 _archive(archive, settings.data_dir, closed),
                 frozenset(archive.sources),
                 state,
+                self._sent,
+                archive.rejection_notes,
                 settling,
                 lease_s,
                 at,
@@ -64,6 +67,7 @@ class AiSteps:
             for archive in settings.archives
         ]
         self._sources = sources
+        self._kept = Kept(intake, state, tuple(sources.sources))
         self._tokens = Tokens(settings.data_dir / "image-token.key") if settings.models else None
         self._public_url = settings.public_url
         self._models = settings.models
@@ -109,6 +113,11 @@ class AiSteps:
         if tokens is None:
             return None
         return Images(lambda token: tokens.study_of(token, self._settling.clock()), self._opened)
+
+    def _sent(self, uid: str) -> Sequence[KeptResult]:
+        """The results that were sent for a study, with the reviews that readers' reports are."""
+        sent = {one.run_id for one in self._state.ai_results(uid)}
+        return [one for one in self._kept.of_study(uid) if one.run_id in sent] if sent else ()
 
     def _access(self, uid: str, expires_at: float) -> Access:
         """The bridge passes on what an archive with WADO-RS gives, or files of ours; of another archive it knows at

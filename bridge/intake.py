@@ -13,8 +13,8 @@ from bridge.findings.contract import as_json, read_result, run_id_of
 from bridge.findings.fhir_bundle import read_bundle
 from bridge.findings.model import AiResult
 from bridge.findings.placement import misplaced
-from bridge.findings.sr import read_sr
-from bridge.findings.sr_uid import is_document_of
+from bridge.findings.sr import read_sr, series_of
+from bridge.findings.sr_uid import is_document_of, series_uid
 from bridge.model import ImagingStudyStatus, KeptResult, Resource
 from bridge.translate.codes import CodeTables
 from bridge.translate.uids import imaging_study_id
@@ -86,11 +86,18 @@ class Intake:
         """The same of a DICOM SR document. Raises Unavailable when it cannot be looked at now."""
         try:
             self.look(content)
-            read: AiResult | Taken = read_sr(content, self.tables.coding_scheme, self.zone)
+            read = read_sr(content, self.tables.coding_scheme, self.zone)
         except InvalidFile as error:
-            read = Taken("", Outcome.REFUSED, (Refusal("", f"cannot be read as a DICOM SR document: {error}"),))
+            refusal = Refusal("", f"cannot be read as a DICOM SR document: {error}")
+            return Taken("", Outcome.REFUSED, (refusal,))
         except RefusedResult as error:
-            read = Taken("", Outcome.REFUSED, error.refusals)
+            return Taken("", Outcome.REFUSED, error.refusals)
+        series = series_of(content)
+        ours = (
+            one.run_id for one in self.state.ai_results(read.study_instance_uid) if series_uid(one.run_id) == series
+        )
+        if (run_id := next(ours, None)) is not None:
+            return Taken(run_id, Outcome.UNCHANGED)
         return self._keep([read])[0]
 
     def judged(self, results: Sequence[AiResult | Taken]) -> list[KeptResult | Taken]:

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "orjson", "pydantic",
         "pydicom",
     },
+    "bridge.findings.note_writing": {"bridge.model", "bridge.findings", "bridge.translate", "highdicom", "pydicom"},
     "bridge.findings.sr_writing": {
         "bridge.errors", "bridge.model", "bridge.findings", "bridge.translate", "highdicom", "numpy", "pydicom",
     },

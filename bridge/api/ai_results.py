@@ -22,6 +22,7 @@ from bridge.findings.example import EXAMPLE
 from bridge.findings.placement import misplaced
 from bridge.findings.report import report_id
 from bridge.findings.review import Standing, check_review, read_review, review_as_json
+from bridge.findings.sr_uid import newest_uid
 from bridge.intake import Intake, Outcome, Taken
 from bridge.model import KeptDocument, KeptReport, KeptResult, StoredResource
 from bridge.translate.headers import Headers
@@ -83,7 +84,7 @@ class Kept:
         if study is None or instance is None or misplaced(found.result, study):
             raise HTTPException(409, "the result is not attached to its study: there is no document of it yet")
         try:
-            return written_document(found, study, instance)
+            return written_document(found, study, instance, newest_uid(kept))
         except ImportError:
             raise HTTPException(501, "highdicom is not installed: pip install 'imaging-bridge[sr]'") from None
 

@@ -1,5 +1,5 @@
-"""Makes an archive hold the SR document of each result as it stands. Level-triggered: a mark says only that something
-of the study's results may have changed."""
+"""Makes an archive hold the SR document of each result as it stands, and notes that reject those of rejected ones.
+Level-triggered: a mark says only that something of the study's results may have changed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ class DocumentArchive(Protocol):
 class SendingState(WorkTable, Protocol):
     """What of the state sending needs."""
 
-    def ai_results(self, study_instance_uid: str) -> tuple[KeptResult, ...]: ...
-
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]: ...
 
     def read_resource(self, resource_type: str, id_: str, version: int | None = None) -> StoredResource | None: ...
@@ -41,7 +39,8 @@ class SendingState(WorkTable, Protocol):
 
 @dataclass
 class DocumentSender:
-    """The step for one archive. `sources`: only studies that one of these holds; empty: all.
+    """The step for one archive. `sources`: only studies that one of these holds; empty: all. `results`: those that were
+    sent for a study, with all their reviews; `with_notes`: documents of rejected ones are rejected in the archive.
 
     What the archive once had is not sent again, so that what somebody deleted there stays deleted.
     """
@@ -50,6 +49,8 @@ class DocumentSender:
     archive: DocumentArchive
     sources: frozenset[str]
     state: SendingState
+    results: Callable[[str], Sequence[KeptResult]]
+    with_notes: bool
     settling: Settling
     lease_s: float
     at: Callable[[str], None]
@@ -92,7 +93,7 @@ class DocumentSender:
         return RefusedByServer(text) if waits is None else SinkUnavailable(text, waits.retry_after_s)
 
     def _documents(self, uid: str) -> Sequence[Document | RefusedResult]:
-        results = self.state.ai_results(uid)
+        results = self.results(uid)
         study = self.state.read_resource("ImagingStudy", imaging_study_id(uid)) if results else None
         content = study.content if study is not None else None
         if content is None or content["status"] != ImagingStudyStatus.AVAILABLE.value:
@@ -101,4 +102,11 @@ class DocumentSender:
         instance = next((h for of_source in held.values() for h in of_source), None)
         if instance is None or (self.sources and not self.sources & {name for name, some in held.items() if some}):
             return ()
-        return list(documents(results, content, instance, self.state.stored_documents(self.name, uid)))
+        there = self.state.stored_documents(self.name, uid)
+
+        def in_series(series_instance_uid: str) -> frozenset[str]:
+            every = (h for of_source in held.values() for h in of_source)
+            mine = (h for h in every if h.text("SeriesInstanceUID") == series_instance_uid)
+            return there.intersection(h.text("SOPInstanceUID") for h in mine)
+
+        return list(documents(results, content, instance, there, in_series if self.with_notes else None))

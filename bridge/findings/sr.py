@@ -37,6 +37,12 @@ def read_sr(content: bytes, schemes: Container[str], zone: tzinfo | None) -> AiR
     return result_of(document, schemes, zone)
 
 
+def series_of(content: bytes) -> str:
+    """The Series Instance UID of a Part 10 file that `read_sr` has read."""
+    with config.disable_value_validation():
+        return text(opened(content), "SeriesInstanceUID")
+
+
 def findings_by_person(document: Dataset, schemes: Container[str], zone: tzinfo | None) -> AiResult:
     """What a person found, in the form of a result; its model stands for nobody. Raises RefusedResult."""
     return _read(document, schemes, zone, {"name": "none", "version": "none"})

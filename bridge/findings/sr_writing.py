@@ -26,7 +26,7 @@ from bridge.findings.model import (
 )
 from bridge.findings.names import tracking_uid
 from bridge.findings.review import ReportStatus, Standing
-from bridge.findings.sr_uid import document_uid, series_uid
+from bridge.findings.sr_uid import series_uid
 from bridge.model import Resource
 from bridge.translate.headers import Headers
 from bridge.translate.uids import resource_id
@@ -59,10 +59,10 @@ Group = (
 )
 
 
-def written(standing: Standing, imaging_study: Resource, instance: Headers) -> bytes:
+def written(standing: Standing, imaging_study: Resource, instance: Headers, uid: str) -> bytes:
     """The result as a Part 10 file in its study; same input, same bytes.
 
-    From    the result as it stands; `instance` of the study says whose it is
+    From    the result as it stands; `instance` of the study says whose it is; `uid` the document's SOP Instance UID
     To      a measurement group for each place of each finding, in one series of the run; findings of one id share their
             tracking UID, a given one or one that follows from the run. The conclusion has no place in TID 1500
     Raises  RefusedResult when the template cannot hold it, such as a polygon that is not closed
@@ -77,7 +77,7 @@ def written(standing: Standing, imaging_study: Resource, instance: Headers) -> b
             content=report,
             series_instance_uid=series_uid(result.run_id),
             series_number=9000,
-            sop_instance_uid=document_uid(result.run_id, len(standing.reviews)),
+            sop_instance_uid=uid,
             instance_number=1 + len(standing.reviews),
             manufacturer=result.model.vendor[:64] or None,
             manufacturer_model_name=result.model.name[:64],
@@ -90,13 +90,13 @@ def written(standing: Standing, imaging_study: Resource, instance: Headers) -> b
         raise RefusedResult(
             (Refusal("findings", "cannot be written as TID 1500: see the limits of its shapes"),)
         ) from None
-    _date(document, standing)
+    with_moment(document, standing)
     buffer = BytesIO()
     document.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
-def _date(document: Dataset, standing: Standing) -> None:
+def with_moment(document: Dataset, standing: Standing) -> None:
     """The moments of the result in place of those of the writing."""
     reviews = standing.reviews
     moment = reviews[-1].reviewed_at if reviews else standing.result.produced_at
@@ -136,15 +136,21 @@ class _Images:
         return [self._dataset(uid, *self._known[uid]) for uid in named]
 
     def _dataset(self, uid: str, series: str, sop_class: str) -> Dataset:
-        made = Dataset()
-        for keyword in _EMPTY:
-            setattr(made, keyword, self._instance.text(keyword))
-        made.PatientName = "=".join(self._instance.name("PatientName")).rstrip("=")
-        made.ReferringPhysicianName = "=".join(self._instance.name("ReferringPhysicianName")).rstrip("=")
-        made.SpecificCharacterSet = "ISO_IR 192"
+        made = of_the_study(self._instance)
         made.StudyInstanceUID, made.SeriesInstanceUID = self._uid, series
         made.SOPInstanceUID, made.SOPClassUID = uid, sop_class
         return made
+
+
+def of_the_study(instance: Headers) -> Dataset:
+    """What all instances of a study share, for a document in it: patient, order, study."""
+    made = Dataset()
+    for keyword in _EMPTY:
+        setattr(made, keyword, instance.text(keyword))
+    made.PatientName = "=".join(instance.name("PatientName")).rstrip("=")
+    made.ReferringPhysicianName = "=".join(instance.name("ReferringPhysicianName")).rstrip("=")
+    made.SpecificCharacterSet = "ISO_IR 192"
+    return made
 
 
 def _observed(standing: Standing) -> hd.ObservationContext:

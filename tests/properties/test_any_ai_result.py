@@ -107,7 +107,7 @@ def test_any_result_is_valid_fhir_and_a_document_or_a_refusal(item: dict[str, An
         for one in with_selections(r5) if resource["resourceType"] == "Observation" else (r5,):
             assert told_wrong(one, "r5") == []
     try:
-        document = written(found, IMAGING_STUDY, headers())
+        document = written(found, IMAGING_STUDY, headers(), "1.2.3")
     except RefusedResult:
         return
     back = read_sr(document, TABLES.coding_scheme, None)

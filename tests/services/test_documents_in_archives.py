@@ -14,13 +14,16 @@ from typing import Any
 import highdicom.sr as hd
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.sr.coding import Code
 
-from bridge.findings.sr_uid import document_uid
+from bridge.findings.sr_uid import document_uid, note_uid
 from tests.ai_results import a_finding, a_result
 from tests.dicom_files import study_bytes
+from tests.other_documents import verifying
 from tests.services.bridge_process import BridgeProcess
 from tests.services.orthanc_server import OrthancServer
 from tests.services.peers import free_port, program
+from tests.sr_documents import NODULE, an_evaluation, as_bytes, by_a_person
 from tests.unit.test_sr_writing import FINDINGS, document
 
 STUDY = "1.2.826.0.1.3680043.10.1561.7"
@@ -101,6 +104,82 @@ def test_a_result_is_in_the_archive_and_comes_back_as_no_second_one(
             assert len(client.get("/instances").json()) == 4
 
 
+@pytest.mark.parametrize("archives", [STOW, C_STORE], ids=["STOW-RS", "C-STORE"])
+def test_documents_of_a_rejected_result_are_rejected_in_the_archive_once(
+    orthanc: OrthancServer, tmp_path: Path, archives: str
+) -> None:
+    orthanc.upload(study_bytes(STUDY))
+    uids = [document_uid("run-1", n) for n in (0, 1)]
+    with running(tmp_path, orthanc, archives) as bridge:
+        bridge.study(STUDY, numberOfInstances=2)
+        bridge.post("/ai-results", the_result())
+        bridge.wait_for("the document", lambda: held(orthanc, uids[0]))
+        bridge.post("/ai-results/run-1/review", ACCEPT)
+        bridge.wait_for("the document after the review", lambda: held(orthanc, uids[1]))
+        bridge.study(STUDY, numberOfInstances=4)
+        told = bridge.post("/ai-results/run-1/review", ACCEPT | {"decision": "reject"})
+        assert told["status"] == "entered-in-error"
+        note = bridge.wait_for("the note", lambda: held(orthanc, note_uid("run-1", uids)))
+        assert (note.StudyInstanceUID, note.Modality) == (STUDY, "KO")
+        study = bridge.study(STUDY, numberOfInstances=3)
+        assert [s["modality"]["code"] for s in study["series"]] == ["CT", "KO"]
+        bridge.until_settled()
+        time.sleep(1)
+        bridge.until_settled()
+        assert len(bridge.get("/ai-results", study_instance_uid=STUDY)) == 1
+        assert bridge.get("/fhir/DiagnosticReport")["entry"][0]["resource"]["status"] == "entered-in-error"
+        assert bridge.get("/operations/parked") == []
+        with orthanc.client() as client:
+            assert len(client.get("/instances").json()) == 5
+    note.save_as(tmp_path / "note.dcm", enforce_file_format=True)
+    assert_verified(tmp_path / "note.dcm", "KeyObjectSelectionDocument")
+    done = subprocess.run(
+        [str(program("dsrdump")), str(tmp_path / "note.dcm")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Rejected for Quality Reasons" in done.stdout) == (0, True)
+
+
+def test_a_readers_report_in_the_archive_rejects_a_result_and_its_document(
+    orthanc: OrthancServer, tmp_path: Path
+) -> None:
+    orthanc.upload(study_bytes(STUDY))
+    with running(tmp_path, orthanc, STOW) as bridge:
+        bridge.study(STUDY, numberOfInstances=2)
+        bridge.post("/ai-results", the_result())
+        first = bridge.wait_for("the document", lambda: held(orthanc, document_uid("run-1", 0)))
+        bridge.study(STUDY, numberOfInstances=3)
+        orthanc.upload([as_bytes(a_reading_without(first))])
+        bridge.wait_for("the note", lambda: held(orthanc, note_uid("run-1", [document_uid("run-1", 0)])))
+        bridge.study(STUDY, numberOfInstances=4)
+        bridge.until_settled()
+        (told,) = bridge.get("/ai-results", study_instance_uid=STUDY)
+        assert (told["status"], [r["decision"] for r in told["reviews"]]) == ("entered-in-error", ["reject"])
+        with orthanc.client() as client:
+            assert len(client.get("/instances").json()) == 5
+
+
+def a_reading_without(document: Dataset) -> Dataset:
+    """A verified Measurement Report by a person, for whom the one lesion of the document is absent."""
+    group = hd.MeasurementReport.from_sequence([document]).get_image_measurement_groups()[0]
+    absent = hd.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.TrackingIdentifier(uid=group.tracking_uid, identifier="1"),
+        finding_type=NODULE,
+        qualitative_evaluations=[an_evaluation(NODULE, Code("2667000", "SCT", "Absent"))],
+    )
+    made = hd.Comprehensive3DSR(
+        evidence=[document],
+        content=hd.MeasurementReport(by_a_person(), Code("363679005", "SCT", "Imaging procedure"), [absent]),
+        series_instance_uid=f"{STUDY}.950",
+        series_number=950,
+        sop_instance_uid=f"{STUDY}.950.1",
+        instance_number=1,
+        manufacturer="Fictive PACS",
+    )
+    made.VerificationFlag, made.VerifyingObserverSequence = "VERIFIED", [verifying()]
+    made.TimezoneOffsetFromUTC = "+0100"
+    return made
+
+
 def test_what_somebody_deleted_in_the_archive_stays_deleted(orthanc: OrthancServer, tmp_path: Path) -> None:
     orthanc.upload(study_bytes(STUDY))
     with running(tmp_path, orthanc, STOW) as bridge:
@@ -169,9 +248,13 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_dciodvfy_finds_nothing_wrong(written: Path) -> None:
-    done = subprocess.run([str(program("dciodvfy")), str(written)], capture_output=True, text=True, check=False)
+    assert_verified(written, "Comprehensive3DSR")
+
+
+def assert_verified(path: Path, kind: str) -> None:
+    done = subprocess.run([str(program("dciodvfy")), str(path)], capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
-    assert "Comprehensive3DSR" in said
+    assert kind in said
     assert not [line for line in said.splitlines() if line.startswith("Error")]
     assert done.returncode == 0
 

@@ -24,6 +24,7 @@ from tests.unit.test_metrics import *  # noqa: F403
 from tests.unit.test_notifier import *  # noqa: F403
 from tests.unit.test_notifier import Rig as NotifierRig
 from tests.unit.test_procedure_step import a_step
+from tests.unit.test_reader_reports_sent import *  # noqa: F403
 from tests.unit.test_sync import *  # noqa: F403
 from tests.unit.test_sync import Rig as SyncRig
 from tests.unit.test_work import *  # noqa: F403

@@ -111,17 +111,20 @@ def test_while_the_study_waits_to_be_read_its_images_are_not_judged(web: Web) ->
 
 
 def test_a_batch_is_answered_item_by_item(web: Web) -> None:
-    batch = [a_result(), {"run_id": "run-2"}, a_result(run_id="run-3"), a_result(), 5, {"run_id": "Eva Test"}]
+    odd = a_result(a_finding(code={"scheme": "99ODD", "code": "1"}), run_id="run-4")
+    batch = [a_result(), {"run_id": "run-2"}, odd, a_result(run_id="run-3"), a_result(), 5, {"run_id": "Eva Test"}]
     answers = web.post("/ai-results", {"results": batch}, 200)["results"]
     assert [(a["run_id"], a["outcome"]) for a in answers] == [
         ("run-1", "kept"),
         ("run-2", "refused"),
+        ("run-4", "refused"),
         ("run-3", "kept"),
         ("run-1", "unchanged"),
         ("", "refused"),
         ("", "refused"),
     ]
     assert errors(answers[1]) == ["model", "study_instance_uid", "produced_at", "findings"]
+    assert errors(answers[2]) == ["findings[0].code.scheme"]
 
 
 @pytest.mark.parametrize("item", [{"results": 1}, {"results": [1] * (MOST_RESULTS + 1)}, {"results": [], "more": 1}])

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
+from bridge.api.ai_results import Kept
 from bridge.archiving.sender import DocumentSender
 from bridge.archiving.stow import StowArchive
 from bridge.archiving.verdict import verdict
+from bridge.code_tables import code_tables
 from bridge.errors import ProjectError, RefusedByServer, SinkUnavailable
-from bridge.findings.sr_uid import document_uid
-from bridge.model import Document, StudyResult
+from bridge.findings.contract import read_result
+from bridge.findings.judgement import ReadersReport, Said, report_as_json
+from bridge.findings.model import Presence
+from bridge.findings.names import finding_names
+from bridge.findings.review import Reader
+from bridge.findings.sr_uid import document_uid, note_uid, series_uid
+from bridge.intake import Intake
+from bridge.model import Document, KeptReport, StudyResult
 from bridge.ports import Wait, send_queue
 from bridge.state import State
 from bridge.web.exchange import Exchange
@@ -26,6 +36,7 @@ from tests.builders import STUDY, headers
 from tests.unit.test_ai_results_attached import a_kept
 from tests.unit.test_sync import Rig
 
+FINDING = read_result(a_result(), code_tables().coding_scheme).findings[0]
 OPEN = {"frame_of_reference_uid": "1.2.9", "shape": "polygon", "points": [[0, 0, n] for n in range(4)]}
 UNWRITABLE = a_finding(location={"spatial_regions": [OPEN]})
 REJECT = b'{"decision":"reject","reader":{"name":"L"},"reviewed_at":"2025-12-02T08:00:00Z"}'
@@ -37,6 +48,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.stored: list[str] = []
+        self.last = Dataset()
         self.words: list[ProjectError | None] = []
         self.down = False
 
@@ -48,17 +60,22 @@ class Shelf:
             found = dcmread(BytesIO(document.content))
             assert (found.StudyInstanceUID, found.SOPInstanceUID) == (study_instance_uid, document.sop_instance_uid)
             self.stored += [] if outcome else [document.sop_instance_uid]
+            self.last = found
         return outcomes
 
 
 class Sending(Rig):
     """The pipeline with an archive behind it."""
 
-    def __init__(self, state: State, sources: frozenset[str] = frozenset()) -> None:
+    def __init__(self, state: State, sources: frozenset[str] = frozenset(), with_notes: bool = True) -> None:
         super().__init__(state)
         self.shelf = Shelf()
         settling = self.pipeline.settling
-        self.sender = DocumentSender("shelf", self.shelf, sources, state, settling, 30, lambda _stage: None)
+        kept = Kept(Intake(state, code_tables(), lambda: self.now), state)
+        results = kept.of_study
+        self.sender = DocumentSender(
+            "shelf", self.shelf, sources, state, results, with_notes, settling, 30, lambda _stage: None
+        )
 
         def followed_by(result: StudyResult) -> dict[str, Wait]:
             return {send_queue("shelf"): Wait()} if state.ai_results(result.study_instance_uid) else {}
@@ -79,6 +96,11 @@ class Sending(Rig):
     def review(self, review: bytes) -> None:
         kept = self.state.ai_result("run-1")
         assert kept is not None and self.state.add_review(kept, review, self.now)
+
+    def report(self, presence: str) -> None:
+        said = Said(tuple(finding_names("run-1", FINDING)), replace(FINDING, presence=Presence[presence]))
+        report = ReadersReport(Reader("L"), datetime(2025, 12, 2, 8, tzinfo=UTC), (), (said,))
+        assert self.state.keep_report(KeptReport("R1", STUDY, self.now, report_as_json(report)), self.now)
 
     def parked(self) -> list[str]:
         return [i.error for i in self.state.items(queue=send_queue("shelf"), parked=True)]
@@ -127,7 +149,61 @@ def test_after_a_review_there_is_another_document_and_none_of_what_was_rejected(
     assert rig.shelf.stored == [document_uid("run-1", n) for n in (0, 1)]
     rig.review(REJECT)
     rig.go()
-    assert rig.shelf.stored == [document_uid("run-1", n) for n in (0, 1)]
+    assert document_uid("run-1", 2) not in rig.shelf.stored
+
+
+def test_documents_of_what_was_rejected_are_rejected_once(rig: Sending) -> None:
+    rig.keep(a_result())
+    rig.go()
+    rig.review(ACCEPT)
+    rig.go()
+    rig.review(REJECT)
+    rig.go()
+    uids = [document_uid("run-1", n) for n in (0, 1)]
+    assert rig.shelf.stored == [*uids, note_uid("run-1", uids)]
+    note = rig.shelf.last
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113001"
+    assert note.Modality == "KO"
+    (series,) = note.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == series_uid("run-1")
+    assert sorted(one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence) == sorted(uids)
+    rig.state.mark(send_queue("shelf"), [STUDY], rig.now)
+    rig.go()
+    assert len(rig.shelf.stored) == 3
+
+
+def test_what_no_archive_has_of_a_rejected_result_needs_no_note(rig: Sending) -> None:
+    rig.keep(a_result())
+    rig.review(REJECT)
+    rig.go()
+    assert rig.shelf.stored == []
+
+
+def test_no_note_is_sent_where_none_is_wanted(state: State) -> None:
+    rig = Sending(state, with_notes=False)
+    rig.a.put(headers())
+    rig.keep(a_result())
+    rig.go()
+    rig.review(REJECT)
+    rig.go()
+    assert rig.shelf.stored == [document_uid("run-1", 0)]
+
+
+def test_what_a_readers_report_says_is_a_document_and_its_rejection_a_note(rig: Sending) -> None:
+    rig.keep(a_result())
+    rig.go()
+    rig.report("PRESENT")
+    rig.go()
+    accepted = rig.shelf.last
+    assert (accepted.PreliminaryFlag, len(rig.shelf.stored)) == ("FINAL", 2)
+    stored = list(rig.shelf.stored)
+    back = {"SeriesInstanceUID": series_uid("run-1"), "SOPInstanceUID": stored[1], "Modality": "SR"}
+    rig.a.put(headers(series=9, **back))
+    rig.report("ABSENT")
+    rig.go()
+    assert rig.shelf.last.Modality == "KO"
+    (series,) = rig.shelf.last.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert {one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence} == set(stored)
 
 
 def test_an_archive_that_is_down_gets_it_later(rig: Sending) -> None:

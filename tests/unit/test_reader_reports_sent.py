@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from pydicom import dcmread
 
 from bridge.api.ai_results import router as results_router
 from bridge.api.reader_reports import _EXAMPLE, router
@@ -73,10 +75,15 @@ class Web:
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Web]:
+def state(tmp_path: Path) -> Iterator[State]:
     state = State(f"sqlite:///{tmp_path / 's.sqlite'}")
-    yield Web(state)
+    yield state
     state.close()
+
+
+@pytest.fixture
+def web(state: State) -> Web:
+    return Web(state)
 
 
 def by_run(value: str) -> dict[str, Any]:
@@ -309,6 +316,19 @@ def test_a_study_has_so_many_reports_at_most(web: Web, monkeypatch: pytest.Monke
     other = [{"system": "http://h/reports", "value": "R2"}]
     assert web.refused(a_report(of_finding(), identifier=other)) == ["DiagnosticReport.imagingStudy"]
     web.send(a_report(of_finding(ABSENT)))
+
+
+def test_our_document_is_known_whatever_reports_say_of_its_result(web: Web) -> None:
+    web.keep()
+    documents = []
+    for bundle in (a_report(of_finding()), a_report(of_finding("373068000"), status="corrected")):
+        web.send(bundle)
+        documents.append(web.client.get("/ai-results/run-1/sr").content)
+    assert dcmread(BytesIO(documents[0])).SOPInstanceUID != dcmread(BytesIO(documents[1])).SOPInstanceUID
+    for content in documents:
+        headers = {"Content-Type": "application/dicom"}
+        answer = web.client.post("/ai-results", content=content, headers=headers)
+        assert answer.json() == {"run_id": "run-1", "outcome": "unchanged"}
 
 
 def test_the_example_is_taken(web: Web) -> None:

@@ -36,7 +36,7 @@ HELD = (headers(SOPClassUID=EnhancedCTImageStorage), headers(series=8, Modality=
 def document(item: dict[str, Any], *reviews: Any, held: tuple[Headers, ...] = HELD) -> bytes:
     result = read_result(item, code_tables().coding_scheme)
     (study,) = a_translator().translate(STUDY, {"a": held}).resources
-    return written(standing(result, reviews), study, held[0])
+    return written(standing(result, reviews), study, held[0], document_uid(result.run_id, len(reviews)))
 
 
 def there_and_back(*findings: dict[str, Any]) -> AiResult:
