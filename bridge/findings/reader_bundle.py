@@ -11,7 +11,7 @@ from bridge.findings.concepts import RESULT_SYSTEM
 from bridge.findings.contract import read_result
 from bridge.findings.fhir_bundle import Bundled, of_ai
 from bridge.findings.fhir_observation import Observations
-from bridge.findings.judgement import ReadersReport, Said, report_as_json
+from bridge.findings.judgement import ReadersReport, Said, kept_report, report_as_json
 from bridge.findings.model import MOST_FINDINGS, MOST_TEXT, Finding
 from bridge.findings.names import uid_name
 from bridge.findings.review import Reader
@@ -72,7 +72,10 @@ class _Report(Bundled):
         if report["status"] in _SIGNED:
             words = str(report.get("conclusion", ""))[:MOST_TEXT]
             made = ReadersReport(self._reader(), signed_at, tuple(names), tuple(said), words)
-        return KeptReport(_key(report), study, as_of.timestamp(), report_as_json(made))
+        content = report_as_json(made)
+        if made is not None and kept_report(content) is None:
+            raise _refused("DiagnosticReport", "has control characters in its text, or more than can be kept")
+        return KeptReport(_key(report), study, as_of.timestamp(), content)
 
     def _reader(self) -> Reader:
         """Who signed it: the first that interpreted it, else the first that made it, by name and identifier."""

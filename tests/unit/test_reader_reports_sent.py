@@ -301,6 +301,8 @@ def test_images_that_the_study_does_not_have_make_no_review(web: Web) -> None:
         (whole(of_finding(None, valuePeriod={})), "Observation.valuePeriod"),
         (whole(of_finding(code={"coding": [{"system": "http://odd", "code": "1"}]})), "findings[0].code.scheme"),
         (whole(result=7), "Bundle"),
+        (whole(conclusion="\x01"), "DiagnosticReport"),
+        (whole(result=[by_run(f"run-1/{n}") for n in range(201)]), "DiagnosticReport"),
     ],
 )
 def test_a_report_that_cannot_be_taken_is_refused_by_its_element(web: Web, bundle: dict[str, Any], field: str) -> None:
