@@ -29,6 +29,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 
+from bench.processes import cpu_s
 from bench.results_file import Measured, write
 from bridge.sources.association import acknowledge_at_once, answer_at_once
 from bridge.sources.manifest import associations
@@ -42,7 +43,6 @@ SIZES = {"512 KB CT slices": (524_288, 60), "10 KB objects": (10_240, 150)}
 SENDERS = (1, 4)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ROOT_UID = "1.2.826.0.1.3680043.10.1561.7"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 OURS = """
 import sys, time
@@ -212,12 +212,6 @@ def running(name: str, command: list[str], port: int, held: Callable[[], int], *
         process.wait()
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(f) for f in fields[11:15]) / TICKS
-
-
 def rate(server: Server, size: int, count: int, senders: int) -> Rate:
     """What one run of so many senders side by side gives."""
     open_ = [Sender(server, size, n) for n in range(senders)]
@@ -272,8 +266,7 @@ def servers(folder: Path) -> Iterator[list[Server]]:
             with orthanc.client() as client:
                 return int(client.get("/statistics").json()["CountInstances"])
 
-        assert orthanc._process is not None
-        made.append(Server("Orthanc", orthanc.dicom_port, orthanc._process.pid, instances))
+        made.append(Server("Orthanc", orthanc.dicom_port, orthanc.pid, instances))
         yield made
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peer_environment import PROCRASTINATE, by_procrastinate
+from bench.processes import cpu_s
 from bench.results_file import ROOT, Measured, write
 from bridge.loops import IDLE_S
 from bridge.ports import STUDY_QUEUE, sink_queue
@@ -146,9 +147,9 @@ def idle_share(url: str, folder: Path) -> float:
     try:
         bridge.start()
         time.sleep(5)
-        before = _cpu_s(bridge.pid)
+        before = cpu_s(bridge.pid)
         time.sleep(IDLE_FOR_S)
-        return (_cpu_s(bridge.pid) - before) / IDLE_FOR_S
+        return (cpu_s(bridge.pid) - before) / IDLE_FOR_S
     finally:
         bridge.close()
 
@@ -158,11 +159,6 @@ def _claim_and_hang(url: str) -> None:
     assert State(url).claim(STUDY_QUEUE, now, LEASE_S, FEW, "bench/killed")
     print(now + LEASE_S, flush=True)
     time.sleep(60)
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _keys(first: int, last: int) -> list[str]:

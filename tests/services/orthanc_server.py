@@ -52,6 +52,11 @@ class OrthancServer:
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def auth(self) -> tuple[str, str]:
         return self.username, self.password
 
