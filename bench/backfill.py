@@ -4,9 +4,9 @@
     python -m bench.backfill --instances 20000 --subset 4000 --runs 1 --keep FOLDER     smaller; FOLDER keeps Orthancs
 
 Rates are medians of five runs on a small archive; memory is that of one run on a large one, two processes on
-PostgreSQL. Every run begins with empty state, lake and FHIR server, and with processes that have nothing to do; then the
-studies are marked as `bridge backfill` does it, with no bound on how many are begun in a minute. It ends when the FHIR
-server has all of them, and for the lake when nothing waits any more.
+PostgreSQL. Every run begins with empty state, lake and FHIR server, and with processes that have nothing to do; then
+the studies are marked as `bridge backfill` does it, with no bound on how many are begun in a minute. It ends when the
+FHIR server has all of them, and for the lake when nothing waits any more.
 
 The FHIR server is a light one in memory (`bench.backfill_fhir`): a real one would be what is measured. The script
 beside us lists Orthanc's studies, asks for the tags of each one's instances and PUTs a minimal ImagingStudy to the same

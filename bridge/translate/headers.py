@@ -114,12 +114,22 @@ class Headers(Mapping[str, tuple[Value, ...]]):
 
     def as_json(self) -> dict[str, list[Any]]:
         """Plain JSON of the same content; `from_json` is its inverse."""
-        return {keyword: [_plain(v) for v in values] for keyword, values in self._values.items()}
+        return {
+            keyword: list(values) if keyword in _PLAIN else [_plain(v) for v in values]
+            for keyword, values in self._values.items()
+        }
 
     @classmethod
     def from_json(cls, plain: Mapping[str, list[Any]]) -> Headers:
         """The headers written by `as_json`."""
-        return cls({keyword: tuple(_unplain(keyword, v) for v in values) for keyword, values in plain.items()})
+        return cls(
+            {
+                keyword: tuple(values)
+                if keyword in _AS_WRITTEN or (len(values) == 1 and type(values[0]) is float)
+                else tuple(_unplain(keyword, v) for v in values)
+                for keyword, values in plain.items()
+            }
+        )
 
     @classmethod
     def of_instance(cls, values: dict[str, tuple[Value, ...]]) -> Headers:
@@ -166,6 +176,9 @@ class Headers(Mapping[str, tuple[Value, ...]]):
 
 
 EMPTY = Headers({})
+_PLAIN = frozenset(keyword for keyword, vr in WANTED.items() if vr not in ("SQ", "PN"))
+_AS_WRITTEN = frozenset(keyword for keyword in _PLAIN if WANTED[keyword] not in FLOAT_VRS)
+"""Keywords of values that JSON has as they are, and of those that also come back from it as they were."""
 
 
 def columns(instances: Sequence[Headers], keywords: Sequence[str]) -> list[list[tuple[Value, ...]]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from bridge.errors import InvalidDicomValue
 from bridge.model import Row
 from bridge.translate.dates import fhir_date
 from bridge.translate.headers import Headers, PersonName, Value
+from bridge.translate.headers import columns as held_by
 from bridge.translate.merge import Series, Study, most_common
 
 _STEP = re.compile(r"^(\w+)(?:\[(\d+)\])?$")
@@ -53,9 +55,9 @@ def rows(study: Study, columns: Sequence[RowColumn]) -> Mapping[str, tuple[Row, 
         "dicom_study": (study_row,) if instances else (),
         "dicom_series": tuple(uid | _series_row(s, by_table.get("dicom_series", ())) for s in study.series),
         "dicom_instance": tuple(
-            uid | {"series_instance_uid": s.series_instance_uid} | _instance_row(i, by_table.get("dicom_instance", ()))
+            uid | {"series_instance_uid": s.series_instance_uid} | row
             for s in study.series
-            for i in s.instances
+            for row in _instance_rows(s.instances, by_table.get("dicom_instance", ()))
         ),
     }
 
@@ -68,45 +70,40 @@ def _series_row(series: Series, columns: Sequence[RowColumn]) -> Row:
 def _common(instances: Sequence[Headers], columns: Sequence[RowColumn]) -> Row:
     row: Row = {}
     for column in columns:
-        if not column.paths:
-            continue
-        read = _reader(column)
-        values = [(v,) for h in instances if (v := read(h)) is not None]
+        values = [(v,) for v in _column(instances, column) if v is not None]
         if values:
             row[column.column] = most_common(values)[0]
     return row
 
 
-def _instance_row(headers: Headers, columns: Sequence[RowColumn]) -> Row:
-    row: Row = {}
+def _instance_rows(instances: Sequence[Headers], columns: Sequence[RowColumn]) -> list[Row]:
+    made: list[Row] = [{} for _ in instances]
     for column in columns:
-        if column.paths and (value := _reader(column)(headers)) is not None:
-            row[column.column] = value
-    return row
+        for row, value in zip(made, _column(instances, column), strict=True):
+            if value is not None:
+                row[column.column] = value
+    return made
 
 
-def _reader(column: RowColumn) -> Callable[[Headers], str | int | float | None]:
-    found = _READERS.get(column)
-    if found is None:
-        paths = tuple(_steps(path) for path in column.paths)
-        kind = column.type
-
-        def found(headers: Headers) -> str | int | float | None:
-            for steps, keyword, position in paths:
-                holder = headers
+def _column(instances: Sequence[Headers], column: RowColumn) -> list[str | int | float | None]:
+    """What each of the instances has in a column. What none of them has, as most attributes, costs one look at each."""
+    found: list[str | int | float | None] = [None] * len(instances)
+    for path in column.paths:
+        steps, keyword, position = _steps(path)
+        (held,) = held_by(instances, ((*steps, keyword)[0],))
+        for n, values in enumerate(held):
+            if not values or found[n] is not None:
+                continue
+            if steps:
+                holder = instances[n]
                 for step in steps:
                     holder = holder.item(step)
-                if keyword in holder and (value := _typed(holder, keyword, position, kind)) is not None:
-                    return value
-            return None
-
-        _READERS[column] = found
+                values = holder.values_of(keyword)
+            found[n] = _typed(values, keyword, position, column.type)
     return found
 
 
-_READERS: dict[RowColumn, Callable[[Headers], str | int | float | None]] = {}
-
-
+@cache
 def _steps(path: str) -> tuple[tuple[str, ...], str, int | None]:
     *steps, last = path.split(".")
     match = _STEP.match(last)
@@ -115,8 +112,7 @@ def _steps(path: str) -> tuple[tuple[str, ...], str, int | None]:
     return tuple(steps), match.group(1), int(match.group(2)) if match.group(2) else None
 
 
-def _typed(headers: Headers, keyword: str, position: int | None, kind: str) -> str | int | float | None:
-    values = headers[keyword]
+def _typed(values: tuple[Value, ...], keyword: str, position: int | None, kind: str) -> str | int | float | None:
     if position is not None:
         values = values[position : position + 1]
     if not values:

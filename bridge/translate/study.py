@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bridge.errors import RejectedInput
 from bridge.model import ImagingStudyStatus, Rejection, Resource, Row, StudyResult, WadoEndpoint
@@ -38,7 +39,7 @@ class Translator:
     endpoints: Mapping[str, WadoEndpoint]
     columns: tuple[RowColumn, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Another one when the same headers may become other resources: a setting, a code table, a rule changed."""
         return fingerprint(self.site, self.order, self.endpoints)
