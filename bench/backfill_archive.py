@@ -26,9 +26,12 @@ def archive_of(folder: Path, studies: int) -> Iterator[OrthancServer]:
     folder.mkdir(parents=True, exist_ok=True)
     with running_orthanc(folder.resolve(), SETTINGS) as orthanc, orthanc.client() as client:
         held = int(client.get("/statistics").raise_for_status().json()["CountStudies"])
+
+        def send(number: int) -> None:
+            client.post("/instances", content=_zipped(number)).raise_for_status()
+
         with ThreadPoolExecutor(UPLOADS) as pool:
-            list(pool.map(lambda n: client.post("/instances", content=_zipped(n)).raise_for_status(),
-                          range(held, studies)))  # fmt: skip
+            list(pool.map(send, range(held, studies)))
         client.delete("/changes").raise_for_status()
         yield orthanc
 
