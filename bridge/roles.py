@@ -7,8 +7,9 @@ of questions: all processes on one database share one. Part of the composition r
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,11 +87,11 @@ def _locked(path: Path, how: int, taken: str) -> Iterator[None]:
 def _same_for_all(settings: Settings, state: State) -> None:
     """Two folders behind one database would each be the whole truth to itself: half a lake, and files that are gone."""
     file = settings.data_dir / "id"
-    try:
-        with file.open("x") as new:
-            new.write(uuid4().hex)
-    except FileExistsError:
-        pass
+    made = file.with_name(f"id-{uuid4().hex}")
+    made.write_text(uuid4().hex, "utf-8")
+    with suppress(FileExistsError):
+        os.link(made, file)  # whole, or not at all: others may begin at the same moment
+    made.unlink()
     mine = file.read_text("utf-8").strip()
     others = state.agree(_NAME, mine)
     if mine != others:
