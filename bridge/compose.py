@@ -181,7 +181,7 @@ class Bridge:
                 self._roles,
                 process,
                 self.settings.workers,
-                self.state.renew_process,
+                self.state,
                 self._died,
                 others,
             )
