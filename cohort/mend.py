@@ -88,11 +88,16 @@ def _stepped_back(lake: Lake, generations: Generations, now: datetime, deliver_a
 
 def _damaged(lake: Lake, generations: Generations) -> Iterator[str]:
     """The keys of objects that are not what was written: files of the newest generation, and the delta."""
-    head = generations.head()
-    named = {f"files/{name}" for table in head.tables.values() for entry in table["layers"] for name in _files(entry)}
-    yield from (key for key in sorted(named) if problem_of(lake, key) != "")
+    bad = {key for key in sorted(_named(generations)) if problem_of(lake, key) != ""}
+    yield from sorted(bad & _named(generations))  # reading takes long: what is no longer named may be gone
     delta = [entry.key for folder in ("delta", "loads") for entry in lake.place.store.list(folder)]
     yield from (key for key in delta if problem_of(lake, key))
+
+
+def _named(generations: Generations) -> set[str]:
+    """The keys of the files of the newest generation."""
+    tables = generations.head().tables.values()
+    return {f"files/{name}" for table in tables for entry in table["layers"] for name in _files(entry)}
 
 
 def _without(lake: Lake, generations: Generations, files: set[str], now: datetime) -> tuple[str, ...]:
