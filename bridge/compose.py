@@ -35,6 +35,7 @@ from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.ports import EXPORT_QUEUE
 from bridge.follow.rest_hook import RestHook
 from bridge.intake import Intake
+from bridge.lake_repair import LakeRepair
 from bridge.loops import Loop, Loops
 from bridge.model import ALL_ROLES, Role
 from bridge.monitoring import metrics_of, monitoring_router, overview_router
@@ -95,6 +96,7 @@ class Bridge:
         self.stopping = threading.Event()
         self.state = State(settings.database_url)
         self.lake = Lake(place_of(settings), at)
+        self._repair = LakeRepair(self.lake, self.state)
         self._lake_is_open = False
         self.desk = desk_of(settings.cohort, settings.lake_dir)
         self._publish = threading.Event()
@@ -179,7 +181,7 @@ class Bridge:
                 self._roles,
                 process,
                 self.settings.workers,
-                self.state.renew_process,
+                self.state,
                 self._died,
                 others,
             )
@@ -242,6 +244,7 @@ class Bridge:
 
         def reconcile() -> Report:
             closed = list[Callable[[], None]]()
+            self._repair.run()
             with LakeTally(self.lake) as lake, ExitStack() as stack:
                 servers = {s.name: fhir_server_sink(s, closed) for s in self.settings.sinks}
                 for close in closed:
@@ -300,6 +303,7 @@ class Bridge:
                     self.lake.compact(datetime.now(UTC))
                 except SinkUnavailable as error:
                     log.warning("%s", error)
+                    self._repair.after_a_failure()
                 except OSError as error:
                     log.warning("lake: cannot be compacted now: %s", error.strerror)
         except BaseException as error:
@@ -315,6 +319,7 @@ class Bridge:
         except SinkUnavailable as error:
             self._lake_problem = str(error)
             log.warning("%s", error)
+            self._repair.after_a_failure()
         except OSError as error:
             self._lake_problem = f"lake: cannot be published now: {error.strerror}"
             log.warning("%s", self._lake_problem)

@@ -19,6 +19,7 @@ from bridge.ports import (
     STUDY_QUEUE,
     SWEEP_QUEUE,
     VERIFY_QUEUE,
+    Leases,
     sink_queue,
 )
 from bridge.sync import Pipeline
@@ -42,7 +43,8 @@ CLOCK_BACK_S = 2.0
 class Loop:
     """One loop: `work(worker)` tells how many keys it worked on, and is called again at once while there were any.
 
-    `queue` is where its keys come from: it is called when one is due there; "": at every look.
+    `queue` is where its keys come from: it is called when one is due there, and what it claimed is settled when it
+    returns; "": at every look, and it may go on with its claims in other threads.
     """
 
     name: str
@@ -55,8 +57,8 @@ class Loops:
     studies, one each for translating all again and for the backfill; `deliver`: one for each sink, one for rechecks.
     One for each of the `others`, a heartbeat, and one that looks what is due.
 
-    `renew(process, now, lease_s)` keeps the leases of this process alive; `failed` is called once if a thread dies
-    of a bug, after which everything stops.
+    `leases` of this process are kept alive; `failed` is called once if a thread dies of a bug, after which everything
+    stops.
     """
 
     def __init__(
@@ -65,12 +67,12 @@ class Loops:
         roles: Set[Role],
         process: str,
         workers: int,
-        renew: Callable[[str, float, float], None],
+        leases: Leases,
         failed: Callable[[str], None],
         others: Sequence[Loop] = (),
     ) -> None:
         self._pipeline, self._roles, self._process = pipeline, roles, process
-        self._renew, self._failed = renew, failed
+        self._leases, self._failed = leases, failed
         self._stop = threading.Event()
         of_roles = {
             Role.POLL: [
@@ -124,11 +126,16 @@ class Loops:
 
     def _repeat(self, step: Loop) -> None:
         worker, wake, pause_s = f"{self._process}/{step.name}", self._wake[step.queue], UNAVAILABLE_S
+        leases_left = False
         while not self._stop.is_set():
             try:
+                if leases_left:  # a database that went away may have kept a claim, and our heartbeat would for ever
+                    self._leases.give_back(worker)
+                    leases_left = False
                 worked = step.work(worker)
             except Unavailable as error:
                 log.warning("%s", error)
+                leases_left = bool(step.queue)
                 self._stop.wait(max(pause_s, min(error.retry_after_s or 0.0, 60.0)))
                 pause_s = min(pause_s * 2, UNAVAILABLE_MOST_S)
                 continue
@@ -164,6 +171,6 @@ class Loops:
         lease_s = self._pipeline.timing.lease_s
         while not self._stop.wait(lease_s / HEARTBEATS_PER_LEASE):
             try:
-                self._renew(self._process, self._pipeline.clock(), lease_s)
+                self._leases.renew_process(self._process, self._pipeline.clock(), lease_s)
             except Unavailable as error:
                 log.warning("%s", error)

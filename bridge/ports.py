@@ -296,6 +296,18 @@ class LeaseLost(Exception):
     """The work was taken over by another worker, or removed: what was done for it must not be committed."""
 
 
+class Leases(Protocol):
+    """The leases that a process has, and each of its workers."""
+
+    def renew_process(self, process: str, now: float, lease_s: float) -> None:
+        """Extends all of them: the process is alive."""
+        ...
+
+    def give_back(self, worker: str) -> None:
+        """Ends all that a worker has: it works on nothing."""
+        ...
+
+
 class WorkTable(Protocol):
     """The one durable mechanism. Times are seconds since the epoch, given by the caller."""
 

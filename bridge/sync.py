@@ -128,9 +128,11 @@ class Pipeline:
 
     def prepare(self, roles: Set[Role] = ALL_ROLES) -> None:
         """What a process with these roles begins with. Rows for every source's polls and sweeps; those of sources no
-        longer configured are removed. A server that is new is to get all that is known."""
+        longer configured are removed. Every source is looked at now: a receiver's spool may have what a crash left out
+        of the index. A server that is new is to get all that is known."""
         if Role.POLL in roles:
             self.state.ensure(POLL_QUEUE, self.sources, self.clock())
+            self.state.mark(POLL_QUEUE, self.sources, self.clock())
             self.state.ensure(SWEEP_QUEUE, self.sources, self.clock())
             verified = [name for name, source in self.sources.items() if source.verify_s]
             self.state.ensure(VERIFY_QUEUE, verified, self.clock())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,12 +19,17 @@ from bridge.errors import ConfigError, Unavailable
 from bridge.sources.preamble import problem
 from bridge.state import State
 from bridge.state.seal import damage
-from bridge.state_command import DATA_DIR, EXIT_PARTIAL, ConfigOption, DataOption, JsonOption, settings_of
+from bridge.state_command import DATA_DIR, EXIT_PARTIAL, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 from cohort.lake import Lake
+from cohort.mend import mend
 from cohort.store.place import place_of
 from cohort.verified import checked
 
 SHOWN = 1000
+
+RepairOption = Annotated[
+    bool, typer.Option("--repair", help="Take what is damaged out of the lake, to be filled again")
+]
 
 
 @dataclass
@@ -44,10 +52,16 @@ class Verified:
         return self
 
 
-def verify(config_file: ConfigOption = None, data_dir: DataOption = DATA_DIR, as_json: JsonOption = False) -> None:
+def verify(
+    config_file: ConfigOption = None,
+    data_dir: DataOption = DATA_DIR,
+    repair: RepairOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Read everything that is kept and find what changed by itself: spool, state and lake, by digests.
 
-    Works beside a running bridge. Exit code 1 when anything is damaged.
+    Works beside a running bridge. With --repair, what is damaged in the lake is taken out before, and filled again by
+    the running bridge. Exit code 1 when anything is damaged.
 
     Example: bridge verify --json
     """
@@ -55,6 +69,9 @@ def verify(config_file: ConfigOption = None, data_dir: DataOption = DATA_DIR, as
     if not settings.data_dir.is_dir():
         raise ConfigError(f"data_dir: there is no folder {settings.data_dir}")
     with Console(stderr=True).status("Reading") as status:
+        if repair:
+            status.update("Repair the lake")
+            _repair(settings)
         found = []
         for one in parts(settings):
             status.update(f"Read {one.kind}")
@@ -64,6 +81,14 @@ def verify(config_file: ConfigOption = None, data_dir: DataOption = DATA_DIR, as
     else:
         _show(found, Console())
     raise typer.Exit(EXIT_PARTIAL if any(one.damaged or one.error for one in found) else 0)
+
+
+def _repair(settings: Settings) -> None:
+    """Tells on stderr what was taken out."""
+    with opened_state(settings) as state:
+        mended = mend(Lake(place_of(settings)), datetime.now(UTC), lambda: state.mark_known("lake", time.time()))
+    if mended.keys:
+        typer.echo(mended.told(), err=True)
 
 
 def parts(settings: Settings) -> Iterator[Verified]:

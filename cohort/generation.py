@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from bridge.errors import ConfigError, InvalidQuery
+from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from cohort.kinds import BY_CODE
 from cohort.layers import Layer, layer, names
 from cohort.schema import Column, catalogue
@@ -20,6 +20,7 @@ from cohort.store.files import Files, digest_of
 FORMAT = 2
 KEPT_GENERATIONS = 5
 KEPT_SECONDS = 900.0
+_DAMAGED = "lake: which generation is the newest, or what it holds, is damaged: bridge verify --repair"
 """Younger generations are kept whatever their number: someone may be reading them."""
 
 _NAME = re.compile(r"^(?!.*\.part$)[A-Za-z][A-Za-z0-9_.-]{0,63}$")
@@ -128,7 +129,7 @@ class Generations:
         """Every generation that can be asked, newest first."""
         named, current = self._named(), self._current()[0]
         published = [e for e in self._manifests() if current and _number(_id_of(e)) <= _number(current)]
-        found = [orjson.loads(self._store.read(entry.key)[0]) for entry in published]
+        found = [_read(self._store.read(entry.key)[0]) for entry in published]
         return [
             Listed(m["generation"], m["created"], tuple(named.get(m["generation"], ())), m["generation"] == current)
             for m in reversed(found)
@@ -150,13 +151,17 @@ class Generations:
         self._store.delete([f"names/{name}"])
 
     def head(self) -> Head:
-        """What the next generation is made from. Raises ConfigError when another version made it."""
+        """What the next generation is made from. Raises ConfigError when another version made it, SinkUnavailable when
+        it is damaged."""
         id_, tag = self._current()
         if not id_:
             return Head("", "", {})
-        manifest = orjson.loads(self._store.read(_manifest(id_))[0])
+        content = self._store.read(_manifest(id_))[0]
+        manifest = _read(content)
         if manifest.get("format") != FORMAT:
             raise ConfigError("lake: made by another version: move its folder away; load and deliver into a new one")
+        if manifest_problem(content):
+            raise SinkUnavailable(_DAMAGED)
         return Head(id_, tag, manifest["tables"])
 
     def publish(self, head: Head, created: str, tables: Mapping[str, Any], at: Callable[[str], None]) -> bool:
@@ -197,11 +202,51 @@ class Generations:
             ]
         )
 
+    def step_back(self, created: str) -> tuple[builtins.list[str], str]:
+        """Removes damaged manifests. Where the newest is one, what the newest whole generation holds becomes the next
+        one: no id is ever given twice. A damaged CURRENT names the newest generation again.
+
+        Result  the keys of what was damaged; when the generation gone back to was made, "" if no content is lost
+        """
+        content = {entry.key: self._store.read(entry.key)[0] for entry in self._manifests()}
+        if not content:
+            return [], ""
+        damaged = [key for key in content if manifest_problem(content[key])]
+        whole = [orjson.loads(content[key]) for key in content if key not in damaged]
+        newest, since = next(reversed(content)), ""
+        if newest in damaged:
+            back: Any = whole[-1] if whole else {"created": created, "tables": {}}
+            id_, since = f"g{_number(newest.rpartition('/')[2].removesuffix('.json')) + 1:06}", str(back["created"])
+            made = {"format": FORMAT, "generation": id_, "created": created, "tables": back["tables"]}
+            self._store.create(_manifest(id_), sealed(made))
+            newest = _manifest(id_)
+        current = newest.rpartition("/")[2].removesuffix(".json").encode()
+        try:
+            was, tag = self._store.read("CURRENT")
+        except FileNotFoundError:
+            was, tag = b"", ""
+        if was != current:
+            damaged += [] if since else ["CURRENT"]
+            self._store.replace("CURRENT", current, tag)
+        self._store.delete([key for key in damaged if key != "CURRENT"])
+        return damaged, since
+
+    def forget_damaged(self, damaged: Collection[str]) -> builtins.list[str]:
+        """Removes the manifests that name one of these files, but the newest and those kept under a name. Result: the
+        names of kept ones among them."""
+        named, current = self._named(), self._current()[0]
+        hurt = [e for e in self._manifests() if _id_of(e) != current and self._files_of(_id_of(e)) & set(damaged)]
+        self._store.delete([entry.key for entry in hurt if _id_of(entry) not in named])
+        return sorted(name for entry in hurt for name in named.get(_id_of(entry), ()))
+
     def _files_of(self, id_: str) -> frozenset[str]:
         """What a manifest names. It never changes."""
         if id_ in self._known:
             return self._known[id_]
-        return names_of(self._store.read(_manifest(id_))[0])
+        content = self._store.read(_manifest(id_))[0]
+        if manifest_problem(content):
+            raise SinkUnavailable(_DAMAGED)
+        return names_of(content)
 
     def _manifests(self) -> builtins.list[Entry]:
         """The oldest first."""
@@ -228,7 +273,10 @@ class Generations:
             content, tag = self._store.read("CURRENT")
         except FileNotFoundError:
             return "", ""
-        return content.decode("ascii").strip(), tag
+        id_ = content.decode("ascii", "replace").strip()
+        if not _ID.match(id_):
+            raise SinkUnavailable(_DAMAGED)
+        return id_, tag
 
     def _there(self, id_: str) -> bool:
         try:
@@ -239,7 +287,7 @@ class Generations:
 
     def _generation(self, id_: str) -> Generation:
         try:
-            manifest = orjson.loads(self._store.read(_manifest(id_))[0])
+            manifest = _read(self._store.read(_manifest(id_))[0])
         except FileNotFoundError:
             raise InvalidQuery(f"generation {id_} is not kept (any more)") from None
         if manifest.get("format") != FORMAT:
@@ -288,6 +336,17 @@ def manifest_problem(content: bytes) -> str:
     plain, _, said = content.rpartition(_DIGEST)
     fine = elements == {*_ELEMENTS, "digest"} and said == digest_of(plain + b"}").encode() + b'"}'
     return "" if fine else "its content is not what its digest says"
+
+
+def _read(manifest: bytes) -> Any:
+    """Raises SinkUnavailable when it is no JSON object."""
+    try:
+        found = orjson.loads(manifest)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise SinkUnavailable(_DAMAGED)
+    return found
 
 
 def _whole(table: str, manifest: Any) -> bool:

@@ -157,7 +157,7 @@ class Lake:
             work = compaction.due(before.tables, everything=everything)
             if not work:
                 return False
-            with compaction.Compaction(self._files, scratch, _stamp(before)) as run, _others_may_be_faster():
+            with compaction.Compaction(self._files, scratch, stamp_of(before)) as run, _others_may_be_faster():
                 merged = {table: run.merge(table, entries) for table, entries in work.items()}
                 self._at("compacted")
                 for _ in range(TRIES):
@@ -197,7 +197,7 @@ class Lake:
         with ExitStack() as stack:
             try:
                 scratch = stack.enter_context(self.place.scratch())
-                tables = stack.enter_context(Tables(self._files, scratch, _stamp(head), head.tables))
+                tables = stack.enter_context(Tables(self._files, scratch, stamp_of(head), head.tables))
                 fold = Fold(tables)
                 for batch in filter(None, _batches([part for one in pending for part in one.parts])):
                     with self.place.scratch() as incoming:
@@ -296,7 +296,8 @@ def _new_name(content: bytes) -> str:
     return f"{_begun()}-{digest_of(content)}"
 
 
-def _stamp(head: Head) -> str:
+def stamp_of(head: Head) -> str:
+    """Part of the names of the files that one publish makes."""
     return f"{head.next_id}-{uuid4().hex[:8]}"
 
 

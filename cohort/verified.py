@@ -30,13 +30,23 @@ def checked(lake: Lake) -> Iterator[tuple[str, str]]:
         needed |= set() if damage else {f"files/{name}" for name in names_of(content)}
     there = {e.key for folder in ("files", "delta", "loads") for e in lake.place.store.list(folder)}
     for key in sorted(there):
-        problem = _problem(lake, key)
+        problem = problem_of(lake, key)
         if problem is not None:
             yield key, problem
     for key in sorted(needed - there):
-        if _problem(lake, key) is None and manifests == [e.key for e in lake.place.store.list("generations")]:
+        if problem_of(lake, key) is None and manifests == [e.key for e in lake.place.store.list("generations")]:
             yield key, "it is missing"
     yield from _pointers(lake, manifests)
+
+
+def checked_manifests(lake: Lake) -> Iterator[tuple[str, str]]:
+    """The same of manifests and CURRENT alone."""
+    manifests = [entry.key for entry in lake.place.store.list("generations")]
+    for key in manifests:
+        content = _content(lake, key)
+        if content is not None:
+            yield key, manifest_problem(content)
+    yield from ((key, problem) for key, problem in _pointers(lake, manifests) if key == "CURRENT")
 
 
 def _pointers(lake: Lake, manifests: list[str]) -> Iterator[tuple[str, str]]:
@@ -54,7 +64,7 @@ def _pointers(lake: Lake, manifests: list[str]) -> Iterator[tuple[str, str]]:
             yield entry.key, "" if fine else "it names no generation that is there"
 
 
-def _problem(lake: Lake, key: str) -> str | None:
+def problem_of(lake: Lake, key: str) -> str | None:
     """Why an object is not what its name says, "" when it is; None when it is gone, or its name says nothing."""
     said = _DIGEST.search(key)
     if said is None:

@@ -217,6 +217,10 @@ ALLOWED: dict[str, set[str]] = {
         "bridge.errors", "cohort.generation", "cohort.lake", "cohort.tables", "duckdb", "orjson",
     },
     "cohort.verified": {"cohort.generation", "cohort.lake", "cohort.store"},
+    "cohort.mend": {
+        "bridge.errors", "cohort.fold", "cohort.generation", "cohort.lake", "cohort.schema", "cohort.stored",
+        "cohort.tables", "cohort.verified",
+    },
     "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "cohort.ndjson", "orjson"},
     "cohort.functions": set(),
     "cohort.gate": {"bridge.errors", "cohort.functions"},
@@ -272,6 +276,7 @@ COMPOSITION = (
     "bridge.import_files",
     "bridge.reconcile_command",
     "bridge.verify_command",
+    "bridge.lake_repair",
     "bridge.backup",
     "bridge.backup_command",
 )

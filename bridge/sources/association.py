@@ -408,8 +408,9 @@ class Association:
         incoming = self._incoming
         digest, judged = self._judged(request, incoming)
         self._current = self._incoming = None
-        self._note(context_id, request, incoming.size, digest, judged)
-        self._respond(context_id, request, Response(judged.status, request.text(0x1000)))
+        noted = self._noted(context_id, request, incoming.size, digest, judged)
+        status = judged.status if noted else Status.OUT_OF_RESOURCES
+        self._respond(context_id, request, Response(status, request.text(0x1000)))
 
     def _judged(self, request: Command, incoming: _Incoming) -> tuple[str, Judgement]:
         """The digest of a whole object, "" when there is none, and what became of it. A bug met by it refuses it."""
@@ -432,7 +433,8 @@ class Association:
             incoming.discard(problem)
             return "", Judgement(Status.PROCESSING_FAILURE, Verdict.REFUSED, problem)
 
-    def _note(self, context_id: int, request: Command, size: int, digest: str, judged: Judgement) -> None:
+    def _noted(self, context_id: int, request: Command, size: int, digest: str, judged: Judgement) -> bool:
+        """Whether the manifest has the object. Without its line nobody is told success; sent again, it is known."""
         line = {
             "sop_class_uid": request.text(0x0002)[:64],
             "sop_instance_uid": request.text(0x1000)[:64],
@@ -441,7 +443,12 @@ class Association:
             "bytes": size,
             "sha256": digest,
         }
-        self._record.add(judged.verdict, judged.status, line | ({"reason": judged.reason} if judged.reason else {}))
+        try:
+            self._record.add(judged.verdict, judged.status, line | ({"reason": judged.reason} if judged.reason else {}))
+        except OSError as error:
+            log.error("an object cannot be recorded in the manifest: %s", error.strerror)
+            return False
+        return True
 
     def _cut_off(self, how: str) -> None:
         """An object that was not judged when the association ended: nothing of it stays, but its line does."""
@@ -452,7 +459,7 @@ class Association:
             size = self._incoming.size
             self._incoming.discard("incomplete")
         judged = Judgement(Status.PROCESSING_FAILURE, Verdict.REFUSED, f"incomplete: {how}")
-        self._note(*self._current, size, "", judged)
+        self._noted(*self._current, size, "", judged)
 
     def _served(self, context_id: int, request: Command, content: bytes) -> Response:
         try:

@@ -11,6 +11,7 @@ brings no objects has a file only once it has ended, and within bounds (`quota`)
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ class Manifest:
         self.id = f"{started:%Y%m%dT%H%M%S%f}Z-{uuid4().hex[:8]}"
         self._path = folder / f"{started:%Y-%m-%d}" / f"{self.id}.ndjson"
         self._opening = {"id": self.id, "started": started.isoformat(), **opening}
-        self._descriptor = -1
+        self._descriptor, self._bytes = -1, 0
         self._totals: Counter[str] = Counter()
 
     @property
@@ -66,11 +67,11 @@ class Manifest:
         return not self._totals["received"]
 
     def add(self, verdict: Verdict, status: int, line: Mapping[str, Any]) -> None:
-        """One object that was received."""
-        self._totals["received"] += 1
+        """One object that was received. Raises OSError when the disk does not take its line: it is not counted."""
+        number = self._totals["received"] + 1
+        self._write({"number": number, "status": f"{status:04X}", "verdict": verdict.value, **line})
+        self._totals["received"] = number
         self._totals[verdict.total] += 1
-        numbered = {"number": self._totals["received"], "status": f"{status:04X}", "verdict": verdict.value, **line}
-        self._write(numbered)
 
     def end(self, now: float, how: str) -> None:
         """The last line; all is fsynced when objects came."""
@@ -87,9 +88,25 @@ class Manifest:
         if self._descriptor < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
-            os.write(self._descriptor, orjson.dumps(self._opening) + b"\n")
-        os.write(self._descriptor, orjson.dumps(line) + b"\n")
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                self._append(descriptor, self._opening)
+            except OSError:
+                os.close(descriptor)
+                self._path.unlink()
+                self._bytes = 0
+                raise
+            self._descriptor = descriptor
+        self._append(self._descriptor, line)
+
+    def _append(self, descriptor: int, line: Mapping[str, Any]) -> None:
+        """A whole line, or nothing of it."""
+        content = orjson.dumps(line) + b"\n"
+        written = os.write(descriptor, content)
+        if written < len(content):
+            os.ftruncate(descriptor, self._bytes)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._bytes += written
 
 
 def associations(

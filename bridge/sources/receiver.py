@@ -403,8 +403,11 @@ class _Record:
         self._manifest.add(verdict, status, line)
 
     def end(self, how: str) -> None:
-        if not self._manifest.empty or self._may_be_empty():
-            self._manifest.end(self._clock(), how)
+        try:
+            if not self._manifest.empty or self._may_be_empty():
+                self._manifest.end(self._clock(), how)
+        except OSError as error:
+            log.error("the end of an association cannot be recorded: %s", error.strerror)
 
 
 _CONFLICT = "SOPInstanceUID: the spool holds other content of the same instance; both are kept, the first is shown"

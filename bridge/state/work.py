@@ -117,6 +117,12 @@ class Work:
         with self._db.write(durable=False) as connection:
             connection.execute(update(work).where(mine, work.c.leased_until > now).values(leased_until=now + lease_s))
 
+    def give_back(self, worker: str) -> None:
+        """End every lease that this worker holds: it works on nothing, whatever it was told of its claims."""
+        with self._db.write(durable=False) as connection:
+            mine = work.c.leased_by == worker
+            connection.execute(update(work).where(mine).values(leased_by=None, leased_until=None))
+
     def move_back(self, back_s: float, now: float, lease_s: float) -> None:
         """The clock went back by so many seconds and shows `now`: what is due later is due so much earlier, and no
         lease lasts longer than `lease_s`. Done by each of several processes it only makes things due sooner."""

@@ -72,9 +72,9 @@ def _scope(request: httpx.Request) -> dict[str, Any]:
 
 
 @contextmanager
-def over_tcp(archive: SimulatedArchive, tokens: Tokens | None = None) -> Iterator[str]:
+def over_tcp(archive: SimulatedArchive, tokens: Tokens | None = None, port: int = 0) -> Iterator[str]:
     """The address of the server on loopback, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(create(archive, tokens), log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -1,8 +1,8 @@
 """Starts bridges quickly: everything is imported once, and each bridge is a fork. A process of its own.
 
-Lines of JSON: {"config", "roles", "stage", "nth", "clock", "log"} starts one, and its process id is the answer; a
-process that ends is reaped at the next line. A bridge kills itself where it reaches `stage` for the nth time ("":
-never); its clock is wrong by the seconds that the file `clock` names.
+Lines of JSON: {"config", "roles", "port", "stage", "nth", "clock", "log"} starts one, and its process id is the
+answer; a process that ends is reaped at the next line. A bridge kills itself where it reaches `stage` for the nth time
+("": never); its clock is wrong by the seconds that the file `clock` names.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _run(order: dict[str, Any]) -> None:
             print(f"killed at {stage} {order['nth']}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
+    os.environ["PORT"] = str(order["port"])
     roles = frozenset(Role(role) for role in order["roles"]) or ALL_ROLES
     bridge = Bridge(config.load(Path(order["config"])), at, roles)
     with bridge.running():

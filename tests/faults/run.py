@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.prober import Probed, probing
 from tests.faults.schedule import Fault, schedule
-from tests.faults.verdict import evidence, problems
+from tests.faults.verdict import Tally, evidence, never, settled, tally
 from tests.faults.world import World
 from tests.services.postgresql import PostgreSql, a_postgresql, fresh_database
+
+CALM_AFTER = 20
+"""Changes and faults: then everything must be right before they go on."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`problems` is empty when all held; `log` the end of what the bridges said."""
+    """`problems` is empty when all held; `settled_s`: after how long nothing was wrong, each time that it was looked;
+    `log` the end of what the bridges said."""
 
     seed: int
     database: str
     problems: tuple[str, ...]
     kills: int
     faults: dict[str, int]
+    settled_s: tuple[float, ...]
+    tally: Tally
+    probed: Probed
     log: str
 
 
@@ -39,17 +48,28 @@ def run(seed: int, database: str, length: int) -> Outcome:
             server = stack.enter_context(a_postgresql())
             url = fresh_database(server.url, "faults")
         world = World(folder, seed, url, server, stack)
-        world.meet(Fault("new study", amount=2, pause_s=2.0))
-        for fault in schedule(seed, length, database):
-            world.meet(fault)
-        wrong = problems(world)
-        return Outcome(seed, database, tuple(wrong), world.kills, dict(sorted(world.faults.items())), evidence(world))
+        settled_s, wrong = list[float](), list[str]()
+        with probing(world.bridges.addresses) as probed:
+            world.meet(Fault("new study", amount=2, pause_s=2.0))
+            faults = schedule(seed, length, database)
+            for n, fault in enumerate(faults, 1):
+                world.meet(fault)
+                if n % CALM_AFTER == 0 or n == len(faults):
+                    took_s, left = settled(world)
+                    settled_s.append(took_s)
+                    wrong += left
+        wrong += never(world)
+        reached = Counter({f"reached {stage}": times for stage, times in world.bridges.reached.items()})
+        happened = dict(sorted((world.faults + reached).items()))
+        kills, left = world.bridges.kills, tally(world)
+        return Outcome(seed, database, tuple(wrong), kills, happened, tuple(settled_s), left, probed, evidence(world))
 
 
 def main() -> None:
     database = sys.argv[2] if len(sys.argv) > 2 else "sqlite"
     outcome = run(int(sys.argv[1]), database, int(sys.argv[3]) if len(sys.argv) > 3 else 20)
-    print(outcome.log, outcome.faults, f"{outcome.kills} kills", *outcome.problems, sep="\n")
+    print(outcome.log, outcome.faults, outcome.probed, f"settled in {outcome.settled_s} s", sep="\n")
+    print(f"{outcome.kills} kills, {outcome.tally}", *outcome.problems, sep="\n")
     sys.exit(bool(outcome.problems))
 
 

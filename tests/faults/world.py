@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from tests.dicom_files import dicom_bytes
+from bridge.config import Settings, load
+from bridge.state import State
+from cohort.lake import Lake
+from cohort.mend import mend
+from cohort.store.place import place_of
+from tests.dicom_files import dicom_bytes, dicom_dataset
 from tests.dicom_server.archive import SimulatedArchive
 from tests.dicom_server.serving import over_tcp
 from tests.document_bombs import many_items, many_values
+from tests.faults.processes import Processes
 from tests.faults.schedule import Fault
+from tests.faults.sender import send, send_until_kept
 from tests.fhir_fake import FhirFake, over_http
 from tests.policies import EVERYTHING_TOML
 from tests.raw_elements import REPORT
 from tests.services.fault_proxy import Rates, running_fault_proxy
+from tests.services.namespace import a_namespace, why_not
 from tests.services.peers import free_port
 from tests.services.postgresql import PostgreSql
 from tests.web_server import Asked, Reply, web_server
 
-ROOT = Path(__file__).parents[2]
+RECEIVED = "Received"
 STUDY = "1.2.826.0.1.3680043.10.1561.7"
 EVERYTHING: tuple[tuple[str, ...], ...] = ((),)
-SHARED = (("poll", "work"), ("poll", "work"), ("deliver",), ("deliver", "serve"))
-"""The roles of the bridges: of the one on SQLite, and of those on PostgreSQL."""
+SHARED = (("poll", "work"), ("poll", "work"), ("deliver", "serve"), ("deliver", "serve"))
+"""The roles of the bridges: of the one on SQLite, and of those on PostgreSQL. The first has no roles named: all."""
 
-DISKS = {"state": "state", "lake": "data/lake"}
+DISKS = {"state": "state", "lake": "data/lake", "spool": "data/spool"}
 """Each is a small disk of its own, where this user may mount one."""
 
 DISK_BYTES = 67_108_864
@@ -50,7 +56,7 @@ max_wait_s = 1
 deadline_s = {reading_s}
 memory_mb = {reading_mb}
 [api]
-port = {port}
+port = "${{PORT}}"
 [[sources]]
 kind = "dicom_server"
 name = "pacs"
@@ -65,15 +71,25 @@ url = "{ehr}"
 patients = "create"
 timeout_s = 3
 """
+RECEIVER = """
+[[sources]]
+kind = "receiver"
+name = "receiver"
+port = {dicom_port}
+minimum_free_bytes = 0
+"""
+"""Of the bridge on SQLite: several processes with one receiver are not what the rest of this is about."""
+
+KEPT_WITHIN_S = 60.0
 
 
 class World:
-    """Everything of one run. `kills` counts kill -9; `died` names bridges that ended by themselves."""
+    """Everything of one run: the bridges, what they read and write, and what happened to them (`faults`)."""
 
     def __init__(self, folder: Path, seed: int, state_url: str, database: PostgreSql | None, stack: ExitStack) -> None:
         self.folder, self._random, self._database = folder, Random(seed), database
-        self.kills, self.faults, self.died = 0, Counter[str](), list[str]()
-        self.archive, self.known = SimulatedArchive(), list[str]()
+        self.faults, self._meeting = Counter[str](), "the start"
+        self.archive, self.known, self.received = SimulatedArchive(), list[str](), dict[str, int]()
         self.fhir, lock = FhirFake(), threading.Lock()
         server = stack.enter_context(web_server())
         answer = over_http(self.fhir)
@@ -83,56 +99,58 @@ class World:
                 return answer(asked)
 
         server.answer = one_after_another
-        pacs = stack.enter_context(over_tcp(self.archive))
-        self.pacs = stack.enter_context(running_fault_proxy(pacs, seed, hang_s=6))
-        self.ehr = stack.enter_context(running_fault_proxy(f"{server.url}/fhir", seed + 1, hang_s=6))
+        self._pacs_serving, self._pacs_port = stack.enter_context(ExitStack()), free_port()
+        self._serve_pacs()
+        self._cable = None if why_not() else stack.enter_context(a_namespace())
+        pacs = f"http://127.0.0.1:{self._pacs_port}"
+        self.pacs = stack.enter_context(running_fault_proxy(pacs, seed, hang_s=6, network=self._cable))
+        ehr = f"{server.url}/fhir"
+        self.ehr = stack.enter_context(running_fault_proxy(ehr, seed + 1, hang_s=6, network=self._cable))
         for disk in DISKS.values():
             (folder / disk).mkdir(parents=True)
             if _mounted(folder / disk):
                 stack.callback(subprocess.run, ["umount", "--lazy", str(folder / disk)], check=True)
         self.state_url = state_url or f"sqlite:///{folder}/state/state.sqlite"
+        self._dicom_port = 0 if database else free_port()
+        settings = {"state_url": self.state_url, "pacs": self.pacs.url, "ehr": self.ehr.url}
+        self.config = folder / "bridge.toml"
+        receiver = RECEIVER.format(dicom_port=self._dicom_port) if self._dicom_port else ""
         limits = {"reading_s": READING_S, "reading_mb": READING_MB}
-        settings = {"state_url": self.state_url, "pacs": self.pacs.url, "ehr": self.ehr.url, "port": free_port()}
-        self.config, self._log, self._clock = folder / "bridge.toml", folder / "bridge.log", folder / "clock"
-        self.config.write_text(CONFIGURATION.format(everything=EVERYTHING_TOML, **settings, **limits), "utf-8")
-        self._clock.write_text("0", "utf-8")
-        self._log.touch()
-        command = [sys.executable, "-m", "tests.faults.nursery"]
-        self._nursery = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        stack.enter_context(self._nursery)
-        stack.callback(self._nursery.kill)
-        stack.callback(self._end)
-        self._roles: Sequence[tuple[str, ...]] = SHARED if database else EVERYTHING
-        self._armed: set[int] = set()
-        self._pids = [self._born(roles) for roles in self._roles]
+        configuration = CONFIGURATION.format(everything=EVERYTHING_TOML, **settings, **limits)
+        self.config.write_text(configuration + receiver, "utf-8")
+        self.bridges = Processes(folder, self.config, SHARED if database else EVERYTHING)
+        stack.callback(self.bridges.end)
+        for n in range(len(self.bridges)):
+            self.bridges.start(n)
 
-    @property
-    def log(self) -> str:
-        return self._log.read_text("utf-8", "replace")
+    def truth(self) -> dict[str, int]:
+        """Study → instances, of all that archive and receiver hold."""
+        return self.archive.truth() | self.received
+
+    def load(self) -> Settings:
+        """The bridges' configuration."""
+        os.environ["PORT"] = str(self.bridges.ports[0])
+        return load(self.config)
 
     def meet(self, fault: Fault) -> None:
         """Lets it happen, and be over."""
+        self._meeting = str(fault)
         self.faults[f"{fault.what} {fault.how}".strip()] += 1
         self._ways()[fault.what](fault)
-        time.sleep(fault.pause_s)
-        for n, pid in enumerate(self._pids):
-            if not _lives(pid):
-                if pid in self._armed:  # it came to its stage later
-                    self.kills += 1
-                else:
-                    self.died.append(f"after {fault}")
-                self._pids[n] = self._born(self._roles[n])
+        self.wait(fault.pause_s)
 
-    def restart(self) -> None:
-        """As an operator does who wants to be sure."""
-        for n in range(len(self._pids)):
-            os.kill(self._pids[n], signal.SIGTERM)
-            self._until_dead(n, 30.0)
-            self._pids[n] = self._born(self._roles[n])
+    def wait(self, seconds: float) -> None:
+        """Meanwhile who has died is started again."""
+        until = time.monotonic() + seconds
+        while True:
+            self.bridges.start_the_dead(self._meeting)
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.05)
 
     def family(self, uid: str) -> str:
-        """The family name of the patient of a study that the archive holds."""
-        return self._name(uid).partition("^")[0]
+        """The family name of the patient of a study that archive or receiver holds."""
+        return RECEIVED if uid in self.received else self._name(uid).partition("^")[0]
 
     def _ways(self) -> dict[str, Callable[[Fault], None]]:
         return {
@@ -141,6 +159,7 @@ class World:
             "patient corrected": self._patient_corrected,
             "study deleted": self._study_deleted,
             "bad documents": self._bad_documents,
+            "objects sent": self._objects_sent,
             "entries lost": self._entries_lost,
             "entries tripled": lambda _: self._again(self._some_study(), 2),
             "entries late": self._entries_late,
@@ -152,8 +171,10 @@ class World:
             "pacs answers": self._pacs_answers,
             "network": self._network,
             "archive away": self._archive_away,
+            "archive restarted": self._archive_restarted,
             "clock moved": self._clock_moved,
             "disk full": self._disk_full,
+            "lake damaged": self._lake_damaged,
             "database killed": self._database_killed,
         }
 
@@ -207,6 +228,23 @@ class World:
         """SOP Instance UIDs of those that the archive holds."""
         return frozenset(key[3] for key in self.archive.held if key[3] in self.archive.objects)
 
+    def _objects_sent(self, fault: Fault) -> None:
+        """To the receiver, where there is one. What it says it has, it must have."""
+        if not self._dicom_port:
+            self._new_study(fault)
+            return
+        uid, n = f"{STUDY}.{len(self.known)}", len(self.known)
+        self.known.append(uid)
+        who = {"PatientID": f"P{n}", "PatientName": f"{RECEIVED}^A", "AccessionNumber": f"A{n}"}
+        objects = [dicom_dataset(uid, f"{uid}.1", f"{uid}.1.{i}", **who) for i in range(1, int(fault.amount) + 1)]
+        if fault.how == "no room":
+            statuses = send(objects, self._dicom_port)
+            self.faults[f"answered {sorted(str(s) for s in set(statuses))}"] += 1
+            self._disks_filler("spool").unlink()
+        if not send_until_kept(objects, self._dicom_port, KEPT_WITHIN_S):
+            self.bridges.died.append(f"(its receiver took no objects in {KEPT_WITHIN_S:g} s) during {self._meeting}")
+        self.received[uid] = len(objects)
+
     def _entries_lost(self, fault: Fault) -> None:
         uid = self._new_study(fault)
         self.archive.log = [entry for entry in self.archive.log if entry.key[1] != uid]
@@ -222,107 +260,111 @@ class World:
 
     # Processes.
 
-    def _born(self, roles: tuple[str, ...], stage: str = "", nth: int = 1) -> int:
-        order = {"config": str(self.config), "roles": roles, "stage": stage, "nth": nth}
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.write(json.dumps(order | {"clock": str(self._clock), "log": str(self._log)}) + "\n")
-        self._nursery.stdin.flush()
-        pid = int(self._nursery.stdout.readline())
-        self._armed |= {pid} if stage else set()
-        until = time.monotonic() + 60
-        while _lives(pid) and f"ready {pid}\n" not in self.log and time.monotonic() < until:
-            time.sleep(0.02)
-        return pid
-
     def _killed(self, fault: Fault) -> None:
-        n = self._random.randrange(len(self._pids))
-        self._kill(n)
-        time.sleep(fault.pause_s)
-        self._pids[n] = self._born(self._roles[n])
+        """One after the other, at moments of which nobody knows what they are the middle of."""
+        for _ in range(fault.nth):
+            n = self._random.randrange(len(self.bridges))
+            self.wait(0.3 * self._random.random())
+            self.bridges.kill(n)
+            self.bridges.start(n)
+            self._new_study(Fault("new study", amount=1))
 
     def _killed_at(self, fault: Fault) -> None:
         """All die, so that only those live that kill themselves there."""
-        for n, roles in enumerate(self._roles):
-            self._kill(n)
-            self._pids[n] = self._born(roles, fault.how, fault.nth)
+        for n in range(len(self.bridges)):
+            self.bridges.kill(n)
+            self.bridges.start(n, fault.how, fault.nth)
         self._new_study(Fault("new study", amount=1))
-        time.sleep(fault.for_s)
-        for n, roles in enumerate(self._roles):
-            if not _lives(self._pids[n]):
-                assert f"killed at {fault.how}" in self.log, self.log[-2000:]
-                self.kills += 1
-                self.faults["reached the stage"] += 1
-                self._pids[n] = self._born(roles)
-
-    def _kill(self, n: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pids[n], signal.SIGKILL)
-            self.kills += 1
-        self._until_dead(n, 10.0)
-
-    def _until_dead(self, n: int, within_s: float) -> None:
-        until = time.monotonic() + within_s
-        while _lives(self._pids[n]):
-            if time.monotonic() > until:
-                self.died.append("does not end when it is told to")
-                os.kill(self._pids[n], signal.SIGKILL)
-            time.sleep(0.01)
-
-    def _end(self) -> None:
-        for pid in self._pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        armed, until = self.bridges.armed, time.monotonic() + fault.for_s
+        while self.bridges.armed == armed and time.monotonic() < until:
+            self.wait(0.05)
 
     # What is around them.
 
     def _ehr_answers(self, fault: Fault) -> None:
         self.ehr.rates = Rates(**{fault.how: fault.amount})
         self._new_study(Fault("new study", amount=1))
-        time.sleep(fault.for_s)
+        self.wait(fault.for_s)
         self.ehr.rates = Rates()
 
     def _pacs_answers(self, fault: Fault) -> None:
         self.pacs.rates = Rates(**{fault.how: fault.amount})
-        time.sleep(fault.for_s)
+        self.wait(fault.for_s)
         self.pacs.rates = Rates()
 
     def _network(self, fault: Fault) -> None:
+        if fault.how == "cut" and self._cable is not None:
+            self._cable.pull()
+            self.wait(fault.for_s)
+            self._cable.plug_in()
+            return
         for proxy in (self.pacs, self.ehr):
             proxy.rates = Rates(hung=1.0) if fault.how == "cut" else Rates()
             proxy.delay_s = 0.5 if fault.how == "slow" else 0.0
-        time.sleep(fault.for_s)
+        self.wait(fault.for_s)
         for proxy in (self.pacs, self.ehr):
             proxy.rates, proxy.delay_s = Rates(), 0.0
 
     def _archive_away(self, fault: Fault) -> None:
         self.pacs.rates = Rates(cut=1.0)
-        time.sleep(fault.for_s)
+        self.wait(fault.for_s)
         self.pacs.rates = Rates()
+
+    def _archive_restarted(self, fault: Fault) -> None:
+        self._pacs_serving.close()
+        self.wait(fault.for_s)
+        self._serve_pacs()
+
+    def _serve_pacs(self) -> None:
+        self._pacs_serving.enter_context(over_tcp(self.archive, port=self._pacs_port))
 
     def _clock_moved(self, fault: Fault) -> None:
         self._set_clock(fault.amount)
-        time.sleep(fault.for_s)
+        self.wait(fault.for_s)
         self._set_clock(0.0)
 
     def _set_clock(self, by_s: float) -> None:
-        new = self._clock.with_suffix(".new")
+        new = self.bridges.clock.with_suffix(".new")
         new.write_text(str(by_s), "utf-8")
-        new.replace(self._clock)
+        new.replace(self.bridges.clock)
 
     def _disk_full(self, fault: Fault) -> None:
-        folder = self.folder / DISKS[fault.how]
-        if not folder.is_mount():
+        filler = self._disks_filler(fault.how)
+        if not filler.parent.is_mount():
             self.faults["disk full: not possible here"] += 1
             return
-        filler = folder / "filler"
         with suppress(OSError), filler.open("wb") as file:
-            while True:
-                file.write(bytes(65_536))
-                file.flush()
-        self._new_study(Fault("new study", amount=1))
-        time.sleep(fault.for_s)
+            for size in (65_536, 512):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+                        file.flush()
+        if fault.how == "spool":
+            self._objects_sent(Fault("objects sent", "no room", amount=2))
+        else:
+            self._new_study(Fault("new study", amount=1))
+            time.sleep(fault.for_s)
         filler.unlink(missing_ok=True)
+
+    def _disks_filler(self, disk: str) -> Path:
+        return self.folder / DISKS[disk] / "filler"
+
+    def _lake_damaged(self, _fault: Fault) -> None:
+        """A bit flips in files of the newest generation; somebody runs `bridge verify --repair`."""
+        lake = Lake(place_of(self.load()))
+        for attempt in range(2):
+            generation = lake.current()
+            files = sorted({one.file for t in generation.tables.values() for one in t.layers}) if generation else []
+            with suppress(FileNotFoundError):  # it was of the generation before
+                if files:
+                    _damage(self._random.choice(files), self._random)
+            time.sleep(0.2 * attempt)
+        state = State(self.state_url)
+        try:
+            mended = mend(lake, datetime.now(UTC), lambda: state.mark_known("lake", time.time()))
+        finally:
+            state.close()
+        self.faults["repaired by the command" if mended.keys else "repaired or replaced by the bridge before"] += 1
 
     def _database_killed(self, fault: Fault) -> None:
         assert self._database is not None
@@ -331,14 +373,12 @@ class World:
         self._database.start()
 
 
+def _damage(file: Path, random: Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    file.write_bytes(content)
+
+
 def _mounted(folder: Path) -> bool:
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
     return os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _lives(pid: int) -> bool:
-    """A process that ended and was not reaped yet does not live."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False

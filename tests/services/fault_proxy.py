@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.services.namespace import Namespace
 
 _STATUS = {
     "throttled": 429, "unavailable": 503, "unauthorized": 401, "conflict": 409, "precondition": 412, "failed": 500,
@@ -37,6 +41,7 @@ class Rates:
     cut: float = 0.0
     halved: float = 0.0
     hung: float = 0.0
+    unanswered: float = 0.0
     unauthorized: float = 0.0
     conflict: float = 0.0
     precondition: float = 0.0
@@ -55,7 +60,9 @@ class FaultProxy:
     The n-th request meets the n-th draw of the seed: with requests one after another a run repeats exactly.
     """
 
-    def __init__(self, target: str, seed: int, rates: Rates, retry_after_s: int, hang_s: float) -> None:
+    def __init__(
+        self, target: str, seed: int, rates: Rates, retry_after_s: int, hang_s: float, address: str = "127.0.0.1"
+    ) -> None:
         split = urlsplit(target)
         self.host, self.port = str(split.hostname), split.port or 80
         self.rates, self.retry_after_s, self.hang_s, self.delay_s = rates, retry_after_s, hang_s, 0.0
@@ -63,10 +70,10 @@ class FaultProxy:
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._connections: set[socket.socket] = set()
         self.stopping = threading.Event()
-        self._listener = _Listener(("127.0.0.1", 0), _Handler)
+        self._listener = _Listener((address, 0), _Handler)
         self._listener.proxy = self
         self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._listener.server_port}{split.path}"
+        self.url = f"http://{address}:{self._listener.server_port}{split.path}"
 
     def start(self) -> None:
         self._thread.start()
@@ -109,6 +116,11 @@ class FaultProxy:
 class _Listener(ThreadingHTTPServer):
     daemon_threads = False
     proxy: FaultProxy
+
+    def server_bind(self) -> None:
+        """Without asking anybody for the name of the address."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
 
     def handle_error(self, *_: object) -> None:
         """A client that went away is no news."""
@@ -168,7 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(502, [], b"")
             return
         proxy.count(what)
-        if what == "cut":
+        if what == "unanswered":
+            proxy.stopping.wait(proxy.hang_s)
+        if what in ("cut", "unanswered"):
             self._cut()
         else:
             self._answer(status, headers, body, whole=what == "forwarded")
@@ -215,10 +229,18 @@ def _shut(connection: socket.socket) -> None:
 
 @contextmanager
 def running_fault_proxy(
-    target: str, seed: int, rates: Rates | None = None, *, retry_after_s: int = 1, hang_s: float = 60.0
+    target: str,
+    seed: int,
+    rates: Rates | None = None,
+    *,
+    retry_after_s: int = 1,
+    hang_s: float = 60.0,
+    network: Namespace | None = None,
 ) -> Iterator[FaultProxy]:
-    """A proxy before the server at `target`, until the block ends. Without rates it only forwards."""
-    proxy = FaultProxy(target, seed, rates or Rates(), retry_after_s, hang_s)
+    """A proxy before the server at `target`, until the block ends. Without rates it only forwards. With `network` it
+    listens there, and forwards from here."""
+    make = partial(FaultProxy, target, seed, rates or Rates(), retry_after_s, hang_s)
+    proxy = network.inside(lambda: make(network.address)) if network is not None else make()
     proxy.start()
     try:
         yield proxy

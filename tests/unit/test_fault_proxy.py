@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.services.fault_proxy import FaultProxy, Rates, running_fault_proxy
+from tests.services.namespace import a_namespace, why_not
 from tests.web_server import Reply, WebServer, web_server
 
 BODY = b'{"resourceType":"Bundle"}'
@@ -129,3 +130,26 @@ def test_rates_that_cannot_be_are_refused() -> None:
     for wrong in ({"cut": 0.6, "hung": 0.6}, {"cut": -0.1}):
         with pytest.raises(ValueError, match="rates"):
             Rates(**wrong)
+
+
+def test_an_answer_that_never_comes_is_of_a_request_that_was_done(
+    server: WebServer, proxy: FaultProxy, client: httpx.Client
+) -> None:
+    proxy.rates, proxy.hang_s = Rates(unanswered=1), 0.2
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.post(f"{proxy.url}/Patient", content=b"{}")
+    assert len(server.asked) == 1
+    assert proxy.counts == {"unanswered": 1}
+
+
+def test_a_peer_behind_a_pulled_cable_is_silent_until_it_is_plugged_in(server: WebServer) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    with a_namespace() as network, running_fault_proxy(server.url, 7, network=network) as far:
+        assert httpx.get(far.url, trust_env=False, timeout=5).status_code == 201
+        network.pull()
+        with pytest.raises(httpx.ConnectTimeout):
+            httpx.get(far.url, trust_env=False, timeout=0.5)
+        network.plug_in()
+        assert httpx.get(far.url, trust_env=False, timeout=5).status_code == 201
+    assert len(server.asked) == 2

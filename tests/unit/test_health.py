@@ -115,9 +115,7 @@ def test_a_loop_that_dies_is_named(tmp_path: Path) -> None:
     def dies(_worker: str) -> int:
         raise Died
 
-    loops = Loops(
-        rig.pipeline, ALL_ROLES, "p", 1, state.renew_process, lambda _reason: failed.set(), [Loop("export", "", dies)]
-    )
+    loops = Loops(rig.pipeline, ALL_ROLES, "p", 1, state, lambda _reason: failed.set(), [Loop("export", "", dies)])
     assert "export" in loops.dead()
     hook, threading.excepthook = threading.excepthook, lambda _arguments: None
     try:
@@ -143,9 +141,7 @@ def test_a_loop_goes_on_when_the_state_is_away(tmp_path: Path, monkeypatch: pyte
         tried.release()
         raise Unavailable("state: the database cannot answer now")
 
-    loops = Loops(
-        rig.pipeline, ALL_ROLES, "p", 1, state.renew_process, lambda _reason: None, [Loop("export", "", away)]
-    )
+    loops = Loops(rig.pipeline, ALL_ROLES, "p", 1, state, lambda _reason: None, [Loop("export", "", away)])
     loops.start()
     assert all(tried.acquire(timeout=20) for _ in range(3))
     assert loops.dead() == ()

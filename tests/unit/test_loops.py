@@ -3,9 +3,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bridge.errors import StateUnavailable
 from bridge.loops import Loop, Loops
 from bridge.model import ALL_ROLES, Role
 from bridge.state import State
@@ -36,7 +38,7 @@ def until(look: Callable[[], object]) -> None:
 
 def loops(rig: Rig, roles: frozenset[Role] = ALL_ROLES, *others: Loop) -> Loops:
     failed: list[str] = []
-    return Loops(rig.pipeline, roles, "p", 1, rig.state.renew_process, failed.append, others)
+    return Loops(rig.pipeline, roles, "p", 1, rig.state, failed.append, others)
 
 
 def test_a_clock_that_was_an_hour_ahead_stops_nothing_when_it_is_right_again(rig: Rig) -> None:
@@ -49,6 +51,39 @@ def test_a_clock_that_was_an_hour_ahead_stops_nothing_when_it_is_right_again(rig
         rig.now = 0.0
         rig.a.put(headers(study=f"{STUDY}.2"))
         until(lambda: f"{STUDY}.2" in rig.ehr.newest())
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("lost", ["retry", "claim"])
+def test_what_a_database_kept_leased_when_it_went_away_is_done_when_it_is_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """It went before the step could give its claim back, or after it had committed a claim that nobody heard of."""
+    away = StateUnavailable("state: the database cannot answer now")
+    plain, gone = getattr(rig.state, lost), list[str]()
+
+    def goes_away(*given: Any) -> Any:
+        about = given[0] if lost == "claim" else given[0].queue
+        found = None if gone or about != "poll" or lost == "retry" else plain(*given)
+        if gone or about != "poll" or found == []:
+            return plain(*given) if found is None else found
+        gone.append("once")
+        raise away
+
+    monkeypatch.setattr(rig.state, lost, goes_away)
+    monkeypatch.setattr("bridge.loops.UNAVAILABLE_S", 0.1)
+    del rig.pipeline.sources["b"]
+    rig.a.down, rig.a.sweep_s = lost == "retry", 3600.0
+    rig.pipeline.prepare()
+    running = loops(rig)
+    running.start()
+    try:
+        until(lambda: gone)
+        rig.a.down = False
+        until(lambda: all(item.due_at > time.time() + 1000 for item in rig.state.items(queue="sweep")))
+        rig.a.put(headers(study=f"{STUDY}.1"))
+        until(lambda: f"{STUDY}.1" in rig.ehr.newest())
     finally:
         running.stop()
 

@@ -81,6 +81,35 @@ def test_a_disk_that_takes_no_record_of_a_refused_connection_keeps_nobody_from_a
     rig.close()
 
 
+def test_an_object_without_a_line_is_not_told_as_kept_and_taken_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig = Rig(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "_write", full)
+        assert rig.send(a_dataset()) == [0xA700]
+    assert rig.send(a_dataset()) == [0]
+    assert len(rig.files()) == 1
+    rig.close()
+
+
+def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, write = Manifest(tmp_path, 1e9, {}), os.write
+    manifest.add(Verdict.ACCEPTED, 0, {"sop_instance_uid": "1"})
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", lambda descriptor, content: write(descriptor, content[:5]))
+        with pytest.raises(OSError, match="No space"):
+            manifest.add(Verdict.ACCEPTED, 0, {"sop_instance_uid": "2"})
+    manifest.add(Verdict.ACCEPTED, 0, {"sop_instance_uid": "3"})
+    manifest.end(1e9, "released")
+    (found,) = associations(tmp_path)
+    assert found["received"] == found["accepted"] == 2
+    assert [o["sop_instance_uid"] for o in association(tmp_path, found["id"])["objects"]] == ["1", "3"]
+
+
 def test_a_storm_of_empty_associations_leaves_few_manifests_and_what_brings_objects_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,6 +263,14 @@ def test_what_changes_without_a_feed_or_a_count_is_found_by_reading_again(tmp_pa
     state.close()
 
 
+def test_every_source_is_looked_at_when_a_process_begins(rig: Rig) -> None:
+    rig.a.poll_s = 300.0
+    rig.run(5)
+    assert {i.key: i.due_at > rig.now for i in rig.state.items(queue="poll")}["a"]
+    rig.pipeline.prepare()
+    assert all(i.due_at <= rig.now for i in rig.state.items(queue="poll"))
+
+
 def test_an_archive_that_is_down_holds_up_no_other_and_its_cursor_stays(rig: Rig) -> None:
     rig.a.put(headers())
     rig.a.down = True

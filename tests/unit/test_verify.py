@@ -188,3 +188,14 @@ def test_contents_are_held_to_their_digests_in_any_database(copy: Path) -> None:
     damaged = [key for key, fine in state.contents() if not fine]
     assert {key.partition("/")[0] for key in damaged} == {"Patient"}
     state.close()
+
+
+def test_a_damaged_lake_is_repaired_when_asked(copy: Path) -> None:
+    (newest,) = sorted((copy / "lake" / "files").glob("resource_Patient-*"))[-1:]
+    newest.write_bytes(flipped(newest.read_bytes(), 40, random.Random(SEED)))
+    shown = CliRunner().invoke(app, ["verify", "--repair", "--data-dir", str(copy)])
+    assert (shown.exit_code, "load again what was loaded of Patient" in shown.stderr) == (0, True)
+    assert damaged(copy)["lake"] == []
+    state = State(f"sqlite:///{copy / 'state.sqlite'}")
+    assert {item.key for item in state.items() if item.queue == "sink:lake"} == set(STUDIES)
+    state.close()

@@ -122,6 +122,14 @@ def test_leases_of_a_living_process_are_kept_and_of_a_dead_one_released(state: S
     assert len(state.claim("q", 41.0, LEASE, 10, "p3/w")) == 2
 
 
+def test_what_one_worker_has_is_given_back_and_of_no_other(state: State) -> None:
+    state.mark("q", ["a", "b"], 0.0)
+    state.claim("q", 1.0, LEASE, 1, "p1/w")
+    state.claim("q", 1.0, LEASE, 1, "p1/w2")
+    state.give_back("p1/w")
+    assert [c.key for c in state.claim("q", 1.0, LEASE, 10, "p3/w")] == ["a"]
+
+
 def test_depth_tells_what_waits_fails_and_is_parked(state: State) -> None:
     state.mark("q", ["a", "b", "c"], 0.0)
     one, two, _ = state.claim("q", 1.0, LEASE, 3, "w")
