@@ -34,9 +34,9 @@ STUDIES = [f"{STUDY}.{n}" for n in range(4)]
 class Hospital(Delivery):
     """Two archives, one FHIR server, one lake; four studies of two series with two instances each, delivered."""
 
-    def __init__(self, state: State, server: FhirFake, folder: Path) -> None:
+    def __init__(self, state: State, server: FhirFake, where: Path | Lake) -> None:
         super().__init__(state, server)
-        self.real_lake = Lake(folder / "lake")
+        self.real_lake = where if isinstance(where, Lake) else Lake(where / "lake")
         self.ehr_sink: FhirServerSink = self.pipeline.sinks["ehr"]  # type: ignore[assignment]
         self.pipeline.sinks = {"ehr": self.ehr_sink, "lake": LakeSink(self.real_lake.append, lambda: None)}
         for uid in STUDIES:
