@@ -15,14 +15,17 @@ import orjson
 from bridge.errors import SinkUnavailable
 from cohort.generation import Generations
 from cohort.lake import Lake
-from cohort.tables import Tables
+from cohort.tables import MEMORY_LIMIT_MB, Tables
 
 ROWS_AT_ONCE = 1000
+COUNTING_MB = 128
+"""What counting by study may hold; past it DuckDB spills into a folder, so that memory does not grow with studies."""
+
 _STUDIES = """
-SELECT study_instance_uid, coalesce(series, 0)::INTEGER, instances::INTEGER, digest::VARCHAR FROM
-  (SELECT study_instance_uid, count(*) AS instances, bit_xor(md5_number_lower(sop_instance_uid)) AS digest
-   FROM {instances} GROUP BY 1) LEFT JOIN
-  (SELECT study_instance_uid, count(*) AS series FROM {series} GROUP BY 1) USING (study_instance_uid)
+SELECT study_instance_uid, sum(series)::INTEGER, sum(instances)::INTEGER, bit_xor(digest)::VARCHAR FROM
+  (SELECT study_instance_uid, 0 AS series, 1 AS instances, md5_number_lower(sop_instance_uid) AS digest FROM {instances}
+   UNION ALL SELECT study_instance_uid, 1, 0, 0::UBIGINT FROM {series}) WHERE {wanted}
+GROUP BY 1 HAVING sum(instances) > 0
 """
 
 
@@ -71,11 +74,11 @@ class LakeTally:
     def studies(self) -> Iterator[tuple[str, int, int, str]]:
         """(Study Instance UID, series, instances, digest of the SOP Instance UIDs) of every study with DICOM rows: the
         digest is the exclusive or of the last 64 bits of their MD5s."""
-        yield from map(_study, self._rows(self._all_studies()))
+        yield from map(_study, self._rows(self._studies_where("true"), memory_mb=COUNTING_MB))
 
     def studies_of(self, studies: Sequence[str]) -> dict[str, tuple[str, int, int, str]]:
         """study → the same of these studies alone."""
-        rows = self._rows(f"{self._all_studies()} WHERE list_contains($uids, study_instance_uid)", {"uids": studies})
+        rows = self._rows(self._studies_where("list_contains($uids, study_instance_uid)"), {"uids": studies})
         return {row[0]: row for row in map(_study, rows)}
 
     def _kinds(self) -> list[str]:
@@ -85,21 +88,23 @@ class LakeTally:
         scan = self._opened().scan(f"resource_{kind}", ["origin", "id", "deleted", "json"])
         return f"SELECT '{kind}/' || id, deleted, json FROM {scan} WHERE origin = 'bridge'"
 
-    def _all_studies(self) -> str:
+    def _studies_where(self, wanted: str) -> str:
         tables = self._opened()
         series = tables.scan("dicom_series", ["study_instance_uid"])
-        return _STUDIES.format(
-            instances=tables.scan("dicom_instance", ["study_instance_uid", "sop_instance_uid"]), series=series
-        )
+        instances = tables.scan("dicom_instance", ["study_instance_uid", "sop_instance_uid"])
+        return _STUDIES.format(instances=instances, series=series, wanted=wanted)
 
     def _opened(self) -> Tables:
         if self._tables is None:
             raise SinkUnavailable("lake: not looked at yet")
         return self._tables
 
-    def _rows(self, query: str, values: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+    def _rows(
+        self, query: str, values: dict[str, Any] | None = None, memory_mb: int = MEMORY_LIMIT_MB
+    ) -> Iterator[tuple[Any, ...]]:
         cursor = self._opened().db.cursor()
         try:
+            cursor.execute(f"SET memory_limit = '{memory_mb}MB'")  # of the whole DuckDB: one query runs at a time
             cursor.execute(query, values or {})
             while rows := cursor.fetchmany(ROWS_AT_ONCE):
                 yield from rows
