@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, insert, select, text, update
 from bridge import config
 from bridge.backup import back_up, restore
 from bridge.errors import ConfigError
-from bridge.state import State
+from bridge.state import State, table_files
 from bridge.state.schema import file, metadata, setting
 from bridge.state.table_files import Dump, dump, load
 from bridge.verify_command import parts
@@ -169,7 +169,6 @@ def test_one_moment_is_saved_whatever_is_written_meanwhile(
     url, other = database(server), database(server)
     state = State(url)
     before, taken = tables_of(url), []
-    from bridge.state import table_files
 
     written = table_files._written
 
