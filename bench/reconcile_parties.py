@@ -34,7 +34,7 @@ from tests.fhir_fake import URL, FhirFake
 ARCHIVE, SERVER = "pacs", "ehr"
 INSTANCES, OF_ONE_PATIENT = 2, 4
 BASE, TEMPLATE = 1_000_000_000, 1_999_999_999
-AT_ONCE, PRIME = 5_000, 7_368_787
+AT_ONCE, PRIME, CACHE_KIB = 20_000, 7_368_787, 2_000_000
 
 Expected = set[tuple[str, str, str, str]]
 """(left, right, key, level)."""
@@ -216,6 +216,7 @@ def fill_state(state: State, studies: int) -> None:
             for table, row in made:
                 rows.setdefault(table, []).append(row)
         with state._db.write() as connection:
+            connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE_KIB}")
             for table, some in rows.items():
                 connection.execute(insert(table), some)
 
