@@ -60,15 +60,17 @@ class LakeTally:
     def resources(self) -> Iterator[tuple[str, int, str]]:
         """(type/id, 1 when it is deleted, SHA-256 of the content) of every resource that the bridge delivered."""
         for kind in self._kinds():
-            yield from map(_resource, self._rows(self._resources_of(kind)))
+            for query in self._resources_of(kind):
+                yield from map(_resource, self._rows(query))
 
     def resource_digests(self, keys: Sequence[str]) -> dict[str, tuple[str, int, str]]:
         """type/id → the same of these resources alone."""
         found: dict[str, tuple[str, int, str]] = {}
         for kind in {key.partition("/")[0] for key in keys} & set(self._kinds()):
             ids = [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
-            rows = self._rows(f"{self._resources_of(kind)} AND list_contains($ids, id)", {"ids": ids})
-            found |= {row[0]: row for row in map(_resource, rows)}
+            for query in self._resources_of(kind):
+                rows = self._rows(f"{query} AND list_contains($ids, id)", {"ids": ids})
+                found |= {row[0]: row for row in map(_resource, rows)}
         return found
 
     def studies(self) -> Iterator[tuple[str, int, int, str]]:
@@ -84,9 +86,10 @@ class LakeTally:
     def _kinds(self) -> list[str]:
         return sorted(n.removeprefix("resource_") for n in self._opened().layers if n.startswith("resource_"))
 
-    def _resources_of(self, kind: str) -> str:
-        scan = self._opened().scan(f"resource_{kind}", ["origin", "id", "deleted", "json"])
-        return f"SELECT '{kind}/' || id, deleted, json FROM {scan} WHERE origin = 'bridge'"
+    def _resources_of(self, kind: str) -> list[str]:
+        """A query for each file of the table."""
+        scans = self._opened().scans(f"resource_{kind}", ["origin", "id", "deleted", "json"])
+        return [f"SELECT '{kind}/' || id, deleted, json FROM {one} WHERE origin = 'bridge'" for one in scans]
 
     def _studies_where(self, wanted: str) -> str:
         tables = self._opened()
