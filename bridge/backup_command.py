@@ -29,15 +29,14 @@ def backup(
 ) -> None:
     """Save state, spool and lake in a new folder, while the bridge runs.
 
-    Files that never change are linked where the folder is on the same disk: copy the folder to another one afterwards.
+    The state in PostgreSQL and a lake in an S3-compatible store are copied into the folder as well. Files that never
+    change are linked where the folder is on the same disk: copy the folder to another one afterwards.
 
     Example: bridge backup /backup/monday
     """
     with Console(stderr=True).status("Saving") as status:
         manifest = back_up(settings_of(config_file, data_dir), folder, lambda what: status.update(f"Saving {what}"))
     told = f"Saved {manifest['spool_files']} files of the spool and {manifest['lake_files']} of the lake, and the state"
-    if manifest["lake"] != "lake":
-        told += f"; the lake itself is in {manifest['lake']} and is not part of the backup"
     typer.echo(json.dumps(manifest) if as_json else told)
 
 
@@ -47,7 +46,8 @@ def restore(
     data_dir: DataOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a backup back into a data folder that has nothing yet, after verifying it. Then start `bridge run`.
+    """Put a backup back into a data folder, a database and a bucket that have nothing yet, after verifying it. Then
+    start `bridge run`.
 
     Example: bridge restore /backup/monday --data-dir bridge-data
     """

@@ -19,6 +19,8 @@ from bridge.errors import ConfigError, Unavailable
 from bridge.sources.preamble import problem
 from bridge.state import State
 from bridge.state.seal import damage
+from bridge.state.table_files import TABLES
+from bridge.state.table_files import checked as checked_tables
 from bridge.state_command import DATA_DIR, EXIT_PARTIAL, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 from cohort.lake import Lake
 from cohort.mend import mend
@@ -110,7 +112,8 @@ def _spool(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _state(settings: Settings) -> Iterator[tuple[str, str]]:
-    """SQLite: every row by its checksum. PostgreSQL: the newest contents of resources; the rest is up to its own."""
+    """SQLite: every row by its checksum. PostgreSQL: the newest contents of resources; the rest is up to its own. In a
+    backup of one: every table by the digest of its file."""
     path = settings.data_dir / "state.sqlite"
     if not settings.state_url:
         if path.exists():
@@ -118,6 +121,7 @@ def _state(settings: Settings) -> Iterator[tuple[str, str]]:
             yield from ((path.name, one) for one in problems)
             if not problems:
                 yield path.name, ""
+        yield from checked_tables(settings.data_dir / TABLES)
         return
     state = State(settings.database_url)
     try:

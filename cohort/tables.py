@@ -60,6 +60,12 @@ class Tables:
         wanted = columns or list(columns_of(table))
         return f"({scan(layers, wanted) if layers else empty(columns_of(table), wanted)})"
 
+    def scans(self, table: str, columns: Sequence[str]) -> list[str]:
+        """As `scan`, file by file: one SELECT of many files holds something of each until its end."""
+        layers = self.layers.get(table, [])
+        self._files.present(names(layers))
+        return [f"({scan([one], columns)})" for one in layers]
+
     def load(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
         """Rows into a temporary table with these columns; keys that are no column are left out."""
         path = self._scratch / f"{name}.ndjson"

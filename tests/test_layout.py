@@ -82,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bridge.sign_in": {"bridge.ai_peers", "bridge.config", "bridge.connections", "bridge.web", "httpx"},
     "bridge.intake": {"bridge.errors", "bridge.findings", "bridge.model", "bridge.translate"},
+    "bridge.saved_files": {"bridge.sources.spool"},
     "bridge.roles": {"bridge.config", "bridge.errors", "bridge.model", "bridge.state"},
     "bridge.rounds": set(),
     "bridge.observer": set(),
@@ -216,6 +217,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.tally": {
         "bridge.errors", "cohort.generation", "cohort.lake", "cohort.tables", "duckdb", "orjson",
     },
+    "cohort.saved": {"bridge.errors", "cohort.generation", "cohort.store", "orjson"},
     "cohort.verified": {"cohort.generation", "cohort.lake", "cohort.store"},
     "cohort.mend": {
         "bridge.errors", "cohort.fold", "cohort.generation", "cohort.lake", "cohort.schema", "cohort.stored",

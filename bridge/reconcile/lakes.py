@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from bridge.model import StoredResource
+from bridge.model import Resource
 from bridge.ports import STUDY_QUEUE, sink_queue
 from bridge.reconcile.archives import Found
 from bridge.reconcile.ordered import Row, in_order, side_by_side, some_at_once
@@ -14,7 +14,6 @@ from bridge.reconcile.ports import HeldResource, HeldStudy, LakeParty, Reconcile
 from bridge.reconcile.report import Comparison, Difference, Level
 
 AT_ONCE = 100
-PAGE = 500
 LAKE = "lake"
 
 
@@ -51,12 +50,12 @@ class LakeSide:
 
     def _held(self) -> Iterator[HeldStudy]:
         after = ""
-        while uids := self._state.known_studies(after, PAGE):
+        while uids := self._state.known_studies(after, AT_ONCE):
             after = uids[-1]
             yield from self._held_of(uids)
 
-    def _held_of(self, uids: Iterable[str]) -> Iterator[HeldStudy]:
-        return (_of(uid, self._state.study_resources(uid)) for uid in uids)
+    def _held_of(self, uids: Sequence[str]) -> Iterator[HeldStudy]:
+        return (_of(uid, study) for uid, study in self._state.imaging_studies(uids))
 
     def _confirmed_resources(self, keys: list[str]) -> Iterator[Found]:
         here, there = self._state.resource_digests(keys), self._party.resource_digests(keys)
@@ -103,9 +102,8 @@ def instances_digest(sop_instance_uids: Iterable[str]) -> str:
     return str(found)
 
 
-def _of(uid: str, resources: Iterable[StoredResource]) -> HeldStudy:
+def _of(uid: str, study: Resource) -> HeldStudy:
     """A study as its ImagingStudy has it. Its digest is "" when the instances are too many to be listed."""
-    study = next((r.content for r in resources if r.resource_type == "ImagingStudy" and r.content), {})
     listed = [i["uid"] for series in study.get("series", []) for i in series.get("instance", [])]
     instances = int(study.get("numberOfInstances", 0))
     digest = instances_digest(listed) if len(listed) == instances else ""

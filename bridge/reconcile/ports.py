@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from bridge.model import Receipt, StoredResource, StudyState
+from bridge.model import Receipt, Resource, StoredResource, StudyState
 from bridge.ports import StudyHeaders
 from bridge.translate.headers import Headers
 
@@ -47,7 +47,11 @@ class ReconciledState(Protocol):
 
     def known_studies(self, after: str, limit: int) -> list[str]: ...
 
-    def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]: ...
+    def studies_resources(self, studies: Sequence[str]) -> dict[str, tuple[StoredResource, ...]]: ...
+
+    def imaging_studies(self, studies: Sequence[str]) -> Iterator[tuple[str, Resource]]:
+        """(study, its ImagingStudy; {} for none) of those of the studies that are known, in no order."""
+        ...
 
     def receipts(self, sink: str, studies: Sequence[str]) -> dict[str, Receipt]: ...
 

@@ -40,8 +40,7 @@ class Server:
                 yield Difference(uid, Level(level), problem), work.get(uid)
 
     def _states(self, uids: list[str]) -> Mapping[str, StudyState]:
-        receipts = self._state.receipts(self._name, uids)
-        resources = {uid: self._state.study_resources(uid) for uid in uids}
+        receipts, resources = self._state.receipts(self._name, uids), self._state.studies_resources(uids)
         return {
             uid: StudyState(uid, max((r.revision for r in held), default=0), held, {}, receipts.get(uid))
             for uid, held in resources.items()

@@ -19,6 +19,8 @@ BUSY_TIMEOUT_MS = 30_000
 _ONE_AFTER_ANOTHER = 7_296_354_180_115
 """Our own advisory lock among all those of a PostgreSQL database."""
 
+_NO_ADDRESS = "state_url: not a database address; allowed: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+
 
 class Database:
     """One database. `write()` is one transaction that no other writer interleaves; `read()` is one snapshot or less.
@@ -27,7 +29,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._engine = engine_of(url)
         self.sqlite = self._engine.dialect.name == "sqlite"
         # SQLite waits for its lock by sleeping, longer each time: the unlucky wait 5 s (measured), with turns 0.7 s
         self._turn: AbstractContextManager[object] = threading.Lock() if self.sqlite else nullcontext()
@@ -48,7 +50,7 @@ class Database:
         What is not `durable` does not wait for the disk of a PostgreSQL server: should that crash, it may be lost as
         a whole, and never without what came after it. For leases and their ends: the work would be done once more.
         """
-        with self._turn, _translated(), self._engine.begin() as connection:
+        with self._turn, translated(), self._engine.begin() as connection:
             if not (durable or self.sqlite):
                 connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield connection
@@ -64,7 +66,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; on SQLite it never waits for a writer."""
-        with _translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
 
     def close(self) -> None:
@@ -84,23 +86,32 @@ def _explained(error: ProjectError | DatabaseError, sqlite: bool) -> ProjectErro
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """What a database does not answer now is StateUnavailable."""
     try:
         yield
     except OperationalError as error:
         raise StateUnavailable(f"state: the database cannot answer now ({type(error.orig).__name__})") from None
 
 
-def _engine(url: str) -> Engine:
+def sqlite_file(url: str) -> Path | None:
+    """Where a SQLite database is; None for another database. Raises ConfigError for what is no address of one."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError(_NO_ADDRESS) from None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def engine_of(url: str) -> Engine:
+    """Connections to a database. Raises ConfigError for what is no address of one."""
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(url, parsed.database)
         return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError):
-        raise ConfigError(
-            "state_url: not a database address; allowed: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
-        ) from None
+        raise ConfigError(_NO_ADDRESS) from None
 
 
 def _sqlite(url: str, path: str | None) -> Engine:

@@ -90,7 +90,8 @@ class Reconciled(Deliveries):
             page = list(connection.execute(uids.limit(limit)).scalars())
             rows = select(study.c.study_instance_uid, study.c.digest).where(study.c.study_instance_uid.in_(page))
             made = {row.study_instance_uid: row.digest for row in connection.execute(rows)}
-            different = [uid for uid in page if made.get(uid) != self._holding_digest(connection, uid)]
+            kept = self._holding_digests(connection, page)
+        different = [uid for uid in page if made.get(uid) != kept[uid]]
         return different, page[-1] if len(page) == limit else ""
 
     def held_resources(self) -> Iterator[tuple[str, int, str]]:

@@ -70,12 +70,18 @@ class Resources(Holdings):
         return changed
 
     def _holding_digest(self, connection: Connection, uid: str) -> str:
-        rows = connection.execute(
-            select(holding.c.source, holding.c.digest)
-            .where(holding.c.study_instance_uid == uid)
-            .order_by(holding.c.source)
-        )
-        return hashlib.sha256(orjson.dumps([tuple(row) for row in rows if row.digest])).hexdigest()
+        return self._holding_digests(connection, [uid])[uid]
+
+    def _holding_digests(self, connection: Connection, studies: Sequence[str]) -> dict[str, str]:
+        """study → digest of the digests of all that is kept of its headers."""
+        kept: dict[str, list[tuple[str, str]]] = {uid: [] for uid in studies}
+        columns = select(holding.c.study_instance_uid, holding.c.source, holding.c.digest)
+        for start in range(0, len(studies), BATCH):
+            some = holding.c.study_instance_uid.in_(studies[start : start + BATCH])
+            for uid, source, digest in connection.execute(columns.where(some).order_by(holding.c.source)):
+                if digest:
+                    kept[uid].append((source, digest))
+        return {uid: hashlib.sha256(orjson.dumps(mine)).hexdigest() for uid, mine in kept.items()}
 
     def _write_study(
         self, connection: Connection, result: StudyResult, patient: Resource, digest: str, before: Any
@@ -160,18 +166,37 @@ class Resources(Holdings):
 
     def study_resources(self, study_instance_uid: str) -> tuple[StoredResource, ...]:
         """The newest versions of everything that belongs to a study, referenced ones first; deletions among them."""
+        return self.studies_resources([study_instance_uid]).get(study_instance_uid, ())
+
+    def studies_resources(self, studies: Sequence[str]) -> dict[str, tuple[StoredResource, ...]]:
+        """study → the same, for those of the studies that are known: few queries for many."""
         with self._db.read() as connection:
-            refs = connection.execute(
-                select(study.c.resources).where(study.c.study_instance_uid == study_instance_uid)
-            ).scalar()
-            if refs is None:
-                return ()
-            ids: dict[str, list[str]] = {}
-            for kind, id_ in orjson.loads(refs):
-                ids.setdefault(kind, []).append(id_)
-            columns = list(resource_version.c)
-            known = [stored(row) for kind, some in ids.items() for row in _newest(connection, columns, kind, some)]
-        return tuple(sorted(known, key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id)))
+            refs = _refs(connection, studies)
+            columns, known = list(resource_version.c), dict[tuple[str, str], StoredResource]()
+            for kind, ids in _by_type(refs).items():
+                known |= {(kind, row.id): stored(row) for row in _newest(connection, columns, kind, ids)}
+        return {
+            uid: tuple(
+                sorted(
+                    (known[ref] for ref in dict.fromkeys(mine) if ref in known),
+                    key=lambda r: (_REFERRED_FIRST.index(r.resource_type), r.id),
+                )
+            )
+            for uid, mine in refs.items()
+        }
+
+    def imaging_studies(self, studies: Sequence[str]) -> Iterator[tuple[str, Resource]]:
+        """(study, its ImagingStudy; {} for none) of those of the studies that are known, one content at a time."""
+        columns = [resource.c.id, resource_version.c.content]
+        with self._db.read() as connection:
+            refs = _refs(connection, studies)
+            of = {id_: uid for uid, mine in refs.items() for kind, id_ in mine if kind == "ImagingStudy"}
+            left = set(refs)
+            for row in _newest(connection, columns, "ImagingStudy", sorted(of)):
+                if row.content is not None:
+                    left.discard(of[row.id])
+                    yield of[row.id], orjson.loads(row.content)
+        yield from ((uid, {}) for uid in sorted(left))
 
     def newest_contents(self, resource_type: str, ids: Sequence[str]) -> dict[str, Resource]:
         """id → the newest content, of the resources that there are and that are not deleted."""
@@ -197,6 +222,26 @@ class Resources(Holdings):
         )
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement.order_by(resource.c.resource_type))}
+
+
+def _refs(connection: Connection, studies: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """study → (type, id) of everything that belongs to it, for those of the studies that are known."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    columns = select(study.c.study_instance_uid, study.c.resources)
+    for start in range(0, len(studies), BATCH):
+        some = study.c.study_instance_uid.in_(studies[start : start + BATCH])
+        for row in connection.execute(columns.where(some)):
+            found[row.study_instance_uid] = [(kind, id_) for kind, id_ in orjson.loads(row.resources)]
+    return found
+
+
+def _by_type(refs: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, list[str]]:
+    """type → ids, each once."""
+    found: dict[str, set[str]] = {}
+    for mine in refs.values():
+        for kind, id_ in mine:
+            found.setdefault(kind, set()).add(id_)
+    return {kind: sorted(ids) for kind, ids in found.items()}
 
 
 def _newest(connection: Connection, columns: Sequence[Any], resource_type: str, ids: Sequence[str]) -> Iterator[Any]:

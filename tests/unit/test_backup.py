@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
-from datetime import UTC, datetime
+import stat
 from pathlib import Path
 
 import pytest
@@ -16,29 +14,11 @@ from bridge import config
 from bridge.backup import MANIFEST, back_up, restore
 from bridge.cli import app
 from bridge.errors import ConfigError
+from bridge.follow.ports import ExportJob
 from bridge.sources.spool import Spool, data_set_digest
 from bridge.state import State
-from bridge.verify_command import parts
-from tests.builders import STUDY, a_dataset, as_file, headers, write_file
-from tests.fhir_fake import FhirFake
-from tests.unit.test_reconcile import STUDIES, Hospital
-
-
-def opened(folder: Path, server: FhirFake, before: Hospital | None = None) -> Hospital:
-    """A bridge on a data folder; after another one: with the archives as they are now."""
-    hospital = Hospital(State(f"sqlite:///{folder / 'state.sqlite'}"), server, folder)
-    if before is not None:
-        hospital.a, hospital.b, hospital.now = before.a, before.b, before.now
-        hospital.pipeline.sources = {"a": before.a, "b": before.b}
-    return hospital
-
-
-def silent(_what: str) -> None:
-    return None
-
-
-def whole(data_dir: Path) -> bool:
-    return not any(one.damaged or one.error for one in parts(config.embedded(data_dir)))
+from tests.backup_drill import drill, silent
+from tests.builders import STUDY, a_dataset, as_file, write_file
 
 
 def keep(spool: Spool, instance: int) -> Path:
@@ -49,49 +29,7 @@ def keep(spool: Spool, instance: int) -> Path:
 
 
 def test_the_drill_everything_is_lost_and_restored_to_no_difference(tmp_path: Path) -> None:
-    server, data = FhirFake(), tmp_path / "data"
-    hospital = opened(data, server)
-    settings = config.embedded(data)
-    stop, rounds = threading.Event(), [0]
-
-    def traffic() -> None:
-        """Studies come, are delivered and published while the backup is made."""
-        while not stop.is_set():
-            rounds[0] += 1
-            hospital.a.put(headers(study=f"{STUDY}.{100 + rounds[0]}"), headers(study=STUDIES[0], instance=rounds[0]))
-            hospital.run(3)
-            hospital.real_lake.publish(datetime.now(UTC))
-
-    thread = threading.Thread(target=traffic)
-    thread.start()
-    try:
-        for number in range(4):
-            before = rounds[0]
-            back_up(settings, tmp_path / f"backup-{number}", silent)
-            while rounds[0] == before and thread.is_alive():
-                time.sleep(0.01)
-    finally:
-        stop.set()
-        thread.join()
-    assert rounds[0] > 4
-    hospital.a.put(headers(study=f"{STUDY}.999"))
-    hospital.withdraw(STUDIES[2])
-    hospital.run(20)
-    hospital.state.close()
-    shutil.rmtree(data)
-    for number in (0, 3):
-        assert whole(tmp_path / f"backup-{number}")
-        restored = config.embedded(tmp_path / f"restored-{number}")
-        restore(restored, tmp_path / f"backup-{number}", hospital.now, silent)
-        again = opened(restored.data_dir, server, hospital)
-        again.run(3000)
-        report = again.reconcile(whole=True)
-        assert report.agrees, report.as_json()
-        assert again.studies(f"{STUDY}.999")
-        assert again.study_status(STUDIES[2]) == "entered-in-error"
-        assert {c.compared["studies"] for c in report.comparisons if c.right == "lake"} == {rounds[0] + 5}
-        again.state.close()
-        assert whole(restored.data_dir)
+    drill(lambda name: config.embedded(tmp_path / name), tmp_path)
 
 
 def test_by_command_files_that_were_imported_are_there_again(tmp_path: Path) -> None:
@@ -147,7 +85,7 @@ def test_a_backup_that_was_interrupted_or_damaged_is_not_restored(tmp_path: Path
     manifest = (tmp_path / "saved" / MANIFEST).read_bytes()
     (tmp_path / "saved" / MANIFEST).unlink()
     assert "no whole backup" in refused()
-    (tmp_path / "saved" / MANIFEST).write_bytes(manifest.replace(b'"format": 1', b'"format": 2'))
+    (tmp_path / "saved" / MANIFEST).write_bytes(manifest.replace(b'"format": 2', b'"format": 3'))
     assert "newer program" in refused()
     (tmp_path / "saved" / MANIFEST).write_bytes(manifest)
     (object_,) = (tmp_path / "saved" / "spool").rglob("*.dcm")
@@ -164,6 +102,61 @@ def test_a_backup_needs_a_new_folder_and_a_state_of_its_own(tmp_path: Path) -> N
     (tmp_path / "full" / "x").touch()
     with pytest.raises(ConfigError, match="new folder"):
         back_up(config.embedded(tmp_path / "data"), tmp_path / "full", silent)
-    elsewhere = config.embedded(tmp_path / "data").model_copy(update={"state_url": "postgresql+psycopg://u@h/d"})
-    with pytest.raises(ConfigError, match="its own tools"):
-        back_up(elsewhere, tmp_path / "saved", silent)
+    back_up(config.embedded(tmp_path / "data"), tmp_path / "saved", silent)
+    elsewhere = config.embedded(tmp_path / "new").model_copy(update={"state_url": "postgresql+psycopg://u@h/d"})
+    with pytest.raises(ConfigError, match="a state in SQLite"):
+        restore(elsewhere, tmp_path / "saved", 0.0, silent)
+
+
+def test_a_state_at_another_place_is_put_back_there(tmp_path: Path) -> None:
+    def at(name: str) -> config.Settings:
+        url = f"sqlite:///{tmp_path / name / 'elsewhere.sqlite'}"
+        return config.embedded(tmp_path / name).model_copy(update={"state_url": url})
+
+    state = State(at("data").database_url)
+    state.agree("a name", "a value")
+    state.close()
+    back_up(at("data"), tmp_path / "saved", silent)
+    restore(at("new"), tmp_path / "saved", 0.0, silent)
+    again = State(at("new").database_url)
+    assert again.agreed("a name") == "a value"
+    again.close()
+
+
+def test_everything_that_cannot_be_made_again_is_in_it_and_secrets_are_readable_by_their_owner_alone(
+    tmp_path: Path,
+) -> None:
+    data, settings = tmp_path / "data", config.embedded(tmp_path / "data")
+    state = State(settings.database_url)
+    assert state.add_export(ExportJob("job", "http://b/$export", ("Patient",), 0.0, 0, 0.0, 0.0), 5, 0.0)
+    state.close()
+    kept = ("id", "image-token.key", "lake/pseudonyms.key", "lake/log/queries.ndjson", "inbox/incoming/block")
+    made_again = ("exports/JOB/Patient.ndjson", "documents/pacs/0.dcm", "lake-cache/files/a.parquet", "lock")
+    for name in (*kept, *made_again, "lake/outcomes.sqlite"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(name)
+        (data / name).chmod(0o600 if name.endswith(".key") else 0o644)
+    back_up(settings, tmp_path / "saved", silent)
+    for key in (tmp_path / "saved").rglob("*.key"):
+        key.chmod(0o644)  # copied by a tool that loses modes
+    assert stat.S_IMODE((tmp_path / "saved").stat().st_mode) == 0o700
+    restored = config.embedded(tmp_path / "new")
+    restore(restored, tmp_path / "saved", 0.0, silent)
+    there = {str(p.relative_to(tmp_path / "new")): p for p in (tmp_path / "new").rglob("*") if p.is_file()}
+    assert there.keys() == {*kept, "state.sqlite"} | {n for n in there if n.startswith("state.sqlite-")}
+    assert all(there[name].read_text() == name for name in kept)
+    assert {stat.S_IMODE(there[name].stat().st_mode) for name in kept if name.endswith(".key")} == {0o600}
+    again = State(restored.database_url)
+    assert again.exports() == []
+    again.close()
+
+
+def test_a_watched_folder_that_still_has_files_is_left_as_it_is(tmp_path: Path) -> None:
+    settings = config.embedded(tmp_path / "data")
+    State(settings.database_url).close()
+    write_file(tmp_path / "data" / "inbox" / "old.dcm")
+    back_up(settings, tmp_path / "saved", silent)
+    restored = config.embedded(tmp_path / "new")
+    write_file(tmp_path / "new" / "inbox" / "new.dcm")
+    restore(restored, tmp_path / "saved", 0.0, silent)
+    assert [p.name for p in (tmp_path / "new" / "inbox").iterdir()] == ["new.dcm"]

@@ -22,6 +22,7 @@ from bridge.sinks.fhir_server import FhirServerSink
 from bridge.sinks.lake import LakeSink
 from bridge.state import State
 from bridge.state.schema import holding
+from bridge.state.schema import study as study_table
 from cohort.lake import Lake
 from cohort.tally import LakeTally
 from tests.builders import STUDY, headers
@@ -34,9 +35,9 @@ STUDIES = [f"{STUDY}.{n}" for n in range(4)]
 class Hospital(Delivery):
     """Two archives, one FHIR server, one lake; four studies of two series with two instances each, delivered."""
 
-    def __init__(self, state: State, server: FhirFake, folder: Path) -> None:
+    def __init__(self, state: State, server: FhirFake, where: Path | Lake) -> None:
         super().__init__(state, server)
-        self.real_lake = Lake(folder / "lake")
+        self.real_lake = where if isinstance(where, Lake) else Lake(where / "lake")
         self.ehr_sink: FhirServerSink = self.pipeline.sinks["ehr"]  # type: ignore[assignment]
         self.pipeline.sinks = {"ehr": self.ehr_sink, "lake": LakeSink(self.real_lake.append, lambda: None)}
         for uid in STUDIES:
@@ -239,6 +240,25 @@ def test_a_damaged_file_of_the_lake_is_told_and_the_others_are_compared(hospital
 def test_withdrawn_studies_agree(hospital: Hospital) -> None:
     hospital.withdraw(STUDIES[1])
     assert hospital.reconcile(whole=True).agrees
+
+
+def test_many_studies_are_read_as_each_alone(hospital: Hospital) -> None:
+    hospital.withdraw(STUDIES[1])
+    state, uids = hospital.state, [*STUDIES, "1.2.unknown"]
+    alone = {uid: state.study_resources(uid) for uid in uids}
+    assert state.studies_resources(uids) == {uid: found for uid, found in alone.items() if found}
+    kept = {uid: r.content for uid, found in alone.items() for r in found if r.resource_type == "ImagingStudy"}
+    assert dict(state.imaging_studies(uids)) == kept
+    assert alone["1.2.unknown"] == ()
+
+
+def test_a_study_without_an_imaging_study_is_known_without_content(hospital: Hospital) -> None:
+    gone = update(study_table).where(study_table.c.study_instance_uid == STUDIES[3]).values(resources=b"[]")
+    with hospital.state._db.write() as connection:
+        connection.execute(gone)
+    assert dict(hospital.state.imaging_studies(STUDIES))[STUDIES[3]] == {}
+    (one,) = [d for d in found(hospital.reconcile(), "state", "lake").differences if d.level is Level.STUDY]
+    assert (one.key, one.problem) == (STUDIES[3], "the lake still has rows")
 
 
 def test_streams_longer_than_memory_come_in_order() -> None:

@@ -23,19 +23,24 @@ def migrate(connection: Connection) -> None:
 
     Raises  ConfigError when the database is a newer program's that this one cannot work with
     """
-    found = _found(connection)
-    if found == NEWEST:
+    there = found(connection)
+    if there == NEWEST:
         return
-    if found > NEWEST:
-        _check_works_with(connection, found)
+    if there > NEWEST:
+        _check_works_with(connection, there)
         return
+    upgrade(connection, NEWEST)
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    """Does every revision that is missing up to this one, within the transaction of the connection."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
-    command.upgrade(config, NEWEST)
+    command.upgrade(config, revision)
 
 
-def _found(connection: Connection) -> str:
+def found(connection: Connection) -> str:
     """The revision of the database; "" before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return ""
