@@ -20,8 +20,9 @@ from cohort.store.files import Files, digest_of
 FORMAT = 2
 KEPT_GENERATIONS = 5
 KEPT_SECONDS = 900.0
-_DAMAGED = "lake: which generation is the newest, or what it holds, is damaged: bridge verify --repair"
 """Younger generations are kept whatever their number: someone may be reading them."""
+
+_DAMAGED = "lake: which generation is the newest, or what it holds, is damaged: bridge verify --repair"
 
 _NAME = re.compile(r"^(?!.*\.part$)[A-Za-z][A-Za-z0-9_.-]{0,63}$")
 _ID = re.compile(r"^g\d{6,18}$")

@@ -48,7 +48,7 @@ class FakeArchive:
         page = self.log[start : start + 3]
         recount, self.settled = frozenset(self.settled), set()
         end = start + len(page)
-        return ChangePage(frozenset(page), str(end), end == len(self.log), recount=recount)
+        return ChangePage(frozenset(page), str(end), end >= len(self.log), recount=recount)
 
     def read(self, study_instance_uid: str) -> StudyHeaders:
         self._answer()
