@@ -30,7 +30,7 @@ IDLE_S = 0.2
 """So often it is looked what is due."""
 
 UNAVAILABLE_S = 2.0
-UNAVAILABLE_MOST_S = 30.0
+UNAVAILABLE_MOST_S = 15.0
 """What cannot be reached is left alone for so long at first, and at most."""
 
 HEARTBEATS_PER_LEASE = 3

@@ -47,8 +47,9 @@ VERIFIED_PER_PASS = 200
 """Studies counted in one verify pass: its cost does not depend on how many the archive holds."""
 
 REPLAY_GRACE_S = 600.0
-CONFLICTS_TRIED = 5
-"""So often a study is delivered anew when somebody else changed it meanwhile, before it waits for a person."""
+CONFLICTS_TRIED, CONFLICT_MOST_S = 5, 10.0
+"""So often a study is delivered anew when somebody else changed it meanwhile, before it waits for a person; and so many
+seconds later at most, however often its server was away before."""
 
 RETRANSLATED_AT_ONCE = 500
 """So many studies wait at most because the translation changed: what changes in the archives is soon their turn."""
@@ -256,7 +257,7 @@ class Pipeline:
                 unavailable = outcome
                 self.settling.retry(claim, outcome, self.timing.retry_first_s)
             elif isinstance(outcome, Conflict) and claim.attempts + 1 < CONFLICTS_TRIED:
-                self.settling.retry(claim, outcome)
+                self.settling.retry(claim, outcome, CONFLICT_MOST_S)
             elif isinstance(outcome, ProjectError):
                 self.settling.park(claim, outcome)
         if unavailable is not None:
