@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ from bridge.model import ALL_ROLES, Role
 from bridge.state import State
 
 _NAME = "data_dir"
+
+LEFT_BEHIND_S = 2.0
+"""A lock of one that was killed may be held so long by a process that it had just begun."""
 
 
 def check_roles(settings: Settings, roles: Set[Role]) -> None:
@@ -45,16 +49,16 @@ def folder_of(settings: Settings, roles: Set[Role], state: State) -> Iterator[No
     """
     with ExitStack() as stack:
         if _on_sqlite(settings):
-            stack.enter_context(alone(settings))
+            stack.enter_context(_locked(settings.data_dir / "lock", fcntl.LOCK_EX, _in_use(settings), LEFT_BEHIND_S))
             yield
             return
-        stack.enter_context(_locked(settings.data_dir / "lock", fcntl.LOCK_SH, _in_use(settings)))
+        stack.enter_context(_locked(settings.data_dir / "lock", fcntl.LOCK_SH, _in_use(settings), LEFT_BEHIND_S))
         if Role.POLL in roles and any(isinstance(s, ReceiverSource) for s in settings.sources):
             taken = (
                 f"role: another process with the role poll receives into {settings.data_dir}, and one does so for all: "
                 "start this one without poll"
             )
-            stack.enter_context(_locked(settings.data_dir / "receivers.lock", fcntl.LOCK_EX, taken))
+            stack.enter_context(_locked(settings.data_dir / "receivers.lock", fcntl.LOCK_EX, taken, LEFT_BEHIND_S))
         _same_for_all(settings, state)
         yield
 
@@ -75,12 +79,17 @@ def _in_use(settings: Settings) -> str:
 
 
 @contextmanager
-def _locked(path: Path, how: int, taken: str) -> Iterator[None]:
+def _locked(path: Path, how: int, taken: str, wait_s: float = 0.0) -> Iterator[None]:
     with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, how | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(taken) from None
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(lock, how | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= until:
+                    raise ConfigError(taken) from None
+                time.sleep(0.05)
         yield
 
 
