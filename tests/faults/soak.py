@@ -37,6 +37,8 @@ def main() -> None:
         last = outcomes[-1]
         told = "; ".join(last.problems) or f"right again after {max(last.settled_s):.0f} s at most"
         print(f"seed {seed} on {last.database}: {last.kills} kills, {last.probed}: {told}", flush=True)
+        if last.problems:
+            print(last.log, flush=True)
         if time.monotonic() - began >= 60 * minutes and sum(one.kills for one in outcomes) >= kills:
             break
     minutes = (time.monotonic() - began) / 60
