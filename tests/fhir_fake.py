@@ -111,8 +111,8 @@ class FhirFake(httpx.BaseTransport):
 
     def _store(self, kind: str, id_: str, body: Any) -> tuple[int, Any, str]:
         where = f"{kind}/{id_}"
-        versions = self.history.setdefault(where, [])
         tags = {k: v for k, v in body.get("meta", {}).items() if k in ("tag", "security", "profile")}
+        versions = self.history.setdefault(where, [])
         versions.append(body | {"id": id_, "meta": tags | {"versionId": str(len(versions) + 1)}})
         return (201 if len(versions) == 1 else 200), versions[-1], where
 

@@ -160,7 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
                 while self.connection.recv(65_536):
                     pass
             return
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        content = self.rfile.read(length)
+        if len(content) < length:  # who asked was killed while it asked: no server heeds a part of a request
+            self._cut()
+            return
         what, as_date = proxy.drawn()
         if what in _STATUS:
             proxy.count(what)

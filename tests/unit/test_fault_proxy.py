@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -153,3 +154,16 @@ def test_a_peer_behind_a_pulled_cable_is_silent_until_it_is_plugged_in(server: W
         network.plug_in()
         assert httpx.get(far.url, trust_env=False, timeout=5).status_code == 201
     assert len(server.asked) == 2
+
+
+def test_a_request_whose_sender_died_in_the_middle_never_reaches_the_server(
+    server: WebServer, proxy: FaultProxy
+) -> None:
+    where = httpx.URL(proxy.url)
+    for content in (b"", b'{"resour'):
+        with socket.create_connection((where.host, where.port or 0), timeout=5) as dying:
+            head = f"PUT {where.path}/Patient/p HTTP/1.1\r\nHost: {where.host}\r\nContent-Length: 40\r\n\r\n"
+            dying.sendall(head.encode() + content)
+            dying.shutdown(socket.SHUT_WR)
+            assert dying.recv(100) == b""
+    assert server.asked == []
