@@ -152,8 +152,8 @@ def test_a_signal_to_stop_is_left_to_who_asks(processes: Watched) -> None:
     assert processes.process() == before
 
 
-def test_millions_of_items_are_ended_by_time(hurried: Watched) -> None:
-    with pytest.raises(ReadingEnded, match="longer than"):
+def test_millions_of_items_are_ended_by_time() -> None:
+    with closing(Watched(deadline_s=0.5)) as hurried, pytest.raises(ReadingEnded, match="longer than"):
         hurried.kept_part(part10(identity() + many_items(600_000)), NAME)
 
 
