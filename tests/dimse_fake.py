@@ -60,7 +60,6 @@ class FakeDimse:
         """Aborts the association in the middle of a query after so many matches."""
         self._tls = tls
         self._server: Any = None
-        self._connections: list[socket.socket] = []
         self.port = 0
 
     def start(self) -> None:
@@ -92,9 +91,7 @@ class FakeDimse:
             self._server.shutdown()
             for association in self._server.active_associations:
                 association.abort()
-            for connection in self._connections:
-                connection.close()  # pynetdicom leaves those open that their peers ended
-            self._server, self._connections = None, []
+            self._server = None
 
     def put(self, *files: bytes) -> None:
         for content in files:
@@ -109,9 +106,7 @@ class FakeDimse:
 
     def _opened(self, event: Any) -> None:
         self.associations += 1
-        connection = event.assoc.dul.socket.socket
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections.append(connection)
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         identifier, level = event.identifier, event.identifier.QueryRetrieveLevel

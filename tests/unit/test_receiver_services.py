@@ -37,7 +37,6 @@ class Rig:
         self.state = State(f"sqlite:///{folder / 's.sqlite'}")
         self.port, self.modality_port = free_port(), free_port()
         self.told: queue.Queue[tuple[int, Dataset]] = queue.Queue()
-        self.connections: list[Any] = []
         spool = folder / "spool"
         self.steps = ProcedureSteps(spool, self.store, lambda: 1e9)
         self.availability = Availability(spool, self.hint, self.store)
@@ -85,9 +84,7 @@ class Rig:
             return 0, None
 
         entity.start_server(
-            ("127.0.0.1", self.modality_port),
-            block=False,
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, event), (evt.EVT_CONN_OPEN, self.opened)],
+            ("127.0.0.1", self.modality_port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, event)]
         )
         return entity
 
@@ -96,20 +93,12 @@ class Rig:
         for syntax in abstract_syntaxes:
             entity.add_requested_context(syntax)
         association = entity.associate(
-            "127.0.0.1",
-            self.port,
-            ae_title="BRIDGE",
-            evt_handlers=[(evt.EVT_CONN_OPEN, answer_at_once), (evt.EVT_CONN_OPEN, self.opened)],
+            "127.0.0.1", self.port, ae_title="BRIDGE", evt_handlers=[(evt.EVT_CONN_OPEN, answer_at_once)]
         )
         assert association.is_established
         return association
 
-    def opened(self, event: evt.Event) -> None:
-        self.connections.append(event.assoc.dul.socket.socket)
-
     def close(self) -> None:
-        for connection in self.connections:
-            connection.close()  # pynetdicom leaves those open that their peers ended
         self.commitment.stop()
         self.receiver.stop()
         self.state.close()
