@@ -33,6 +33,7 @@ from bridge.state.database import Database
 from bridge.state.schema import work
 
 BATCH = 500
+ANALYZED_EVERY_S = 60.0
 
 
 class Work:
@@ -40,6 +41,7 @@ class Work:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._analyzed_at = float("-inf")
 
     def mark(self, queue: str, keys: Iterable[str], now: float, quiet_s: float = 0.0, max_wait_s: float = 0.0) -> None:
         """Make keys dirty. The same key coalesces: due once no mark came for `quiet_s`, but never later than
@@ -100,7 +102,17 @@ class Work:
         )
         with self._db.write(durable=False) as connection:
             found = sorted(connection.execute(lease), key=lambda row: (row.due_at, row.key))
+        if len(found) == limit and not self._db.sqlite:
+            self._analyze(now)
         return [Claim(queue, r.key, r.generation, r.attempts, worker, r.first_marked_at) for r in found]
+
+    def _analyze(self, now: float) -> None:
+        """There is a backlog: PostgreSQL gathers what it plans claims by. Its own daemon looks once a minute; until
+        then a backlog that grew in seconds is read and sorted whole for each claim. Waits for no vacuum, ends none."""
+        if abs(now - self._analyzed_at) >= ANALYZED_EVERY_S:
+            with self._db.write(durable=False) as connection:
+                connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) work")
+            self._analyzed_at = now
 
     def _any(self, due: Select[Any]) -> bool:
         with self._db.read() as connection:

@@ -91,3 +91,14 @@ def test_processes_that_start_together_make_the_tables_once(server: str) -> None
     opened = "from bridge.state import State; import sys; State(sys.argv[1]).close()"
     started = [subprocess.Popen([sys.executable, "-c", opened, url]) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
+
+
+def test_a_backlog_that_grew_in_seconds_is_claimed_by_the_index(state: State, server: str) -> None:
+    """Nothing was gathered of the table yet: PostgreSQL takes it for small, and would read and sort all of it."""
+    state.mark("study", [f"1.2.{number:06}" for number in range(20_000)], 1.0)
+    assert len(state.claim("study", 2.0, 30.0, 100, "p/a")) == 100
+    with state._db.read() as connection:
+        looked = text("EXPLAIN SELECT key FROM work WHERE queue = 'study' AND parked IS FALSE AND due_at <= 2 "
+                      "ORDER BY due_at, key LIMIT 100")  # fmt: skip
+        plan = "\n".join(connection.execute(looked).scalars())
+    assert "work_next" in plan and "Sort" not in plan
