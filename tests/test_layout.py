@@ -20,7 +20,13 @@ OUTSIDE = {
 ALLOWED: dict[str, set[str]] = {
     "bridge.errors": set(),
     "bridge.model": set(),
-    "bridge.config": {"bridge.errors", "bridge.ai_peers", "bridge.connections", "bridge.web.answers", "pydantic"},
+    "bridge.config": {
+        "bridge.errors", "bridge.ai_peers", "bridge.config_errors", "bridge.config_servers", "bridge.config_sources",
+        "bridge.connections", "bridge.web.answers", "pydantic",
+    },
+    "bridge.config_errors": {"bridge.connections", "pydantic"},
+    "bridge.config_servers": {"bridge.connections", "pydantic"},
+    "bridge.config_sources": {"bridge.connections", "pydantic"},
     "bridge.ai_peers": {"bridge.connections", "pydantic"},
     "bridge.connections": {"bridge.web.answers", "pydantic"},
     "bridge.ports": {"bridge.errors", "bridge.model", "bridge.translate"},
