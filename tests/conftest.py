@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-from contextlib import suppress
 
 import pytest
 from hypothesis import settings
-from pynetdicom.transport import AssociationSocket
 
+from tests.pynetdicom_repaired import repair
 from tests.shared import NO_CORPUS, NO_SOF_TESTS
 
 EXPECTED = (NO_CORPUS, NO_SOF_TESTS)
@@ -17,17 +15,7 @@ UNEXPECTED: list[str] = []
 
 settings.register_profile("project", deadline=None)  # how long an example takes is no test's business
 settings.load_profile("project")
-
-
-def closed_whatever_the_peer_did(association: AssociationSocket) -> None:
-    """For pynetdicom's own, which leaves a socket open where its peer went first: shutdown() raises then."""
-    if association.socket is not None:
-        with suppress(OSError):
-            association.socket.shutdown(socket.SHUT_RDWR)
-        association.socket.close()
-
-
-AssociationSocket._shutdown_socket = closed_whatever_the_peer_did
+repair()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
