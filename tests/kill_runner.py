@@ -19,6 +19,7 @@ import orjson
 from pydicom import dcmread
 
 from bridge import config
+from bridge.ai_peers import Model, ModelRule
 from bridge.compose import Bridge
 from bridge.intake import Outcome
 from bridge.ports import STUDY_QUEUE, model_queue, send_queue, sink_queue
@@ -41,8 +42,8 @@ def main() -> None:
     settings = config.Settings(data_dir=folder / "data", quiet_s=0.1, sources=(source,), api=api)
     peer = sys.argv[4] if len(sys.argv) > 4 else ""
     if peer:
-        rule = config.ModelRule(modalities=("CT",))
-        model = config.Model(name="lungnet", url=f"{peer}/model", version="1", rule=rule, stable_s=0.1)
+        rule = ModelRule(modalities=("CT",))
+        model = Model(name="lungnet", url=f"{peer}/model", version="1", rule=rule, stable_s=0.1)
         archive = config.StowArchive(kind="stow", name="vna", url=f"{peer}/dw")
         settings = settings.model_copy(update={"models": (model,), "archives": (archive,)})
     with Bridge(settings, at).running() as bridge:
