@@ -12,10 +12,9 @@ from bridge.connections import Section as _Section
 EXPORT_LEVEL = r"^(system|patient|group/[A-Za-z0-9.-]{1,64})$"
 
 
-class FhirServerSink(_Section):
-    """A FHIR R4 or R5 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
+class _FhirServer(_Section):
+    """A FHIR server, and how the bridge signs in there."""
 
-    kind: Literal["fhir_server"]
     name: str = Field(pattern=NAME)
     url: Address = Field(description="The FHIR base, for example https://ehr.example/fhir")
     username: str = ""
@@ -24,6 +23,29 @@ class FhirServerSink(_Section):
     oauth: OAuth | None = None
     smart: Smart | None = None
     tls: ClientTls | None = None
+
+    def _may_go_unencrypted(self) -> bool:
+        return False
+
+    @model_validator(mode="after")
+    def _signs_in_safely(self) -> _FhirServer:
+        check_sign_in(
+            self.url,
+            username=self.username,
+            password=self.password,
+            bearer_token=self.bearer_token,
+            oauth=self.oauth,
+            smart=self.smart,
+            tls=self.tls,
+            allow_http=self._may_go_unencrypted(),
+        )
+        return self
+
+
+class FhirServerSink(_FhirServer):
+    """A FHIR R4 or R5 server that gets ImagingStudy, Endpoint and (by policy) Patient."""
+
+    kind: Literal["fhir_server"]
     allow_http: bool = Field(default=False, description="Credentials may go unencrypted to other machines")
     patients: Literal["match", "create", "logical", "match_operation"] = Field(
         default="match",
@@ -49,50 +71,17 @@ class FhirServerSink(_Section):
     bundle_bytes: int = Field(default=4_194_304, ge=10_000, le=1_073_741_824)
     timeout_s: float = Field(default=30.0, ge=1, le=600)
 
-    @model_validator(mode="after")
-    def _signs_in_safely(self) -> FhirServerSink:
-        check_sign_in(
-            self.url,
-            username=self.username,
-            password=self.password,
-            bearer_token=self.bearer_token,
-            oauth=self.oauth,
-            smart=self.smart,
-            tls=self.tls,
-            allow_http=self.allow_http,
-        )
-        return self
+    def _may_go_unencrypted(self) -> bool:
+        return self.allow_http
 
 
-class ClinicalServer(_Section):
+class ClinicalServer(_FhirServer):
     """A FHIR server whose clinical data `cohort load --from-server NAME` takes by Bulk Data $export."""
 
-    name: str = Field(pattern=NAME)
-    url: Address = Field(description="The FHIR base, for example https://ehr.example/fhir")
     level: str = Field(
         default="system", pattern=EXPORT_LEVEL, description="system: everything; patient: all patients; group/ID"
     )
     types: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")], ...] = Field(
         default=(), description="Resource types; empty: all the server gives"
     )
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    bearer_token: SecretStr = SecretStr("")
-    oauth: OAuth | None = None
-    smart: Smart | None = None
-    tls: ClientTls | None = None
     timeout_s: float = Field(default=60.0, ge=1, le=600)
-
-    @model_validator(mode="after")
-    def _signs_in_safely(self) -> ClinicalServer:
-        check_sign_in(
-            self.url,
-            username=self.username,
-            password=self.password,
-            bearer_token=self.bearer_token,
-            oauth=self.oauth,
-            smart=self.smart,
-            tls=self.tls,
-            allow_http=False,
-        )
-        return self
