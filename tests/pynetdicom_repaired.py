@@ -38,7 +38,6 @@ class Checkpoint:
             while not self._open:
                 self.somebody_waits = True
                 self._changed.wait()
-            self.somebody_waits = False
 
 
 def _close(association: AssociationSocket) -> None:
