@@ -5,8 +5,9 @@
     python -m bench.questions --keep FOLDER         hospitals that are there are not made and loaded again
 
 Beside each question, in the same run: the SQL a person would write, on DuckDB over one Parquet file for each type, and
-Spark on two threads over the lake's own files; beside the founding question, searches of HAPI FHIR. An answer that
-differs from the person's SQL ends the benchmark before anything is timed.
+Spark on two threads over the lake's own files (above 10,000 patients it is asked the founding question alone: all would
+take it hours); beside the founding question, searches of HAPI FHIR. An answer that differs from the person's SQL ends
+the benchmark before anything is timed. Past its gigabyte of memory a question goes on on disk, as in the API.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ from bench.population import SCT, TODAY, Population
 from bench.questions_hapi import founding_by_search
 from bench.questions_spark import Spark
 from bench.results_file import ROOT, Measured, write
-from cohort.catalogue import column_types, question, questions, read_question
+from cohort.catalogue import question, questions, read_question
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
+from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
 from cohort.question_answer import compile_question
+from cohort.spill import spilling
 
 SEED, RUNS, CLIENTS, MIXED, SIZES = 20260101, 5, 4, 40, (10_000, 100_000, 1_000_000)
-FOUNDING, TOP = "osteosarcoma-ct", 1_000_000
+FOUNDING, TOP, SPARK_ALL = "osteosarcoma-ct", 1_000_000, 10_000
 NAIVE_MEMORY_MB, CHECK_MEMORY_MB, HAPI_PATIENTS, BREAST_CANCER = 4096, 12_288, 1000, "254837009"
 ROWS = 10_000
 """That the API gives at most."""
@@ -114,9 +117,9 @@ def loading(patients: int, loaded: Mapping[str, Any]) -> list[Measured]:
     ]  # fmt: skip
 
 
-def sql_of(wanted: Question, most: int | None = ROWS + 1) -> str:
+def sql_of(wanted: Question, generation: Generation, most: int | None = ROWS + 1) -> str:
     """As the API asks it: for one row more than it gives. With None, for all of them."""
-    return dialect.sql(compile_question(read_question(wanted.document), TODAY, column_types(), most))
+    return dialect.sql(compile_question(read_question(wanted.document), TODAY, generation.column_types, most))
 
 
 def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) -> dict[str, Cost]:
@@ -124,15 +127,19 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
     generation = Lake(folder / "lake").current()
     assert generation is not None
     found: dict[str, Cost] = {}
-    with closing(connect(generation)) as ours, closing(by_hand(folder)) as theirs:
+    with (
+        spilling() as spill,
+        closing(connect(generation, spill=str(spill))) as ours,
+        closing(by_hand(folder)) as theirs,
+    ):
         with closing(connect(generation, memory_limit_mb=CHECK_MEMORY_MB)) as roomy:
-            counts = {name: checked(name, roomy, theirs) for name in questions()}
+            counts = {name: checked(name, generation, roomy, theirs) for name in questions()}
         for name, wanted in questions().items():
             by_hand_in_order = f"SELECT * FROM ({QUERIES[name]}) ORDER BY 1, 2 LIMIT {ROWS + 1}"  # else it ends early
-            cost, peer = timed(ours, sql_of(wanted)), timed(theirs, by_hand_in_order)
+            cost, peer = timed(ours, sql_of(wanted, generation)), timed(theirs, by_hand_in_order)
             rows += beside(patients, name, counts[name], cost, peer)
             found[name] = cost
-        mixed = Cost.of([once(ours, sql_of(one))[0] for one in mixture() for _ in range(2)][1::2])
+        mixed = Cost.of([once(ours, sql_of(one, generation))[0] for one in mixture() for _ in range(2)][1::2])
     rows.append(
         Measured(
             f"{patients:,} patients: {MIXED} founding questions of other codes, ages, modalities, p95", mixed.p95_s,
@@ -142,6 +149,8 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
     if spark:
         with Spark(generation) as peer_spark:
             for name, wanted in questions().items():
+                if patients > SPARK_ALL and name != FOUNDING:
+                    continue
                 walls, cpus = peer_spark.asked(wanted, TODAY, counts[name])
                 rows.append(against_spark(patients, name, found[name], Cost.of(walls, cpus)))
     for clients in (1, CLIENTS):
@@ -153,9 +162,9 @@ def by_hand(folder: Path) -> Any:
     return naive_questions.connect(folder / "naive", memory_limit_mb=NAIVE_MEMORY_MB)
 
 
-def checked(name: str, ours: Any, theirs: Any) -> int:
+def checked(name: str, generation: Generation, ours: Any, theirs: Any) -> int:
     """How many rows the answer has. Raises AssertionError when the person's SQL has others."""
-    answers = [_digest(ours, sql_of(question(name), None)), _digest(theirs, QUERIES[name])]
+    answers = [_digest(ours, sql_of(question(name), generation, None)), _digest(theirs, QUERIES[name])]
     assert answers[0] == answers[1], f"{name}: rows and digest {answers[0]}, by the person's SQL {answers[1]}"
     return int(answers[0][0])
 
@@ -280,8 +289,8 @@ def beside_hapi(scratch: Path) -> Measured:
     generation = Lake(folder / "lake").current()
     assert generation is not None
     with closing(connect(generation)) as ours:
-        answer = ours.execute(sql_of(asked)).fetchall()
-        cost = timed(ours, sql_of(asked))
+        answer = ours.execute(sql_of(asked, generation)).fetchall()
+        cost = timed(ours, sql_of(asked, generation))
     walls = founding_by_search(scratch, f"{SCT}|{BREAST_CANCER}", Population(HAPI_PATIENTS, SEED), answer, RUNS)
     peer = statistics.median(walls)
     return Measured(

@@ -36,8 +36,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def confine(address_space: int, cpu_s: int | None = None) -> None:
-    """Limits this process from now on: bytes of address space, seconds of CPU; it writes no file and no core."""
+def confine(address_space: int, cpu_s: int | None = None, file_bytes: int = 0) -> None:
+    """Limits this process from now on: bytes of address space, seconds of CPU, bytes of a file that it writes (it
+    writes none, without); it writes no core."""
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -45,7 +46,7 @@ def confine(address_space: int, cpu_s: int | None = None) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     with suppress(ValueError):  # macOS does not know it
         resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def allow_cpu(seconds: float) -> None:

@@ -16,8 +16,10 @@ from cohort.kinds import BY_CODE, DERIVED, KEYS, KINDS, LINKED
 from cohort.question import Event, Test
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
+from cohort.study_rows import by_patient, with_patient
 
 _STUDIES = Table("imaging_study")
+_MODALITIES = "imaging_study_modality"
 NEVER = Literal(date(9999, 12, 31))
 """The end of what has not ended."""
 
@@ -79,7 +81,7 @@ class EventRows:
             relation = Project(relation, kept, distinct=unit and KINDS[kind].codings)
         units = Units(relation, kind, tuple(name for name, _ in columns))
         if not unit:
-            units = self.of_modality(units, events)
+            units = self.of_modality(units, events, of=of)
         for event in events:
             if event.period is not None:
                 units = units.of(Where(units.relation, in_period(event.period, self.today)))
@@ -122,14 +124,18 @@ class EventRows:
             return Where(Table(BY_CODE[spec.table]), every(*conditions))
         return Where(rows_of(kind), every(*conditions)) if conditions else rows_of(kind)
 
-    def of_modality(self, units: Units, events: Sequence[Event]) -> Units:
-        """Those studies of which a series has (or none has) the modality."""
+    def of_modality(self, units: Units, events: Sequence[Event], *, of: str = "patient") -> Units:
+        """Those studies of which a series has (or none has) the modality. Of a patient's studies, few patients' series
+        are read; about a study, the patient may be missing."""
         for test in (t for e in events for t in e.where if _modality(units.unit, t)):
-            these = Where(Table("imaging_study_modality"), tested(replace(test, test="is"), units.unit))
-            same = ("_study", "study_key") if "_study" in units.columns else ("_id", "study_instance_uid")
-            on = call(Function.EQUAL, Column(same[0], "l"), Column(same[1], "r"))
-            kind = JoinKind.SEMI if test.test == "is" else JoinKind.ANTI
-            units = units.of(Join(units.relation, these, kind, on))
+            conditions = tested(replace(test, test="is"), units.unit)
+            these: Relation = Where(Table(_MODALITIES), conditions)
+            same = {"_study": "study_key"} if "_study" in units.columns else {"_id": "study_instance_uid"}
+            if of == "patient" and "_patient" in units.columns and by_patient(_MODALITIES, "_study", self.columns):
+                these = with_patient(_MODALITIES, conditions, self.columns)
+                same["_patient"] = "subject_key"
+            on = every(*(call(Function.EQUAL, Column(a, "l"), Column(b, "r")) for a, b in same.items()))
+            units = units.of(Join(units.relation, these, JoinKind.SEMI if test.test == "is" else JoinKind.ANTI, on))
         return units
 
     def _days(self, kind: str, left: str) -> list[tuple[str, Expression]]:

@@ -29,7 +29,7 @@ from cohort.question import Question
 from cohort.question_rows import Compiler
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import Columns, Form, Returned, returned
-from cohort.study_rows import Named, by_patient, disputed, of_studies
+from cohort.study_rows import Named, by_patient, disputed, disputes, of_studies
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
@@ -48,11 +48,35 @@ _SCALARS: Mapping[str, Scalar] = {
 
 def compile_question(question: Question, today: date, columns: Columns, most: int | None = None) -> Relation:
     """The answer to a question asked on a day: one row for each unit (for each coding of it, where codes are among
-    the columns) with the columns asked for, by patient and day; or the counts of each group. With `most`, the first
-    so many rows: what is listed is then looked up for these alone."""
+    the columns) with the columns asked for, by patient and day; or the counts of each group. With `most`, so many rows
+    at most, of the patients (series and acquisitions: of the studies) whose keys come first: files are in this order,
+    so that little of them is read for what these rows show."""
     carried = {kind: needed(question, kind, columns) for kind in (question.unit, *above(question.unit))}
-    units = Compiler(EventRows(today, columns, carried)).units(question)
-    return _Answer(question, today, columns, units.of(Shared("units", units.relation)), most).relation()
+    rows = EventRows(today, columns, carried)
+    if most is None or question.group_by:
+        units = Compiler(rows).units(question)
+        units = units.of(Shared("units", units.relation))
+    else:
+        units = _of_first(Compiler(EventRows(today, columns)).units(question), most, rows)
+    return _Answer(question, today, columns, units, most).relation()
+
+
+def _of_first(units: Units, most: int, rows: EventRows) -> Units:
+    """So many of the units, first those that come first in the files of their table: by patient, or by study where it
+    does not name patients. Those with an integer key have all columns of these rows."""
+    ordered = "_patient" if "patient_key" in rows.columns[KINDS[units.unit].table] else "_study"
+    keys = list(dict.fromkeys((ordered, "_patient", units.key)))
+    keyed = units.key != "_id"
+    own = [*keys, *(c for c in units.columns if c.startswith("_index"))] if keyed else units.columns
+    found = Project(units.relation, _same(*own), distinct=True)
+    first = Shared("first_units", Limit(Ordered(found, tuple(Order(Column(c)) for c in keys)), most))
+    if not keyed:
+        return units.of(first)
+    whole = rows.rows(units.unit, (), unit=True)
+    on = every(*(call(Function.EQUAL, Column(c, "l"), Column(c, "r")) for c in keys))
+    columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in own if c not in keys}
+    joined = Join(whole.relation, first, JoinKind.INNER, on, columns=tuple(columns.items()))
+    return Units(joined, units.unit, tuple(columns))
 
 
 def result_columns(question: Question) -> tuple[str, ...]:
@@ -167,7 +191,9 @@ class _Answer:
     def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned, of: Relation) -> Relation:
         """The rows with a list beside each; `of` are the units whose lists can be wanted."""
         key = _LEVEL[wanted.level]
-        kept = ("_study", "_patient") if key == "_study" else (key,)
+        kept = ["_study", "_patient"] if key == "_study" else [key]
+        if wanted.name == "endpoints" and self._question.unit == "study":
+            kept.append("_id")
         facts, kind = self._facts(Project(of, _same(*kept), distinct=True), key, wanted)
         order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in _REPORTED else (
             Order(Column("_value")),)  # fmt: skip
@@ -187,7 +213,7 @@ class _Answer:
             return (self._endpoints(of) if wanted.name == "endpoints" else _medications(of, key)), Scalar.TEXT
         columns: Named = (("_key", Column(key, "l")), ("_value", Column(wanted.column, "r")))
         if by_patient(wanted.table, key, self._columns):
-            facts = of_studies(of, wanted.table, columns)
+            facts = of_studies(of, wanted.table, columns, self._columns)
         else:
             on = call(Function.EQUAL, Column(key, "l"), Column(wanted.key, "r"))
             facts = Join(of, Table(wanted.table), JoinKind.INNER, on, columns=columns)
@@ -227,16 +253,16 @@ class _Answer:
         if not by_patient("diagnostic_report_study", "_study", self._columns):
             return reports(links(of, study, pair), report)
         agreed = reports(links(of, every(study, subject), whose), every(report, person))
+        if not disputes(self._columns):
+            return agreed
         return Union((agreed, reports(links(disputed(of), study, pair), report)))
 
     def _endpoints(self, of: Relation) -> Relation:
         study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
-        columns: Named = (
-            ("_key", Column("_study", "l")), ("_uid", Column("study_instance_uid", "r")),
-            ("_endpoint", Column("endpoint_id", "r")),
-        )  # fmt: skip
+        uid = Column("_id", "l") if self._question.unit == "study" else Column("study_instance_uid", "r")
+        columns: Named = (("_key", Column("_study", "l")), ("_uid", uid), ("_endpoint", Column("endpoint_id", "r")))
         if by_patient("imaging_endpoint", "_study", self._columns):
-            held = of_studies(of, "imaging_endpoint", columns)
+            held = of_studies(of, "imaging_endpoint", columns, self._columns)
         else:
             held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, study, columns=columns)
         place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_uid", "l"))

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from cohort.generation import Generation, Table
 from cohort.question import Question
 from cohort.question_answer import compile_question
 from cohort.relation import Relation
+from cohort.spill import spilling
 from cohort.watch import Cancelled, Watch
 
 MAXIMUM_SQL = 100_000
@@ -102,7 +103,8 @@ def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> A
 
 
 def run(generation: Generation, task: Task, limits: Limits | None = None) -> Answer:
-    """Runs a task in a process of its own, which is killed at the deadline. Raises InvalidQuery, Unavailable."""
+    """Runs a task in a process of its own, which is killed at the deadline. SQL that the program made goes on on disk
+    where its memory ends (cohort.spill); people's ends. Raises InvalidQuery, Unavailable."""
     if task.gate != "ours" and len(task.sql) > MAXIMUM_SQL:
         raise InvalidQuery(f"sql: longer than {MAXIMUM_SQL} characters")
     limits = limits or Limits()
@@ -129,7 +131,8 @@ def run(generation: Generation, task: Task, limits: Limits | None = None) -> Ans
         },
     }
     started = time.monotonic()
-    code, out = _process(request, limits)
+    with spilling() if task.gate == "ours" else nullcontext("") as spill:
+        code, out = _process({**request, "spill": str(spill)}, limits)
     return _answer(code, out, generation.id, time.monotonic() - started)
 
 

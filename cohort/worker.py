@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from bridge.confined import confine, end_with_asker
+from cohort.spill import MAXIMUM_SPILL
 
 PROGRESS_S = 0.25
 
@@ -27,7 +28,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
     os.nice(request["nice"])
-    confine(request["address_space"], request["cpu_s"])
+    confine(request["address_space"], request["cpu_s"], MAXIMUM_SPILL if request["spill"] else 0)
     answers.write(orjson.dumps(_answer(request)))
     answers.close()
 
@@ -56,6 +57,7 @@ def _answer(request: Any) -> dict[str, Any]:
             views=request["views"],
             progress=request["progress"] is not None,
             variables=request["variables"],
+            spill=request["spill"],
         )
         sql = _passed(connection, request, tables)
         with _telling(connection, request["progress"]):

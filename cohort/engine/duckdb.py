@@ -9,12 +9,13 @@ import duckdb
 
 from cohort.generation import Generation
 from cohort.layers import scan
+from cohort.spill import MAXIMUM_SPILL
 
 MEMORY_LIMIT_MB = 1024
 STORED = "stored"
 """The schema of the tables as they are. The views of the same names in `main` are what a query sees."""
 
-DYNAMIC_FILTER_VALUES = 1000
+DYNAMIC_FILTER_VALUES = 20_000
 """So many keys found on one side of a join choose the row groups that are read on the other."""
 
 
@@ -26,19 +27,22 @@ def connect(
     progress: bool = False,
     views: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
+    spill: str = "",
 ) -> Any:
     """An in-memory connection with one view for each table. Read-only in effect: no other file, no network, no
     extension, no Python variable and no setting can be reached from it any more.
 
-    With `progress`, the connection can tell how far its query is. `views` (table → SELECT over the schema `stored`)
-    stand in the place of tables; `variables` are what these and the query need (name → hexadecimal digits of a BLOB).
+    Past the memory a query goes on in the folder `spill`; without one it fails. With `progress`, the connection can
+    tell how far its query is. `views` (table → SELECT over the schema `stored`) stand in the place of tables;
+    `variables` are what these and the query need (name → hexadecimal digits of a BLOB).
     """
     connection = duckdb.connect(
         ":memory:",
         config={
             "threads": threads,
             "memory_limit": f"{memory_limit_mb}MB",
-            "temp_directory": "",
+            "temp_directory": spill,
+            "max_temp_directory_size": f"{MAXIMUM_SPILL}B",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,

@@ -50,6 +50,9 @@ def test_duckdb_and_the_oracle_give_the_same_rows(seed: int) -> None:
             expected = [tuple(map(plain, row)) for row in answer(question, data, TODAY, column_types())]
             assert found == expected, (n, asked)
             answered += bool(found)
+            some = connection.execute(dialect.sql(compile_question(question, TODAY, column_types(), 3))).fetchall()
+            assert [row for row in found if row in some] == [tuple(map(plain, row)) for row in some], (n, asked)
+            assert len(some) == min(3, len(found)), (n, asked)
     assert answered > 10
 
 

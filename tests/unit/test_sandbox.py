@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,14 +18,14 @@ import pytest
 
 from bridge import confined
 from bridge.errors import InvalidQuery
-from cohort import sandbox
+from cohort import sandbox, spill
 from cohort.answer import Answer
 from cohort.engine.duckdb import connect
 from cohort.functions import ALLOWED, TABLE_FUNCTIONS
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.render import as_csv, as_json, rendered
-from cohort.sandbox import Limits, run_sql
+from cohort.sandbox import Limits, Task, run_sql
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -239,6 +240,34 @@ def subprocess_of_worker(program: str) -> bytes:
         return sandbox._process({}, sandbox.Limits(deadline_s=60))[1]
 
 
+LARGE = "SELECT count(*) FROM (SELECT DISTINCT range, hash(range) AS other FROM range(3000000))"
+
+
+def test_a_question_goes_on_on_disk_where_its_memory_ends_and_leaves_nothing_there(
+    generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    narrow = Limits(memory_mb=60, deadline_s=60)
+    assert sandbox.run(generation, Task(LARGE), narrow).rows == ((3_000_000,),)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidQuery, match="needs more memory than allowed"):
+        run_sql(generation, LARGE, narrow)
+
+
+def test_folders_of_processes_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left, others = tmp_path / f"cohort-spill-{ended.pid}-x", tmp_path / "cohort-spill-1-x"
+    for folder in (left, others, tmp_path / "cohort-spill-x"):
+        folder.mkdir()
+        (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"rows")
+    spill.sweep.cache_clear()
+    with spill.spilling() as own:
+        assert own.stat().st_mode & 0o077 == 0
+        assert sorted(tmp_path.iterdir()) == sorted([own, others, tmp_path / "cohort-spill-x"])
+
+
 def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
     """A child of a worker that is ended at its deadline is ended too."""
     left = tmp_path / "pid"
@@ -287,7 +316,7 @@ def test_a_worker_ends_with_who_asked(generation: Generation) -> None:
     lake = generation.tables["patient"].layers[0].file.parents[1]
     program = (
         "import sys; from pathlib import Path; from cohort.lake import Lake; "
-        "from cohort.sandbox import Limits, run_sql; "
+        "from cohort.sandbox import Limits, Task, run_sql; "
         "sql = 'SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) = 1'; "
         "run_sql(Lake(Path(sys.argv[1])).current(), sql, Limits(deadline_s=100, cpu_s=100))"
     )
