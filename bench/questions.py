@@ -129,7 +129,7 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
     found: dict[str, Cost] = {}
     with (
         spilling() as spill,
-        closing(connect(generation, spill=str(spill))) as ours,
+        closing(connect(generation, spill=spill)) as ours,
         closing(by_hand(folder)) as theirs,
     ):
         with closing(connect(generation, memory_limit_mb=CHECK_MEMORY_MB)) as roomy:

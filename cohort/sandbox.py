@@ -132,7 +132,7 @@ def run(generation: Generation, task: Task, limits: Limits | None = None) -> Ans
     }
     started = time.monotonic()
     with spilling() if task.gate == "ours" else nullcontext("") as spill:
-        code, out = _process({**request, "spill": str(spill)}, limits)
+        code, out = _process({**request, "spill": spill}, limits)
     return _answer(code, out, generation.id, time.monotonic() - started)
 
 

@@ -19,12 +19,17 @@ _OF = re.compile(rf"^{_PREFIX}(\d+)-")
 
 
 @contextmanager
-def spilling() -> Iterator[Path]:
-    """A folder that only this user may read, in the folder for temporary files (TMPDIR). Folders of processes that were
-    killed go first."""
-    sweep(os.getpid())
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+def spilling() -> Iterator[str]:
+    """A folder that only this user may read, in the folder for temporary files (TMPDIR); "" where none can be made.
+    Folders of processes that were killed go first."""
+    try:
+        sweep(os.getpid())
+        made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+    except OSError:
+        yield ""
+        return
+    with made as folder:
+        yield folder
 
 
 @lru_cache(maxsize=1)

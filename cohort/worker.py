@@ -155,10 +155,10 @@ def _said(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     if first.startswith(("Parser Error", "Binder Error", "Catalog Error", "Syntax Error")):
         return first[:300]
+    if first.startswith("Out of Memory Error") or "No space left" in first:
+        return "the query needs more memory than allowed, or more disk than there is for temporary files"
     if first.startswith("IO Error"):
         return "the lake's files cannot be read"
-    if first.startswith("Out of Memory Error"):
-        return "the query needs more memory than allowed"
     return "a value does not fit what the query does with it"
 
 

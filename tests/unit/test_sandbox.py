@@ -264,8 +264,15 @@ def test_folders_of_processes_that_were_killed_are_removed(tmp_path: Path, monke
         (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"rows")
     spill.sweep.cache_clear()
     with spill.spilling() as own:
-        assert own.stat().st_mode & 0o077 == 0
-        assert sorted(tmp_path.iterdir()) == sorted([own, others, tmp_path / "cohort-spill-x"])
+        assert Path(own).stat().st_mode & 0o077 == 0
+        assert sorted(tmp_path.iterdir()) == sorted([Path(own), others, tmp_path / "cohort-spill-x"])
+
+
+def test_a_question_is_answered_where_no_temporary_file_can_be_made(
+    generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert sandbox.run(generation, Task("SELECT count(*) FROM patient")).rows[0][0] > 0
 
 
 def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
