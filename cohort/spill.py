@@ -15,7 +15,7 @@ MAXIMUM_SPILL = 8_589_934_592
 """Bytes of disk that one question may use."""
 
 _PREFIX = "cohort-spill-"
-_OF = re.compile(rf"^{_PREFIX}(\d+)-")
+_OF = re.compile(rf"^{_PREFIX}(\d{{1,9}})-")
 
 
 @contextmanager
@@ -46,6 +46,6 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True
+    except PermissionError:  # another user's
+        pass
     return True
