@@ -25,6 +25,10 @@ from cohort.tables import connect, write
 SHARE = 0.1
 """Of the large file's rows: so many in small files, or gone, and the whole table is written anew."""
 
+RESOURCES_SHARE = 0.5
+"""The same in small files of resources, which no question reads: most bytes of a lake that grows step by step would
+else be written ten times."""
+
 SMALL_ROWS = 50_000
 """Fewer rows than this in small files never make a large table be written anew."""
 
@@ -53,8 +57,11 @@ def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
         first, *over = table["layers"] or [None]
         if first is None or (not over and not first.get("gone")):
             continue
-        small = sum(one["rows"] for one in over) + first.get("gone_rows", 0)
-        if everything or small > max(SHARE * first["rows"], SMALL_ROWS):
+        gone = first.get("gone_rows", 0)
+        changed = gone + sum(one["rows"] for one in over)
+        share = RESOURCES_SHARE if name.startswith("resource_") else SHARE
+        few, many = max(SHARE * first["rows"], SMALL_ROWS), max(share * first["rows"], SMALL_ROWS)
+        if everything or gone > few or changed > many:
             found[name] = table["layers"]
         elif len(over) >= MAXIMUM_LAYERS:
             found[name] = over if first["rows"] > SMALL_ROWS else table["layers"]

@@ -228,6 +228,20 @@ def test_compaction_is_due_by_share_and_by_number(tmp_path: Path, monkeypatch: p
     assert layers()[0].rows == 1000 + compaction.MAXIMUM_LAYERS
 
 
+@pytest.mark.parametrize(
+    ("new", "gone", "due"),
+    [(99, 0, []), (101, 0, ["condition"]), (501, 0, ["condition", "resource_Condition"]),
+     (0, 101, ["condition", "resource_Condition"]), (60, 60, ["condition"])],
+)  # fmt: skip
+def test_resources_that_come_are_compacted_later_than_what_questions_read(
+    monkeypatch: pytest.MonkeyPatch, new: int, gone: int, due: list[str]
+) -> None:
+    monkeypatch.setattr(compaction, "SMALL_ROWS", 20)
+    layers = [{"file": "large", "rows": 1000, "gone": "list", "gone_rows": gone}, {"file": "small", "rows": new}]
+    tables = {name: {"layers": layers} for name in ("condition", "resource_Condition")}
+    assert sorted(compaction.due(tables, everything=False)) == due
+
+
 def test_a_reader_keeps_the_generation_it_opened_while_compaction_runs(tmp_path: Path) -> None:
     lake = published(tmp_path, [line("Condition", "c1")])
     lake.append([line("Condition", "c2", 2)])
