@@ -210,4 +210,5 @@ def _answer(code: int, out: bytes, generation: str, elapsed_s: float) -> Answer:
     if "error" in told:
         raise (NotAllowed if told.get("refused") else InvalidQuery)(told["error"])
     columns = tuple((str(name), str(kind)) for name, kind in told["columns"])
-    return Answer(columns, tuple(map(tuple, told["rows"])), told["truncated"], generation, round(elapsed_s, 3))
+    rows = tuple(tuple(row) for part in told["rows"] for row in part)
+    return Answer(columns, rows, told["truncated"], generation, round(elapsed_s, 3))

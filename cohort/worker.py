@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import sys
 import threading
@@ -24,6 +26,7 @@ PROGRESS_S = 0.25
 def main() -> None:
     """Reads one request, runs it, writes {"columns", "rows", "truncated"} or {"error", "refused"}."""
     end_with_asker()
+    gc.disable()  # rows have no cycles, and there are many
     request = orjson.loads(sys.stdin.buffer.read())
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
@@ -116,33 +119,40 @@ def _passed(connection: Any, request: Any, tables: dict[str, Any]) -> str:
     return made.around(inner[0])
 
 
-def _rows(cursor: Any, most: int, most_bytes: int) -> tuple[list[list[Any]], bool]:
-    found: list[list[Any]] = []
-    size = 0
-    while len(found) <= most:
-        some = cursor.fetchmany(min(1000, most + 1 - len(found)))
-        if not some:
-            return found, False
-        plain = [[_plain(value) for value in row] for row in some]
-        size += len(orjson.dumps(plain))
+def _rows(cursor: Any, most: int, most_bytes: int) -> tuple[list[orjson.Fragment], bool]:
+    """The rows as JSON, in parts of up to a thousand."""
+    found: list[orjson.Fragment] = []
+    count = size = 0
+    while some := cursor.fetchmany(min(1000, most + 1 - count)):
+        count += len(some)
+        part = [[_plain(value) for value in row] for row in (some if count <= most else some[:-1])]
+        text = orjson.dumps(part)
+        size += len(text)
         if size > most_bytes:
             return found, True
-        found += plain
-    return found[:most], True
+        found.append(orjson.Fragment(text))
+        if count > most:
+            return found, True
+    return found, False
 
 
 def _plain(value: Any) -> Any:
     """A DuckDB value as JSON."""
-    if value is None or isinstance(value, bool | int | str):
-        return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is list:
+        return [one if type(one) is str else _plain(one) for one in value]
+    if kind is int:
+        return value if abs(value) < 2**63 else str(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, datetime | date | clock_time):
         return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+    if kind is tuple:
+        return [_plain(one) for one in value]
+    if kind is dict:
+        return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, bytes | bytearray):
