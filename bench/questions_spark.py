@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from bench.flatten import cpu_s
-from cohort.catalogue import column_types, read_question
+from cohort.catalogue import read_question
 from cohort.engine.spark import rows_of, session, show_tables
 from cohort.generation import Generation
 from cohort.question import Question
@@ -42,7 +42,7 @@ class Spark:
     def asked(self, wanted: Question, today: date, count: int) -> tuple[list[float], list[float]]:
         """Seconds and CPU seconds of each run after one that is not counted. The answer has `count` rows, or as many
         as are given at most."""
-        relation = compile_question(read_question(wanted.document), today, column_types(), ROWS + 1)
+        relation = compile_question(read_question(wanted.document), today, self._generation.column_types, ROWS + 1)
         walls: list[float] = []
         cpus: list[float] = []
         for run in range(RUNS + 1):
