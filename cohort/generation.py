@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
-from cohort.kinds import BY_CODE
+from cohort.kinds import BY_CODE, DISPUTED
 from cohort.layers import Layer, layer, names
-from cohort.schema import DISPUTED, Column, catalogue
+from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
 from cohort.store.files import Files, digest_of
 

@@ -61,6 +61,9 @@ KEYS: Mapping[str, str] = {"patient": "patient_key", "study": "study_key", "seri
 OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_modality")
 """Tables of what belongs to a study. They say whose it is too, so that few of their rows need be read."""
 
+DISPUTED = "disputed_study"
+"""The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
+
 BY_CODE: Mapping[str, str] = {"condition": "condition_by_code"}
 """table → the one with the same rows in the order of their codes, for questions about few codes."""
 

@@ -4,7 +4,7 @@ name several patients, or none. Only what a change can touch is decided again.""
 
 from __future__ import annotations
 
-from cohort.schema import DISPUTED
+from cohort.kinds import DISPUTED
 from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from cohort.keys import KEYS
-from cohort.kinds import BY_CODE, OF_STUDIES
+from cohort.kinds import BY_CODE, DISPUTED, OF_STUDIES
 from cohort.view import Row, View, ViewColumn
 
 _SQL_TYPES = {
@@ -28,9 +28,6 @@ _SQL_TYPES = {
 }
 _PARTIAL = re.compile(r"^[0-9]{4}(-[0-9]{2}){0,2}")
 _URN_OID = "urn:oid:"
-
-DISPUTED = "disputed_study"
-"""The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
 
 
 @dataclass(frozen=True)

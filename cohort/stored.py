@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from cohort.kinds import BY_CODE
-from cohort.schema import DISPUTED, catalogue, dicom_tables, view_tables
+from cohort.kinds import BY_CODE, DISPUTED
+from cohort.schema import catalogue, dicom_tables, view_tables
 
 RESOURCE = {
     "_hash": "BIGINT",

@@ -8,10 +8,9 @@ name that table among the columns that a question is compiled for, and nothing l
 from __future__ import annotations
 
 from cohort.expression import Column, Expression, Function, call, every
-from cohort.kinds import OF_STUDIES
+from cohort.kinds import DISPUTED, OF_STUDIES
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
-from cohort.schema import DISPUTED
 
 Named = tuple[tuple[str, Expression], ...]
 

@@ -124,7 +124,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.column_tests": {"cohort.expression", "cohort.kinds", "cohort.question"},
     "cohort.event_rows": {
         "cohort.column_tests", "cohort.expression", "cohort.kinds", "cohort.question", "cohort.relation",
-        "cohort.returns",
+        "cohort.returns", "cohort.study_rows",
     },
     "cohort.question_rows": {
         "cohort.column_tests", "cohort.event_rows", "cohort.expression", "cohort.kinds", "cohort.question",
@@ -203,7 +203,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
-    "cohort.report_links": {"cohort.schema", "cohort.stored", "cohort.tables"},
+    "cohort.report_links": {"cohort.kinds", "cohort.stored", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
     "cohort.bulk_job": {"bridge.errors", "cohort.store", "orjson"},
     "cohort.store": {"bridge.errors", "cohort.store"},
