@@ -132,7 +132,7 @@ class EventRows:
             these: Relation = Where(Table(_MODALITIES), conditions)
             same = {"_study": "study_key"} if "_study" in units.columns else {"_id": "study_instance_uid"}
             if of == "patient" and "_patient" in units.columns and by_patient(_MODALITIES, "_study", self.columns):
-                these = with_patient(_MODALITIES, conditions, self.columns)
+                these = with_patient(_MODALITIES, conditions)
                 same["_patient"] = "subject_key"
             on = every(*(call(Function.EQUAL, Column(a, "l"), Column(b, "r")) for a, b in same.items()))
             units = units.of(Join(units.relation, these, JoinKind.SEMI if test.test == "is" else JoinKind.ANTI, on))

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
-from cohort.kinds import BY_CODE, DISPUTED
+from cohort.kinds import BY_CODE
 from cohort.layers import Layer, layer, names
 from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
@@ -56,10 +56,8 @@ class Generation:
 
     @property
     def column_types(self) -> dict[str, dict[str, str]]:
-        """table → column → DuckDB type, as its files have them: what a question of it is compiled for. The table of
-        disputed studies is left out where there are none."""
-        known = {name: table for name, table in self.tables.items() if table.rows or name != DISPUTED}
-        return {name: {c.name: c.type for c in table.columns} for name, table in known.items()}
+        """table → column → DuckDB type, as its files have them: what a question of it is compiled for."""
+        return {name: {c.name: c.type for c in table.columns} for name, table in self.tables.items()}
 
     def fetch(self, tables: Collection[str]) -> None:
         """Makes the files of these tables be on this machine. Raises InvalidQuery when they are no longer kept."""

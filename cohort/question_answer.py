@@ -29,7 +29,7 @@ from cohort.question import Question
 from cohort.question_rows import Compiler
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import Columns, Form, Returned, returned
-from cohort.study_rows import Named, by_patient, disputed, disputes, of_studies
+from cohort.study_rows import Named, by_patient, disputed, of_studies
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
@@ -213,7 +213,7 @@ class _Answer:
             return (self._endpoints(of) if wanted.name == "endpoints" else _medications(of, key)), Scalar.TEXT
         columns: Named = (("_key", Column(key, "l")), ("_value", Column(wanted.column, "r")))
         if by_patient(wanted.table, key, self._columns):
-            facts = of_studies(of, wanted.table, columns, self._columns)
+            facts = of_studies(of, wanted.table, columns)
         else:
             on = call(Function.EQUAL, Column(key, "l"), Column(wanted.key, "r"))
             facts = Join(of, Table(wanted.table), JoinKind.INNER, on, columns=columns)
@@ -253,8 +253,6 @@ class _Answer:
         if not by_patient("diagnostic_report_study", "_study", self._columns):
             return reports(links(of, study, pair), report)
         agreed = reports(links(of, every(study, subject), whose), every(report, person))
-        if not disputes(self._columns):
-            return agreed
         return Union((agreed, reports(links(disputed(of), study, pair), report)))
 
     def _endpoints(self, of: Relation) -> Relation:
@@ -262,7 +260,7 @@ class _Answer:
         uid = Column("_id", "l") if self._question.unit == "study" else Column("study_instance_uid", "r")
         columns: Named = (("_key", Column("_study", "l")), ("_uid", uid), ("_endpoint", Column("endpoint_id", "r")))
         if by_patient("imaging_endpoint", "_study", self._columns):
-            held = of_studies(of, "imaging_endpoint", columns, self._columns)
+            held = of_studies(of, "imaging_endpoint", columns)
         else:
             held = Join(of, Table("imaging_endpoint"), JoinKind.INNER, study, columns=columns)
         place = call(Function.CONCAT, Column("address", "r"), Literal("/studies/"), Column("_uid", "l"))

@@ -1,8 +1,7 @@
 """What belongs to studies, found by patient as well: files are in the order of patients. Pure.
 
 `subject_key` of the tables OF_STUDIES is the patient that their own resource names. It is the study's patient, but in
-rows of the studies in `disputed_study`: those are found by study alone. A generation without disputed studies does not
-name that table among the columns that a question is compiled for, and nothing looks for them.
+rows of the studies in `disputed_study`: those are found by study alone.
 """
 
 from __future__ import annotations
@@ -20,29 +19,20 @@ def by_patient(table: str, key: str, columns: Columns) -> bool:
     return key == "_study" and table in OF_STUDIES and "subject_key" in columns[table]
 
 
-def disputes(columns: Columns) -> bool:
-    """Whether there may be disputed studies."""
-    return DISPUTED in columns
-
-
-def of_studies(studies: Relation, table: str, wanted: Named, columns: Columns) -> Relation:
-    """Rows of one of OF_STUDIES that belong to studies (`_study`, `_patient`), with what is wanted of both; those of
-    disputed studies may come twice."""
+def of_studies(studies: Relation, table: str, columns: Named) -> Relation:
+    """Rows of one of OF_STUDIES that belong to studies (`_study`, `_patient`), with columns of both; those of disputed
+    studies may come twice."""
     study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
     person = call(Function.EQUAL, Column("_patient", "l"), Column("subject_key", "r"))
-    agreed = Join(studies, Table(table), JoinKind.INNER, every(study, person), columns=wanted)
-    if not disputes(columns):
-        return agreed
-    return Union((agreed, Join(disputed(studies), Table(table), JoinKind.INNER, study, columns=wanted)))
+    agreed = Join(studies, Table(table), JoinKind.INNER, every(study, person), columns=columns)
+    return Union((agreed, Join(disputed(studies), Table(table), JoinKind.INNER, study, columns=columns)))
 
 
-def with_patient(table: str, conditions: Expression, columns: Columns) -> Relation:
+def with_patient(table: str, conditions: Expression) -> Relation:
     """`study_key` and `subject_key`, the study's patient, of the rows of one of OF_STUDIES that meet conditions: for a
     disputed study, every patient that it has. Rows may come twice."""
     rows = Where(Table(table), conditions)
     agreed = Project(rows, (("study_key", Column("study_key")), ("subject_key", Column("subject_key"))))
-    if not disputes(columns):
-        return agreed
     study = call(Function.EQUAL, Column("study_key", "l"), Column("study_key", "r"))
     studies = Join(Table("imaging_study"), Table(DISPUTED), JoinKind.SEMI, study)
     whose = (("study_key", Column("study_key", "l")), ("subject_key", Column("patient_key", "l")))
