@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from cohort.expression import Case, Column, Expression, Function, Literal, Null, OneOf, Scalar, call, every, some
-from cohort.kinds import DERIVED
+from cohort.kinds import DERIVED, MODALITIES
 from cohort.question import Period, Test, TimeRelation
 
 _SIGNS: Mapping[str, Function] = {
@@ -18,6 +18,9 @@ _SIGNS: Mapping[str, Function] = {
 def tested(test: Test, kind: str) -> Expression:
     """The test of a column of the kind's table, never NULL where absence passes it."""
     column: Expression = Column(test.column)
+    if is_modality(kind, test):
+        has = some(*(call(Function.HAS_ITEM, Column(MODALITIES), Literal(v)) for v in test.values))
+        return has if test.test == "is" else call(Function.NOT, call(Function.COALESCE, has, Literal(False)))
     if kind == "report" and test.column in DERIVED["report"]:
         parts = [call(Function.COALESCE, Column(c), Literal("")) for c in ("report_text", "conclusion")]
         column = call(Function.CONCAT, parts[0], Literal(" "), parts[1])
@@ -33,6 +36,11 @@ def tested(test: Test, kind: str) -> Expression:
         found = [call(_SIGNS[test.test], call(Function.LOWER, column), call(Function.LOWER, v)) for v in values]
         return some(*found)
     return call(_SIGNS[test.test], column, values[0])
+
+
+def is_modality(kind: str, test: Test) -> bool:
+    """Is it a test of the modalities of a study?"""
+    return kind == "study" and test.column == "modality"
 
 
 def coded(codes: tuple[tuple[str, str], ...], columns: tuple[str, str]) -> Expression:

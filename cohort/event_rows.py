@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from cohort.column_tests import coded, in_period, tested
+from cohort.column_tests import coded, in_period, is_modality, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
 from cohort.kinds import BY_CODE, DERIVED, KEYS, KINDS, LINKED
-from cohort.question import Event, Test
+from cohort.question import Event
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
-from cohort.study_rows import by_patient, with_patient
+from cohort.study_rows import with_modalities
 
 _STUDIES = Table("imaging_study")
-_MODALITIES = "imaging_study_modality"
 NEVER = Literal(date(9999, 12, 31))
 """The end of what has not ended."""
 
@@ -60,8 +59,8 @@ class EventRows:
         self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
     ) -> Units:
         """Rows of a kind that pass everything the events say about them alone. Without `dated`, and about a study or
-        series, the patient and the day may be missing. For a `unit` each comes once, without the tests of modality;
-        else one with several codings comes several times."""
+        series, the patient and the day may be missing. For a `unit` each comes once; else one with several codings
+        comes several times."""
         beside = _beside(kind, dated=dated, of=of)
         relation = self.filtered(kind, events)
         columns = self._columns(kind, beside, of=of)
@@ -69,7 +68,7 @@ class EventRows:
             person = ("_person", Column("patient_id", "r" if "series" in KINDS[kind].levels else "l" if beside else ""))
             columns = (*columns, person, *self._carried(kind, beside))
         if any(e.take for e in events):
-            then = every(*(tested(t, kind) for e in events for t in e.then if not _modality(kind, t)))
+            then = every(*(tested(t, kind) for e in events for t in e.then))
             own = tuple((c, Column(c)) for c in self.columns[KINDS[kind].table])
             relation = Project(relation, (*own, ("_then", then)))
             columns = (*columns, ("_then", Column("_then", "l" if beside else "")))
@@ -80,8 +79,6 @@ class EventRows:
             kept = tuple((n, Column(n)) for n, _ in columns) if beside else columns
             relation = Project(relation, kept, distinct=unit and KINDS[kind].codings)
         units = Units(relation, kind, tuple(name for name, _ in columns))
-        if not unit:
-            units = self.of_modality(units, events, of=of)
         for event in events:
             if event.period is not None:
                 units = units.of(Where(units.relation, in_period(event.period, self.today)))
@@ -119,24 +116,12 @@ class EventRows:
         """The kind's rows that have the codes and pass the tests, one for each coding."""
         spec = KINDS[kind]
         conditions = [coded(e.codes, spec.codes) for e in events if e.codes is not None and spec.codes]
-        conditions += [tested(t, kind) for e in events for t in e.where if not _modality(kind, t)]
+        conditions += [tested(t, kind) for e in events for t in e.where]
         if any(e.codes for e in events) and BY_CODE.get(spec.table) in self.columns:
             return Where(Table(BY_CODE[spec.table]), every(*conditions))
-        return Where(rows_of(kind), every(*conditions)) if conditions else rows_of(kind)
-
-    def of_modality(self, units: Units, events: Sequence[Event], *, of: str = "patient") -> Units:
-        """Those studies of which a series has (or none has) the modality. Of a patient's studies, few patients' series
-        are read; about a study, the patient may be missing."""
-        for test in (t for e in events for t in e.where if _modality(units.unit, t)):
-            conditions = tested(replace(test, test="is"), units.unit)
-            these: Relation = Where(Table(_MODALITIES), conditions)
-            same = {"_study": "study_key"} if "_study" in units.columns else {"_id": "study_instance_uid"}
-            if of == "patient" and "_patient" in units.columns and by_patient(_MODALITIES, "_study", self.columns):
-                these = with_patient(_MODALITIES, conditions)
-                same["_patient"] = "subject_key"
-            on = every(*(call(Function.EQUAL, Column(a, "l"), Column(b, "r")) for a, b in same.items()))
-            units = units.of(Join(units.relation, these, JoinKind.SEMI if test.test == "is" else JoinKind.ANTI, on))
-        return units
+        about = any(is_modality(kind, t) for e in events for t in (*e.where, *e.then))
+        rows = with_modalities(self.columns) if about else rows_of(kind)
+        return Where(rows, every(*conditions)) if conditions else rows
 
     def _days(self, kind: str, left: str) -> list[tuple[str, Expression]]:
         """`_day` and `_end`: NULL where nothing says a day."""
@@ -150,10 +135,6 @@ class EventRows:
 
         day = first(spec.day)
         return [("_day", day), ("_end", call(Function.COALESCE, first(spec.end), NEVER) if spec.end else day)]
-
-
-def _modality(kind: str, test: Test) -> bool:
-    return kind == "study" and test.column == "modality"
 
 
 def _as_day(column: str, kind: str | None, left: str) -> Expression:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from bridge.errors import SinkUnavailable
-from cohort import flatten, identity, report_links
+from cohort import flatten, identity, report_links, study_modalities
 from cohort.arrivals import choose, take
 from cohort.delta import Parked
 from cohort.keys import KEYS, key_sql
@@ -58,9 +58,10 @@ class Fold:
                 self._rows(table, lines)
         report_links.finish(self._tables)
 
-    def _views(self, kind: str, source: str) -> None:
-        """The rows of every view over a type, of the resources in `source`."""
-        tables, views = self._tables, [name for name, t in view_tables().items() if t.view.resource == kind]
+    def _views(self, kind: str, source: str, only: Collection[str] = ()) -> None:
+        """The rows of every view over a type (of only these, if any), of the resources in `source`."""
+        tables, views = self._tables, [n for n, t in view_tables().items() if t.view.resource == kind]
+        views = [name for name in views if not only or _OWN.get(name, name) in only]
         if not views:
             return
         tables.make("keys", f"SELECT _hash, _key FROM {source}")
@@ -71,7 +72,8 @@ class Fold:
             return
         for view in views:
             self._fresh(view)
-            self._replace(_OWN.get(view, view), self._linked(view_tables()[view]))
+            rows = self._linked(view_tables()[view])
+            self._replace(_OWN.get(view, view), study_modalities.own(rows) if view == "imaging_study" else rows)
 
     def _people(self, source: str) -> None:
         """Identifiers first: they tell which imaging patients are clinical ones. Whoever moved is made anew, too."""
@@ -169,10 +171,11 @@ class Fold:
             return
         report_links.begin(self._tables)
         for kind in sorted(kinds, key=lambda k: k != "Patient"):
-            for table in {_OWN.get(n, n) for n, t in view_tables().items() if t.view.resource == kind} & changed:
+            anew = {_OWN.get(n, n) for n, t in view_tables().items() if t.view.resource == kind} & changed
+            for table in anew:
                 self._tables.layers[table] = []
             self._tables.show("held", f"SELECT * FROM {self._tables.scan(f'resource_{kind}')} WHERE NOT deleted")
-            self._views(kind, "held")
+            self._views(kind, "held", anew)
         report_links.finish(self._tables)
 
 

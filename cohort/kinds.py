@@ -64,6 +64,9 @@ OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_moda
 DISPUTED = "disputed_study"
 """The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
 
+MODALITIES = "modalities"
+"""The column of a study with the modalities of all its ImagingStudies."""
+
 BY_CODE: Mapping[str, str] = {"condition": "condition_by_code"}
 """table → the one with the same rows in the order of their codes, for questions about few codes."""
 

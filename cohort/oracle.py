@@ -279,7 +279,8 @@ def _listed(world: _World, row: _Row, index: _Row | None, wanted: Sequence[Retur
     lists = [n for n, w in enumerate(wanted) if w.form in (Form.LIST, Form.NAMED)]
     different: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for values in rows:
-        different.setdefault(tuple(v for n, v in enumerate(values) if n not in lists), values)
+        own = (tuple(v) if isinstance(v, list) else v for n, v in enumerate(values) if n not in lists)
+        different.setdefault(tuple(own), values)
     return [different[key] for key in sorted(different, key=_nulls_last)]
 
 

@@ -133,7 +133,8 @@ def _column(place: Place, unit: str, name: str, columns: Columns, indexed: bool,
         meaning = returned(unit, name, columns)
     except InvalidQuery as error:
         place.wrong(str(error))
-    if not listed and meaning.form in (Form.LIST, Form.NAMED):
+    many = meaning.form is Form.PLAIN and columns[KINDS[meaning.kind].table][meaning.column].endswith("[]")
+    if not listed and (many or meaning.form in (Form.LIST, Form.NAMED)):
         place.wrong("a list cannot be counted by")
     if name in ("index_date", "age_at_index_years") and not indexed:
         place.wrong("the question has no index event")

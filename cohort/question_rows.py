@@ -77,13 +77,13 @@ class Compiler:
         rows = self._rows(unit, events, unit=True)
         on = _same("_patient")
         if "_index_day" not in people.columns:
-            return self.rows.of_modality(rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on)), events)
+            return rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on))
         both = (*rows.columns, "_index_day", "_index_end")
         columns = tuple((c, Column(c, "r" if c.startswith("_index") else "l")) for c in both)
         joined: Relation = Join(rows.relation, people.relation, JoinKind.INNER, on, columns=columns)
         if conditions := [c for e in events for c in related(e.relation, ("", ""))]:
             joined = Where(joined, every(*conditions))
-        return self.rows.of_modality(Units(joined, unit, both), events)
+        return Units(joined, unit, both)
 
     def all(self, units: Units, criteria: Iterable[Criterion]) -> Units:
         """Those for which all criteria hold."""
@@ -167,8 +167,6 @@ class Compiler:
         chosen: Relation = Where(
             _ranked(_dated(pairs), event.take, ("_unit", "_id", "_then"), "_part"), Column("_then")
         )
-        of_kind = Units(chosen, event.kind, ("_unit", "_id"))
-        chosen = self.rows.of_modality(of_kind, [Event(event.kind, where=event.then)]).relation
         on = call(Function.EQUAL, Column(base.key, "l"), Column("_unit", "r"))
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 

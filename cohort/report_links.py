@@ -1,15 +1,16 @@
-"""Which study a report is about: by Study Instance UID, by reference, or by an accession number that designates
-exactly one study of the same patient. And which studies are disputed: their ImagingStudies and the reports about them
-name several patients, or none. Only what a change can touch is decided again."""
+"""What several resources decide together. Which study a report is about: by Study Instance UID, by reference, or by an
+accession number that designates exactly one study of the same patient. Which studies are disputed: their ImagingStudies
+and the reports about them name several patients, or none. Only what a change can touch is decided again."""
 
 from __future__ import annotations
 
+from cohort import study_modalities
 from cohort.kinds import DISPUTED
 from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables
 
 _WATCHED = {
-    "imaging_study": ("touched_study", "study_key, imaging_study_id, patient_key, accession_number"),
+    "imaging_study": ("touched_study", "study_key, imaging_study_id, patient_key, accession_number, _hash"),
     OWN_REPORT_STUDY: ("touched_report", "_hash, _key"),
 }
 
@@ -17,7 +18,7 @@ _WATCHED = {
 def begin(tables: Tables) -> None:
     """Nothing is touched yet."""
     tables.make("touched_study", "SELECT 0::BIGINT AS study_key, '' AS imaging_study_id, 0::BIGINT AS patient_key, "
-                "'' AS accession_number WHERE false")  # fmt: skip
+                "'' AS accession_number, 0::BIGINT AS _hash WHERE false")  # fmt: skip
     tables.make("touched_report", "SELECT 0::BIGINT AS _hash, '' AS _key WHERE false")
 
 
@@ -66,18 +67,20 @@ def finish(tables: Tables) -> None:
         f"SELECT study_key FROM {tables.scan(links, ['study_key', '_hash'])} SEMI JOIN ({keys}) USING (_hash)",
     )
     tables.replace(links, keys, "SELECT * FROM resolved")
+    held = tables.scan("imaging_study", ["study_key", "patient_key", "_hash"])
+    tables.make("touched_row", f"SELECT * FROM {held} SEMI JOIN touched_key USING (study_key)")
     _dispute(tables)
+    study_modalities.decide(tables)
 
 
 def _dispute(tables: Tables) -> None:
-    """Which of the studies in `touched_key` are disputed now."""
-    studies = tables.scan("imaging_study", ["study_key", "patient_key"])
+    """Which of the studies in `touched_key` are disputed now. `touched_row`: their rows."""
     links = tables.scan("diagnostic_report_study", ["study_key", "subject_key"])
     tables.make(
         "disputed",
         f"""
         SELECT study_key FROM (
-            SELECT * FROM {studies} SEMI JOIN touched_key USING (study_key)
+            SELECT study_key, patient_key FROM touched_row
             UNION ALL
             SELECT * FROM {links} SEMI JOIN touched_key USING (study_key))
         GROUP BY study_key HAVING count(DISTINCT patient_key) > 1 OR count(patient_key) < count(*)""",

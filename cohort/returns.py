@@ -50,6 +50,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {
 drafts, cancelled or erroneous; where a study can be fetched. → levels, the nearest of which counts."""
 
 SHORT = {"identifiers": "patient_identifier.value", "modalities": "imaging_study_modality.modality"}
+"""Names of lists; the second where a generation does not have the column."""
 _TESTED = ("VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "DATE")
 
 
@@ -76,7 +77,8 @@ def returned(unit: str, name: str, columns: Columns) -> Returned:
         if name.startswith("started_") and "study" not in (unit, *above(unit)):
             raise InvalidQuery(f"{name} cannot be had for each {unit}")
         return Returned(name, Form.COMPUTED)
-    prefix, _, column = SHORT.get(name, name).rpartition(".")
+    held = any(name in columns[KINDS[k].table] for k in (unit, *above(unit)))
+    prefix, _, column = (name if held else SHORT.get(name, name)).rpartition(".")
     for kind in (unit, *above(unit)):
         if prefix in ("", kind) and column in columns[KINDS[kind].table]:
             return Returned(name, Form.PLAIN, kind=kind, column=column)

@@ -170,6 +170,7 @@ def _conversion(column: ViewColumn, kind: str) -> Callable[[Any], Any] | None:
         "INTEGER": partial(_whole, limit=2**31),
         "BIGINT": partial(_whole, limit=2**63),
         "BOOLEAN": lambda value: value if isinstance(value, bool) else None,
+        "VARCHAR[]": lambda value: [_text(item) for item in value],
     }
     if kind in known:
         return known[kind]

@@ -6,9 +6,9 @@ rows of the studies in `disputed_study`: those are found by study alone.
 
 from __future__ import annotations
 
-from cohort.expression import Column, Expression, Function, call, every
-from cohort.kinds import DISPUTED, OF_STUDIES
-from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
+from cohort.expression import Aggregate, AggregateFunction, Column, Expression, Function, Order, call, every
+from cohort.kinds import DISPUTED, MODALITIES, OF_STUDIES
+from cohort.relation import Group, Join, JoinKind, Relation, Table, Union
 from cohort.returns import Columns
 
 Named = tuple[tuple[str, Expression], ...]
@@ -28,15 +28,16 @@ def of_studies(studies: Relation, table: str, columns: Named) -> Relation:
     return Union((agreed, Join(disputed(studies), Table(table), JoinKind.INNER, study, columns=columns)))
 
 
-def with_patient(table: str, conditions: Expression) -> Relation:
-    """`study_key` and `subject_key`, the study's patient, of the rows of one of OF_STUDIES that meet conditions: for a
-    disputed study, every patient that it has. Rows may come twice."""
-    rows = Where(Table(table), conditions)
-    agreed = Project(rows, (("study_key", Column("study_key")), ("subject_key", Column("subject_key"))))
-    study = call(Function.EQUAL, Column("study_key", "l"), Column("study_key", "r"))
-    studies = Join(Table("imaging_study"), Table(DISPUTED), JoinKind.SEMI, study)
-    whose = (("study_key", Column("study_key", "l")), ("subject_key", Column("patient_key", "l")))
-    return Union((agreed, Join(studies, rows, JoinKind.INNER, study, columns=whose)))
+def with_modalities(columns: Columns) -> Relation:
+    """The studies with `modalities`: a generation from before that column has them in the rows of each study alone."""
+    studies = Table("imaging_study")
+    if MODALITIES in columns["imaging_study"]:
+        return studies
+    listed = Aggregate(AggregateFunction.LIST, Column("modality"), (Order(Column("modality")),))
+    beside = Group(Table("imaging_study_modality"), (("study_key", Column("study_key")),), ((MODALITIES, listed),))
+    on = call(Function.EQUAL, Column("study_key", "l"), Column("study_key", "r"))
+    own = tuple((c, Column(c, "l")) for c in columns["imaging_study"])
+    return Join(studies, beside, JoinKind.LEFT, on, columns=(*own, (MODALITIES, Column(MODALITIES, "r"))))
 
 
 def disputed(studies: Relation) -> Relation:

@@ -63,8 +63,10 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
             made["patient_identifier"].append(cells(r, "patient_identifier", patient_id=patient, value=f"{n}-{value}"))
     for uid in STUDIES:
         of_study = {"study_instance_uid": uid, "patient_id": r.choice(PATIENTS)}
-        made["imaging_study"].append(cells(r, "imaging_study", imaging_study_id=f"i{uid}", **of_study))
-        for modality in r.sample(["CT", "MR", "SR"], r.randrange(3)):
+        modalities = r.sample(["CT", "MR", "SR"], r.randrange(3))
+        own = of_study | {"imaging_study_id": f"i{uid}", "modalities": sorted(modalities)}
+        made["imaging_study"].append(cells(r, "imaging_study", **own))
+        for modality in modalities:
             made["imaging_study_modality"].append(of_study | {"modality": modality})
         for n in range(r.randrange(3)):
             series = f"{uid}.{n}"
@@ -166,7 +168,7 @@ def document(seed: int) -> dict[str, Any]:
 
 
 def returns(r: Random, unit: str, *, indexed: bool) -> dict[str, Any]:
-    """Columns of the unit, of what it belongs to and of other tables, or counts."""
+    """Columns of the unit, of what it belongs to and of other tables, or counts, which are not by lists."""
     types = column_types()[KINDS[unit].table]
     own = [c for c in types if not types[c].startswith("TIME")]
     columns = [*r.sample(own, 2), "age_years", "age_decade", "patient.gender" if unit != "patient" else "gender"]
@@ -181,7 +183,7 @@ def returns(r: Random, unit: str, *, indexed: bool) -> dict[str, Any]:
         lists += ["modalities", "endpoints"] if "study" in KINDS[unit].levels else []
     chosen = list(dict.fromkeys(r.sample(columns, r.randrange(1, 4))))
     if r.random() < 0.3:
-        return {"unit": unit, "group_by": chosen}
+        return {"unit": unit, "group_by": [c for c in chosen if c != "modalities"] or ["age_decade"]}
     return {"unit": unit, "columns": list(dict.fromkeys([KINDS[unit].id, *chosen, *r.sample(lists, r.randrange(3))]))}
 
 

@@ -31,6 +31,7 @@ from cohort.stored import clustered_by
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
 SUBJECT = {"reference": "Patient/p"}
+CODES = ["SR", "MR", "CT"]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -66,6 +67,15 @@ def disputes(generation: Generation | None) -> list[Any]:
         return [row for query in queries for row in connection.execute(query).fetchall()]
 
 
+def modalities(generation: Generation | None) -> list[Any]:
+    """Studies whose modalities are not those that their ImagingStudies have together, each once and sorted."""
+    assert generation is not None
+    with connect(generation) as connection:
+        rows = connection.execute("SELECT study_instance_uid, modalities FROM imaging_study").fetchall()
+        stated = connection.execute("SELECT study_instance_uid, modality FROM imaging_study_modality").fetchall()
+    return [row for row in rows if row[1] != sorted({code for uid, code in stated if uid == row[0]})]
+
+
 def answered(lake: Lake, document: Any) -> Any:
     generation = lake.current()
     assert generation is not None
@@ -77,6 +87,10 @@ def published(root: Path, lines: list[dict[str, Any]]) -> Lake:
     lake.append(lines)
     lake.publish(NOW)
     return lake
+
+
+def codes(modalities: list[str]) -> list[dict[str, Any]]:
+    return [{"code": code} for code in modalities]
 
 
 def accession(value: str) -> list[dict[str, Any]]:
@@ -96,7 +110,12 @@ def changes(chance: random.Random, first: int) -> Iterator[dict[str, Any]]:
             yield line("Patient", imaged(), revision, "bridge", identifier=held)
         elif what == 2:
             uid = f"1.2.{chance.randrange(4)}"
-            made = study(uid, imaged(), chance.choice(["A1", "A2", ""]), modality=[{"code": "CT"}])
+            made = study(
+                uid,
+                imaged(),
+                chance.choice(["A1", "A2", ""]),
+                modality=codes(chance.sample(CODES, chance.randrange(3))),
+            )
             id_ = chance.choice([made["id"], f"other-{uid}"])
             yield made | {"revision": revision, "id": id_, "resource": made["resource"] | {"id": id_}}
         elif what == 3:
@@ -146,6 +165,7 @@ def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int, mon
         if chance.random() < 0.2:
             lake.compact(NOW, everything=chance.random() < 0.5)
         assert disputes(lake.current()) == []
+        assert modalities(lake.current()) == []
         found = contents(lake.current())
         assert found["condition_by_code"] == found["condition"]
     assert contents(lake.current()) == contents(published(tmp_path / "one", everything).current())
@@ -289,9 +309,9 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
         assert found.tables[name].rows, name
         described = connection.execute(f'DESCRIBE SELECT * FROM "{name}"').fetchall()
         assert [(d[0], d[1]) for d in described] == [(c.name, c.type) for c in table.columns]
-        (layer,) = found.tables[name].layers
-        held = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{layer.file}')").fetchall()
-        assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
+        for layer in found.tables[name].layers:
+            held = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{layer.file}')").fetchall()
+            assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
 
 
 def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path) -> None:
@@ -303,10 +323,51 @@ def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path) -> 
     (manifest,) = (tmp_path / "generations").glob("*.json")
     known = orjson.loads(manifest.read_bytes())
     del known["tables"]["disputed_study"]
+    known["tables"]["imaging_study"]["columns"].remove("modalities")
     for table in OF_STUDIES:
         known["tables"][table]["columns"].remove("subject_key")
     manifest.write_bytes(orjson.dumps(known))
     assert answered(lake, document) == ((["CT"], [], []),)
+
+
+def test_a_study_has_the_modalities_of_all_its_imaging_studies(tmp_path: Path) -> None:
+    def shown() -> Any:
+        with connect(lake.current() or pytest.fail()) as connection:
+            return connection.execute("SELECT imaging_study_id, modalities FROM imaging_study ORDER BY 1").fetchall()
+
+    one, other, unknown = study("1.2", "p", modality=codes(["SR", "CT", "CT"])), study("1.2", "p"), study("1.3", "p")
+    other |= {"id": "x", "resource": other["resource"] | {"id": "x", "modality": codes(["MR"])}}
+    lake = published(tmp_path, [line("Patient", "p"), one, unknown])
+    assert shown() == [("is-1.2", ["CT", "SR"]), ("is-1.3", [])]
+    lake.append([other])
+    lake.publish(NOW)
+    assert shown() == [("is-1.2", ["CT", "MR", "SR"]), ("is-1.3", []), ("x", ["CT", "MR", "SR"])]
+    question = {
+        "name": "q", "title": "T", "description": "D", "criteria": {"study": {"where": {"modality": "MR"}}},
+        "return": {"unit": "study", "columns": ["imaging_study_id", "modalities"]},
+    }  # fmt: skip
+    assert sorted(answered(lake, question)) == [("is-1.2", ["CT", "MR", "SR"]), ("x", ["CT", "MR", "SR"])]
+    lake.append([gone("ImagingStudy", "is-1.2", 2, "bridge")])
+    lake.publish(NOW)
+    assert shown() == [("is-1.3", []), ("x", ["MR"])]
+
+
+def test_a_lake_from_before_the_modalities_of_studies_gets_them_with_the_next_publish(tmp_path: Path) -> None:
+    other = study("1.2", "p", modality=codes(["MR"]))
+    other |= {"id": "x", "resource": other["resource"] | {"id": "x"}}
+    lake = published(tmp_path, [line("Patient", "p"), study("1.2", "p", modality=codes(["CT"])), other])
+    (manifest,) = (tmp_path / "generations").glob("*.json")
+    known, expected = orjson.loads(manifest.read_bytes()), contents(lake.current())
+    before = known["tables"]["imaging_endpoint"], known["tables"]["imaging_study_modality"]
+    del known["digest"]
+    known["tables"]["imaging_study"]["columns"].remove("modalities")
+    manifest.write_bytes(sealed(known))
+    lake.append([line("Condition", "c")])
+    lake.publish(NOW)
+    found = contents(lake.current())
+    assert {name for name in found if found[name] != expected[name]} == {"condition", "condition_by_code"}
+    known = orjson.loads(max((tmp_path / "generations").glob("*.json")).read_bytes())
+    assert before == (known["tables"]["imaging_endpoint"], known["tables"]["imaging_study_modality"])
 
 
 def test_a_lake_from_before_a_table_by_code_gets_it_with_the_next_publish(tmp_path: Path) -> None:
