@@ -59,9 +59,10 @@ class Fold:
         report_links.finish(self._tables)
 
     def _views(self, kind: str, source: str, only: Collection[str] = ()) -> None:
-        """The rows of every view over a type (of only these, if any), of the resources in `source`."""
+        """The rows of every view over a type, of the resources in `source`; with `only`, of the views whose rows are in
+        these tables. What patients say hangs together."""
         tables, views = self._tables, [n for n, t in view_tables().items() if t.view.resource == kind]
-        views = [name for name in views if not only or _OWN.get(name, name) in only]
+        views = [name for name in views if not only or kind == "Patient" or _OWN.get(name, name) in only]
         if not views:
             return
         tables.make("keys", f"SELECT _hash, _key FROM {source}")
@@ -149,34 +150,42 @@ class Fold:
         self._replace(table, "SELECT * FROM fresh SEMI JOIN keys USING (_key)")
 
     def _rebuild_changed_schemas(self) -> None:
-        """A table whose columns are others than its files have: views anew from the resources, DICOM rows filled up."""
-        changed = {name for name, held in self._tables.held_columns.items() if held != list(_expected(name))}
+        """A table whose columns are others than its files have: views anew from the resources, DICOM rows filled up,
+        part by part."""
+        tables = self._tables
+        changed = {name for name, held in tables.held_columns.items() if held != list(_expected(name))}
         for table in changed & set(dicom_tables()):
-            held = self._tables.held_columns[table]
-            columns = ", ".join(
-                f'"{c}"' if c in held else f'NULL::{kind} AS "{c}"' for c, kind in columns_of(table).items()
-            )
-            rows = self._tables.scan(table, held)
-            self._tables.make("refilled", f"SELECT {columns} FROM {rows}")
-            self._tables.layers[table] = []
-            self._tables.replace(table, "SELECT _hash, _key FROM refilled", "SELECT * FROM refilled")
+            self._fill_up(table)
         for table, copy in BY_CODE.items():
             if table in changed:
-                self._tables.layers[copy] = []  # what makes the table anew fills it
-            elif copy in changed or (table in self._tables.held_columns and copy not in self._tables.held_columns):
-                self._tables.copy_by_code(table)
-        kinds = {t.view.resource for name, t in view_tables().items() if {name, _OWN.get(name, name)} & changed}
-        kinds |= {"Patient"} if changed & {LINK} else set()
-        if not kinds:
-            return
-        report_links.begin(self._tables)
+                tables.layers[copy] = []  # what makes the table anew fills it
+            elif copy in changed or (table in tables.held_columns and copy not in tables.held_columns):
+                tables.layers[copy] = []
+                for part in tables.parts(table):
+                    tables.add(copy, f"SELECT * FROM {tables.scan(table)} WHERE {part}")
+        views = {name: t for name, t in view_tables().items() if {name, _OWN.get(name, name)} & changed}
+        anew = {_OWN.get(name, name) for name in views}
+        for table in anew:
+            tables.layers[table] = []
+        kinds = {t.view.resource for t in views.values()} | ({"Patient"} if LINK in changed else set())
         for kind in sorted(kinds, key=lambda k: k != "Patient"):
-            anew = {_OWN.get(n, n) for n, t in view_tables().items() if t.view.resource == kind} & changed
-            for table in anew:
-                self._tables.layers[table] = []
-            self._tables.show("held", f"SELECT * FROM {self._tables.scan(f'resource_{kind}')} WHERE NOT deleted")
-            self._views(kind, "held", anew)
-        report_links.finish(self._tables)
+            resources = f"resource_{kind}"
+            for part in ["true"] if kind == "Patient" else tables.parts(resources):
+                report_links.begin(tables)
+                tables.show("held", f"SELECT * FROM {tables.scan(resources)} WHERE NOT deleted AND {part}")
+                self._views(kind, "held", anew)
+                report_links.finish(tables)
+
+    def _fill_up(self, table: str) -> None:
+        """A table of DICOM columns, with NULL in the columns that its files do not have."""
+        tables, held = self._tables, self._tables.held_columns[table]
+        columns = ", ".join(
+            f'"{c}"' if c in held else f'NULL::{kind} AS "{c}"' for c, kind in columns_of(table).items()
+        )
+        rows, parts = tables.scan(table, held), tables.parts(table)
+        tables.layers[table] = []
+        for part in parts:
+            tables.add(table, f"SELECT {columns} FROM {rows} WHERE {part}")
 
 
 @contextmanager

@@ -18,6 +18,10 @@ KEYS = {
 """column of an id → column of its key; a table that has the one has the other."""
 
 
+KEYS_END = 2**60
+"""Keys are below this, and as many in one range as in any other of its size."""
+
+
 def key(text: str) -> int:
     """The first 60 bits of the id's MD5.
 

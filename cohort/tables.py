@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import orjson
 
+from cohort.keys import KEYS_END
 from cohort.kinds import BY_CODE
 from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
 from cohort.store.files import Files, named
@@ -18,6 +20,9 @@ from cohort.stored import clustered_by, columns_of, told_apart_by
 
 ROW_GROUP = 8192
 """Rows of a Parquet row group: a question about few patients reads few of them (docs/lake.md)."""
+
+PART_ROWS = 500_000
+"""About so many rows are made at once where a whole table is made anew."""
 
 MEMORY_LIMIT_MB = 2048
 LINE_BYTES = 4_194_304
@@ -104,21 +109,26 @@ class Tables:
         if table in BY_CODE:
             self._replace(BY_CODE[table], keys, rows)
 
-    def copy_by_code(self, table: str) -> None:
-        """Makes the table with the same rows by code anew."""
-        self.layers[BY_CODE[table]] = []
-        self._replace(BY_CODE[table], "", f"SELECT * FROM {self.scan(table)}")
-
-    def _replace(self, table: str, keys: str, rows: str) -> None:
+    def add(self, table: str, rows: str) -> None:
+        """Adds the rows of a query. The table has none with their keys."""
         columns = ", ".join(f'"{c}"' for c in columns_of(table))
         path, added = self._write(table, f"SELECT {columns} FROM ({rows})", clustered_by(table))
-        layers = self.layers.get(table, [])
-        if layers:
-            by = told_apart_by(table)
+        self.layers[table] = [*self.layers.get(table, []), *([Layer(path, added)] if added else [])]
+
+    def parts(self, table: str) -> list[str]:
+        """Conditions on `_hash` that part a table's rows: each part fits in the memory."""
+        parts = 1 + sum(one.live for one in self.layers.get(table, [])) // PART_ROWS
+        bounds = [KEYS_END * n // parts for n in range(parts + 1)]
+        return [f"_hash >= {low} AND _hash < {high}" for low, high in pairwise(bounds)]
+
+    def _replace(self, table: str, keys: str, rows: str) -> None:
+        before = self.layers.get(table, [])
+        self.add(table, rows)
+        if before:
+            added, by = self.layers[table][len(before) :], told_apart_by(table)
             self.make("replaced", f"SELECT DISTINCT {by} FROM ({keys})")
-            kept = [self._without(table, one, by) for one in layers]
-            layers = [one for one in kept if one.live]
-        self.layers[table] = [*layers, Layer(path, added)] if added else layers
+            kept = [self._without(table, one, by) for one in before]
+            self.layers[table] = [*(one for one in kept if one.live), *added]
 
     def _without(self, table: str, one: Layer, by: str) -> Layer:
         self._files.present(names([one]))

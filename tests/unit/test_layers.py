@@ -19,6 +19,7 @@ import pytest
 from bridge.errors import ConfigError, InvalidQuery
 from cohort import arrivals, clinical, compaction, flatten
 from cohort import lake as lake_module
+from cohort import tables as tables_module
 from cohort.catalogue import read_question
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation, sealed
@@ -352,22 +353,29 @@ def test_a_study_has_the_modalities_of_all_its_imaging_studies(tmp_path: Path) -
     assert shown() == [("is-1.3", []), ("x", ["MR"])]
 
 
-def test_a_lake_from_before_the_modalities_of_studies_gets_them_with_the_next_publish(tmp_path: Path) -> None:
-    other = study("1.2", "p", modality=codes(["MR"]))
-    other |= {"id": "x", "resource": other["resource"] | {"id": "x"}}
-    lake = published(tmp_path, [line("Patient", "p"), study("1.2", "p", modality=codes(["CT"])), other])
-    (manifest,) = (tmp_path / "generations").glob("*.json")
-    known, expected = orjson.loads(manifest.read_bytes()), contents(lake.current())
-    before = known["tables"]["imaging_endpoint"], known["tables"]["imaging_study_modality"]
-    del known["digest"]
-    known["tables"]["imaging_study"]["columns"].remove("modalities")
+@pytest.mark.parametrize("part", [3, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_tables_whose_columns_are_others_now_are_made_anew_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, part: int
+) -> None:
+    monkeypatch.setattr(tables_module, "PART_ROWS", part)
+    lake = published(tmp_path, list(changes(random.Random(seed), 1)))
+    for first in range(10, 120, 10):
+        lake.append(list(changes(random.Random(seed * 1000 + first), first)))
+        lake.publish(NOW)
+    expected, manifest = contents(lake.current()), max((tmp_path / "generations").glob("*.json"))
+    known = orjson.loads(manifest.read_bytes())
+    kept = known["tables"]["imaging_study_modality"]
+    del known["digest"], known["tables"]["condition_by_code"]
+    lost = {"imaging_study": "modalities", "own_report_study": "accession_system", "dicom_instance": "rows"}
+    for table, column in lost.items():
+        known["tables"][table]["columns"].remove(column)
     manifest.write_bytes(sealed(known))
-    lake.append([line("Condition", "c")])
+    lake.append([gone("Encounter", "never there", 1)])
     lake.publish(NOW)
-    found = contents(lake.current())
-    assert {name for name in found if found[name] != expected[name]} == {"condition", "condition_by_code"}
+    assert contents(lake.current()) == expected
     known = orjson.loads(max((tmp_path / "generations").glob("*.json")).read_bytes())
-    assert before == (known["tables"]["imaging_endpoint"], known["tables"]["imaging_study_modality"])
+    assert kept == known["tables"]["imaging_study_modality"]
 
 
 def test_a_lake_from_before_a_table_by_code_gets_it_with_the_next_publish(tmp_path: Path) -> None:
