@@ -171,10 +171,11 @@ class Fold:
         for kind in sorted(kinds, key=lambda k: k != "Patient"):
             resources = f"resource_{kind}"
             for part in ["true"] if kind == "Patient" else tables.parts(resources):
-                report_links.begin(tables)
+                report_links.begin(tables)  # what was touched before is decided below
                 tables.show("held", f"SELECT * FROM {tables.scan(resources)} WHERE NOT deleted AND {part}")
                 self._views(kind, "held", anew)
-                report_links.finish(tables)
+        if kinds & {"Patient", "ImagingStudy", "DiagnosticReport"}:
+            report_links.decide_all(tables)
 
     def _fill_up(self, table: str) -> None:
         """A table of DICOM columns, with NULL in the columns that its files do not have."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 from cohort import study_modalities
 from cohort.kinds import DISPUTED
 from cohort.stored import OWN_REPORT_STUDY, told_apart_by
-from cohort.tables import Tables
+from cohort.tables import Tables, parts
 
+_LINKS = "diagnostic_report_study"
+_READ = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
 _WATCHED = {
     "imaging_study": ("touched_study", "study_key, imaging_study_id, patient_key, accession_number, _hash"),
     OWN_REPORT_STUDY: ("touched_report", "_hash, _key"),
@@ -35,47 +37,65 @@ def watch(tables: Tables, table: str, keys: str, *, replaced: bool) -> None:
         tables.db.execute(f"INSERT INTO {name} {rows}")
 
 
+def decide_all(tables: Tables) -> None:
+    """Decides all of it anew, part by part of the patients."""
+    tables.layers |= {_LINKS: [], DISPUTED: []}
+    for part in tables.parts("imaging_study", "patient_key"):
+        begin(tables)
+        for table, (name, columns) in _WATCHED.items():
+            tables.db.execute(f"INSERT INTO {name} SELECT {columns} FROM {tables.scan(table)} WHERE {part}")
+        finish(tables)
+
+
 def finish(tables: Tables) -> None:
     """The rows of every touched report, and of every touched study that is disputed."""
     if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
         return
-    read = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
-    own, studies = tables.scan(OWN_REPORT_STUDY), tables.scan("imaging_study")
-    tables.make(
+    found = tables.make(
         "reports",
         f"""
-        SELECT _hash, _key, diagnostic_report_id, report_key, {read} FROM {own}
+        SELECT _hash, _key, diagnostic_report_id, report_key, {_READ} FROM {tables.scan(OWN_REPORT_STUDY)}
         WHERE _hash IN (SELECT _hash FROM touched_report)
         OR study_key IN (SELECT study_key FROM touched_study)
         OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
         OR (patient_key IN (SELECT patient_key FROM touched_study) AND accession_number IS NOT NULL)""",
     )
-    tables.make(
-        "candidates",
-        f"""
-        SELECT {read} FROM {studies} SEMI JOIN reports USING (study_key)
-        UNION SELECT {read} FROM {studies} SEMI JOIN reports USING (imaging_study_id)
-        UNION SELECT {read} FROM {studies}
-              SEMI JOIN (SELECT patient_key FROM reports WHERE accession_number IS NOT NULL) USING (patient_key)""",
-    )
-    tables.make("resolved", _RESOLVED)
+    for number, part in enumerate(parts(found, "patient_key")):
+        tables.show("some_reports", f"SELECT * FROM reports WHERE {part}")
+        _resolve(tables, first=number == 0)
     keys = "SELECT _hash, _key FROM reports UNION SELECT _hash, _key FROM touched_report"
-    links = "diagnostic_report_study"
     tables.make(
         "touched_key",
         f"SELECT study_key FROM touched_study UNION SELECT study_key FROM resolved UNION "
-        f"SELECT study_key FROM {tables.scan(links, ['study_key', '_hash'])} SEMI JOIN ({keys}) USING (_hash)",
+        f"SELECT study_key FROM {tables.scan(_LINKS, ['study_key', '_hash'])} SEMI JOIN ({keys}) USING (_hash)",
     )
-    tables.replace(links, keys, "SELECT * FROM resolved")
+    tables.replace(_LINKS, keys, "SELECT * FROM resolved")
     held = tables.scan("imaging_study", ["study_key", "patient_key", "_hash"])
     tables.make("touched_row", f"SELECT * FROM {held} SEMI JOIN touched_key USING (study_key)")
     _dispute(tables)
     study_modalities.decide(tables)
 
 
+def _resolve(tables: Tables, *, first: bool) -> None:
+    """Adds the rows of `some_reports` to `resolved`, or makes it."""
+    studies = tables.scan("imaging_study")
+    tables.make(
+        "candidates",
+        f"""
+        SELECT {_READ} FROM {studies} SEMI JOIN some_reports USING (study_key)
+        UNION SELECT {_READ} FROM {studies} SEMI JOIN some_reports USING (imaging_study_id)
+        UNION SELECT {_READ} FROM {studies} SEMI JOIN (
+            SELECT patient_key FROM some_reports WHERE accession_number IS NOT NULL) USING (patient_key)""",
+    )
+    if first:
+        tables.make("resolved", _RESOLVED)
+    else:
+        tables.db.execute(f"INSERT INTO resolved {_RESOLVED}")
+
+
 def _dispute(tables: Tables) -> None:
     """Which of the studies in `touched_key` are disputed now. `touched_row`: their rows."""
-    links = tables.scan("diagnostic_report_study", ["study_key", "subject_key"])
+    links = tables.scan(_LINKS, ["study_key", "subject_key"])
     tables.make(
         "disputed",
         f"""
@@ -87,8 +107,7 @@ def _dispute(tables: Tables) -> None:
     )
     rows = "SELECT study_instance_uid, study_key FROM {} SEMI JOIN disputed USING (study_key)"
     named = " UNION ALL ".join(
-        rows.format(tables.scan(t, ["study_instance_uid", "study_key"]))
-        for t in ("imaging_study", "diagnostic_report_study")
+        rows.format(tables.scan(t, ["study_instance_uid", "study_key"])) for t in ("imaging_study", _LINKS)
     )
     tables.replace(
         DISPUTED,
@@ -118,7 +137,7 @@ WITH accessions AS (
            CASE WHEN u.study_key IS NOT NULL THEN u.study_key
                 ELSE coalesce(i.study_key, a.study_key, r.study_key) END AS study_key,
            coalesce(u.imaging_study_id, i.imaging_study_id, a.imaging_study_id, r.imaging_study_id) AS imaging_study_id
-    FROM reports r
+    FROM some_reports r
     LEFT JOIN uids u ON u.study_key = r.study_key
     LEFT JOIN ids i ON i.imaging_study_id = r.imaging_study_id
     LEFT JOIN accessions a ON a.accession_number = r.accession_number AND a.patient_key = r.patient_key

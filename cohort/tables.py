@@ -115,11 +115,9 @@ class Tables:
         path, added = self._write(table, f"SELECT {columns} FROM ({rows})", clustered_by(table))
         self.layers[table] = [*self.layers.get(table, []), *([Layer(path, added)] if added else [])]
 
-    def parts(self, table: str) -> list[str]:
-        """Conditions on `_hash` that part a table's rows: each part fits in the memory."""
-        parts = 1 + sum(one.live for one in self.layers.get(table, [])) // PART_ROWS
-        bounds = [KEYS_END * n // parts for n in range(parts + 1)]
-        return [f"_hash >= {low} AND _hash < {high}" for low, high in pairwise(bounds)]
+    def parts(self, table: str, key: str = "_hash") -> list[str]:
+        """Conditions that part a table's rows, as `parts`."""
+        return parts(sum(one.live for one in self.layers.get(table, [])), key)
 
     def _replace(self, table: str, keys: str, rows: str) -> None:
         before = self.layers.get(table, [])
@@ -151,6 +149,14 @@ class Tables:
             path = named(path, self._files.folder / f"{name}-{self._stamp}")
             self.made.add(path.name)
         return path, rows
+
+
+def parts(rows: int, key: str = "_hash") -> list[str]:
+    """Conditions on a key that part so many rows: each part fits in the memory."""
+    count = 1 + rows // PART_ROWS
+    bounds = [KEYS_END * n // count for n in range(count + 1)]
+    between = [f"{key} >= {low} AND {key} < {high}" for low, high in pairwise(bounds)]
+    return [*between[:-1], f"({between[-1]} OR {key} IS NULL)"]
 
 
 def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
