@@ -35,10 +35,10 @@ _STATIC = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; c
 _CHARTS = (
     Chart(
         "modalities",
-        "SELECT date_trunc('month', s.started_date)::DATE AS month, m.modality, count(*) AS studies, "
+        "SELECT date_trunc('month', s.started_date)::DATE AS month, s.modality, count(*) AS studies, "
         "count(DISTINCT s.patient_id) AS patients "
-        "FROM imaging_study s JOIN imaging_study_modality m USING (study_instance_uid) "
-        "WHERE s.status = 'available' AND s.started_date IS NOT NULL GROUP BY ALL",
+        "FROM (SELECT patient_id, started_date, unnest(modalities) AS modality FROM imaging_study "
+        "WHERE status = 'available' AND started_date IS NOT NULL) s GROUP BY ALL",
         ("month", "modality"),
         ("studies",),
     ),
