@@ -56,12 +56,21 @@ class EventRows:
     carried: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def rows(
-        self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
+        self,
+        kind: str,
+        events: Sequence[Event],
+        *,
+        unit: bool = False,
+        dated: bool = True,
+        of: str = "patient",
+        study: Sequence[Event] = (),
     ) -> Units:
         """Rows of a kind that pass everything the events say about them alone. Without `dated`, and about a study or
         series, the patient and the day may be missing. For a `unit` each comes once; else one with several codings
-        comes several times."""
+        comes several times. Of a series or an acquisition, `study` is what is said about its study alone."""
         beside = _beside(kind, dated=dated, of=of)
+        if beside and study:
+            beside = replace(beside, table=self.filtered("study", study))
         relation = self.filtered(kind, events)
         columns = self._columns(kind, beside, of=of)
         if unit:

@@ -25,8 +25,8 @@ from cohort.expression import (
     every,
 )
 from cohort.kinds import KEYS, KINDS, above
-from cohort.question import Question
-from cohort.question_rows import Compiler
+from cohort.question import Event, Question
+from cohort.question_rows import Compiler, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import Columns, Form, Returned, returned
 from cohort.study_rows import Named, by_patient, disputed, of_studies
@@ -57,11 +57,11 @@ def compile_question(question: Question, today: date, columns: Columns, most: in
         units = Compiler(rows).units(question)
         units = units.of(Shared("units", units.relation))
     else:
-        units = _of_first(Compiler(EventRows(today, columns)).units(question), most, rows)
+        units = _of_first(Compiler(EventRows(today, columns)).units(question), most, rows, of_study(question))
     return _Answer(question, today, columns, units, most).relation()
 
 
-def _of_first(units: Units, most: int, rows: EventRows) -> Units:
+def _of_first(units: Units, most: int, rows: EventRows, study: Sequence[Event]) -> Units:
     """So many of the units, first those that come first in the files of their table: by patient, or by study where it
     does not name patients. Those with an integer key have all columns of these rows."""
     ordered = "_patient" if "patient_key" in rows.columns[KINDS[units.unit].table] else "_study"
@@ -72,7 +72,7 @@ def _of_first(units: Units, most: int, rows: EventRows) -> Units:
     first = Shared("first_units", Limit(Ordered(found, tuple(Order(Column(c)) for c in keys)), most))
     if not keyed:
         return units.of(first)
-    whole = rows.rows(units.unit, (), unit=True)
+    whole = rows.rows(units.unit, (), unit=True, study=study)
     on = every(*(call(Function.EQUAL, Column(c, "l"), Column(c, "r")) for c in keys))
     columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in own if c not in keys}
     joined = Join(whole.relation, first, JoinKind.INNER, on, columns=tuple(columns.items()))

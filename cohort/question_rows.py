@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import KINDS, LINKED, scope
+from cohort.kinds import KINDS, LINKED, above, scope
 from cohort.question import Age, Combination, Criterion, Event, Question, steps
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 
@@ -49,10 +49,9 @@ class Compiler:
         people = self.all(people, [c for c in first if refers_to_index(c)])
         if question.unit == "patient":
             return people
-        own = _own(criteria, question.unit)
-        return self.all(
-            self.belonging(question.unit, own, people), [c for c in criteria if c not in first and c not in own]
-        )
+        own, study = _own(criteria, question.unit), of_study(question)
+        left = [c for c in criteria if c not in first and c not in own and c not in study]
+        return self.all(self.belonging(question.unit, own, people, study), left)
 
     def steps(self, question: Question) -> list[Units]:
         """All rows of the unit, then those left after the index event, then after each criterion."""
@@ -70,11 +69,12 @@ class Compiler:
         events = [c for c in criteria if isinstance(c, Event) and _plain(c, "patient")]
         return self.all(self._rows("patient", events, unit=True), [c for c in criteria if isinstance(c, Age)])
 
-    def belonging(self, unit: str, events: Sequence[Event], people: Units) -> Units:
-        """Rows of the unit that pass what these events say of the row itself and belong to these patients."""
+    def belonging(self, unit: str, events: Sequence[Event], people: Units, study: Sequence[Event] = ()) -> Units:
+        """Rows of the unit that pass what these events say of the row itself, and those of `study` of its study, and
+        belong to these patients."""
         if unit == "patient":
             return people
-        rows = self._rows(unit, events, unit=True)
+        rows = self._rows(unit, events, unit=True, study=study)
         on = _same("_patient")
         if "_index_day" not in people.columns:
             return rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on))
@@ -196,9 +196,16 @@ class Compiler:
         return self._rows(event.kind, [event], of=whose).relation
 
     def _rows(
-        self, kind: str, events: Sequence[Event], *, unit: bool = False, dated: bool = True, of: str = "patient"
+        self,
+        kind: str,
+        events: Sequence[Event],
+        *,
+        unit: bool = False,
+        dated: bool = True,
+        of: str = "patient",
+        study: Sequence[Event] = (),
     ) -> Units:
-        units = self.rows.rows(kind, events, unit=unit, dated=dated, of=of)
+        units = self.rows.rows(kind, events, unit=unit, dated=dated, of=of, study=study)
         return self.all(units, [e.having for e in events if e.having is not None])
 
     def _joined(self, units: Units, other: Relation, kind: JoinKind, on: Expression) -> Units:
@@ -209,6 +216,18 @@ class Compiler:
             return units
         self.names.append(f"rows_{len(self.names)}")
         return units.of(Shared(self.names[-1], units.relation))
+
+
+def of_study(question: Question) -> list[Event]:
+    """What is said of the one study that each unit belongs to, by that study's own columns: its rows are joined anyway,
+    for the patient and the day. Of several ImagingStudies of a study, those that pass are joined."""
+    if "study" not in above(question.unit):
+        return []
+    return [
+        c for c in steps(question)
+        if isinstance(c, Event) and c.kind == "study" and _plain(c, "study") and not _needs_day(c)
+        and c.times == 1 and scope(question.unit, "study", c.of) == "study"
+    ]  # fmt: skip
 
 
 def about_patient(criterion: Criterion, unit: str) -> bool:

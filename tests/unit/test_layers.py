@@ -353,6 +353,20 @@ def test_a_study_has_the_modalities_of_all_its_imaging_studies(tmp_path: Path) -
     assert shown() == [("is-1.3", []), ("x", ["MR"])]
 
 
+def test_a_series_is_shown_with_the_imaging_study_that_is_asked_for(tmp_path: Path) -> None:
+    one, other = study("1.2", "p"), study("1.2", "p")
+    other |= {"id": "x", "resource": other["resource"] | {"id": "x", "status": "entered-in-error"}}
+    series = rows_line("dicom_series", "1.2", [{"study_instance_uid": "1.2", "series_instance_uid": "1.2.1"}])
+    lake = published(tmp_path, [line("Patient", "p"), one, other, series])
+    question = {
+        "name": "q", "title": "T", "description": "D", "criteria": {"study": {"where": {"status": "available"}}},
+        "return": {"unit": "series", "columns": ["series_instance_uid", "imaging_study_id"]},
+    }  # fmt: skip
+    assert answered(lake, question) == (("1.2.1", "is-1.2"),)
+    counted = {"unit": "series", "group_by": ["study.status"]}
+    assert answered(lake, question | {"return": counted}) == (("available", 1, 1),)
+
+
 @pytest.mark.parametrize("part", [3, 1000])
 @pytest.mark.parametrize("seed", range(3))
 def test_tables_whose_columns_are_others_now_are_made_anew_part_by_part(
