@@ -18,7 +18,7 @@ from tests.fhir_fake import FhirFake
 from tests.hospital_lake import NOW, HospitalLake, hospital_lake
 from tests.unit.test_reconcile import STUDIES, Hospital, State
 
-Rows = dict[str, Counter[tuple[object, ...]]]
+Rows = dict[str, Counter[str]]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def rows_of(lake: Lake) -> Rows:
     head = Generations(lake.place.store, lake.place.files).head()
     with lake.place.scratch() as scratch, Tables(lake.place.files, scratch, "test", head.tables) as tables:
         return {
-            name: Counter(tables.db.execute(f"SELECT * FROM {tables.scan(name)}").fetchall())
+            name: Counter(map(repr, tables.db.execute(f"SELECT * FROM {tables.scan(name)}").fetchall()))
             for name in tables.layers
             if tables.layers[name]
         }
