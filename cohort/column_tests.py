@@ -18,17 +18,15 @@ _SIGNS: Mapping[str, Function] = {
 def tested(test: Test, kind: str) -> Expression:
     """The test of a column of the kind's table, never NULL where absence passes it."""
     column: Expression = Column(test.column)
-    if is_modality(kind, test):
-        has = some(*(call(Function.HAS_ITEM, Column(MODALITIES), Literal(v)) for v in test.values))
-        return has if test.test == "is" else call(Function.NOT, call(Function.COALESCE, has, Literal(False)))
     if kind == "report" and test.column in DERIVED["report"]:
         parts = [call(Function.COALESCE, Column(c), Literal("")) for c in ("report_text", "conclusion")]
         column = call(Function.CONCAT, parts[0], Literal(" "), parts[1])
     values = [Literal(v) for v in test.values]
-    if test.test == "is":
-        return OneOf(column, tuple(values))
-    if test.test == "not":
-        return call(Function.NOT, call(Function.COALESCE, OneOf(column, tuple(values)), Literal(False)))
+    if test.test in ("is", "not"):
+        among: Expression = OneOf(column, tuple(values))
+        if is_modality(kind, test):
+            among = some(*(call(Function.HAS_ITEM, Column(MODALITIES), v) for v in values))
+        return among if test.test == "is" else call(Function.NOT, call(Function.COALESCE, among, Literal(False)))
     if test.test == "present":
         absent = call(Function.IS_NULL, column)
         return call(Function.NOT, absent) if test.values[0] else absent

@@ -67,14 +67,15 @@ class Compiler:
     def people(self, criteria: Iterable[Criterion]) -> Units:
         """The patients, with what is plainly said about them."""
         events = [c for c in criteria if isinstance(c, Event) and _plain(c, "patient")]
-        return self.all(self._rows("patient", events, unit=True), [c for c in criteria if isinstance(c, Age)])
+        people = self._having(self.rows.rows("patient", events, unit=True), events)
+        return self.all(people, [c for c in criteria if isinstance(c, Age)])
 
     def belonging(self, unit: str, events: Sequence[Event], people: Units, study: Sequence[Event] = ()) -> Units:
         """Rows of the unit that pass what these events say of the row itself, and those of `study` of its study, and
         belong to these patients."""
         if unit == "patient":
             return people
-        rows = self._rows(unit, events, unit=True, study=study)
+        rows = self._having(self.rows.rows(unit, events, unit=True, study=study), events)
         on = _same("_patient")
         if "_index_day" not in people.columns:
             return rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on))
@@ -171,7 +172,7 @@ class Compiler:
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 
     def _indexed(self, people: Units, event: Event) -> Units:
-        rows = self._rows(event.kind, [event])
+        rows = self._having(self.rows.rows(event.kind, [event]), [event])
         wanted = ("_patient", "_day", "_end")
         first = Project(_ranked(_dated(rows.relation), event.take, wanted, "_patient"),
                         tuple((c, Column(c)) for c in wanted), distinct=True)  # fmt: skip
@@ -183,7 +184,8 @@ class Compiler:
     def _found(self, units: Units, event: Event, whose: str) -> Relation:
         """The events, with the column they are joined to the units by."""
         through = units.unit in LINKED and whose == "study"
-        found = self._rows(event.kind, [event], dated=_needs_day(event) or through, of=whose)
+        rows = self.rows.rows(event.kind, [event], dated=_needs_day(event) or through, of=whose)
+        found = self._having(rows, [event])
         if not through:
             return found.relation
         columns = (*((c, Column(c, "l")) for c in found.columns), ("_linked", Column("_linked", "r")))
@@ -193,19 +195,10 @@ class Compiler:
     def facts(self, event: Event, whose: str) -> Relation:
         """The events, dated, with `_id`, `_day` and `_study` or `_patient`, whose they are; one with several codings
         may come several times."""
-        return self._rows(event.kind, [event], of=whose).relation
+        return self._having(self.rows.rows(event.kind, [event], of=whose), [event]).relation
 
-    def _rows(
-        self,
-        kind: str,
-        events: Sequence[Event],
-        *,
-        unit: bool = False,
-        dated: bool = True,
-        of: str = "patient",
-        study: Sequence[Event] = (),
-    ) -> Units:
-        units = self.rows.rows(kind, events, unit=unit, dated=dated, of=of, study=study)
+    def _having(self, units: Units, events: Sequence[Event]) -> Units:
+        """Those of which holds what the events say they have."""
         return self.all(units, [e.having for e in events if e.having is not None])
 
     def _joined(self, units: Units, other: Relation, kind: JoinKind, on: Expression) -> Units:

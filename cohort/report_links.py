@@ -1,6 +1,7 @@
 """What several resources decide together. Which study a report is about: by Study Instance UID, by reference, or by an
 accession number that designates exactly one study of the same patient. Which studies are disputed: their ImagingStudies
-and the reports about them name several patients, or none. Only what a change can touch is decided again."""
+and the reports about them name several patients, or none. And a study's modalities. Only what a change can touch is
+decided again."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def watch(tables: Tables, table: str, keys: str, *, replaced: bool) -> None:
 def decide_all(tables: Tables) -> None:
     """Decides all of it anew, part by part of the patients."""
     tables.layers |= {_LINKS: [], DISPUTED: []}
-    for part in tables.parts("imaging_study", "patient_key"):
+    for part in max((tables.parts(table, "patient_key") for table in _WATCHED), key=len):
         begin(tables)
         for table, (name, columns) in _WATCHED.items():
             tables.db.execute(f"INSERT INTO {name} SELECT {columns} FROM {tables.scan(table)} WHERE {part}")
@@ -48,7 +49,7 @@ def decide_all(tables: Tables) -> None:
 
 
 def finish(tables: Tables) -> None:
-    """The rows of every touched report, and of every touched study that is disputed."""
+    """The rows of every touched report, and of every touched study: whether it is disputed, and its modalities."""
     if not tables.count("SELECT (SELECT count(*) FROM touched_study) + (SELECT count(*) FROM touched_report)"):
         return
     found = tables.make(
