@@ -85,6 +85,7 @@ def rows_sql(sizes: Sizes) -> dict[str, str]:
                    started_date::TIMESTAMP AT TIME ZONE 'UTC' AS started_time, 'CT chest' AS description,
                    {accession} AS accession_number, 1 AS number_of_series, 300 AS number_of_instances,
                    ['CT', 'MR', 'US', 'CR', 'DX'][1 + (hash(n + 11) % 5)::INT] AS modality, [modality] AS modalities,
+                   '\\' || modality || '\\' AS modalities_in_study,
                    '{{"resourceType":"ImagingStudy","id":"' || id || '","status":"available","identifier":[{{"system":'
                    || '"urn:dicom:uid","value":"urn:oid:' || study_instance_uid || '"}},{{"type":{{"coding":[{{"code":'
                    || '"ACSN"}}]}},"value":"' || accession_number || '"}}],"subject":{{"reference":"Patient/'

@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from cohort.expression import Case, Column, Expression, Function, Literal, Null, OneOf, Scalar, call, every, some
-from cohort.kinds import DERIVED, MODALITIES
+from cohort.kinds import DERIVED, MODALITIES_TEXT
 from cohort.question import Period, Test, TimeRelation
 
 _SIGNS: Mapping[str, Function] = {
     "at_least": Function.AT_LEAST, "at_most": Function.AT_MOST, "more_than": Function.GREATER,
-    "less_than": Function.LESS, "contains": Function.CONTAINS, "starts_with": Function.STARTS_WITH,
+    "less_than": Function.LESS,
 }  # fmt: skip
+
+_EITHER = {"i": "[iI\u0130]", "k": "[kK\u212a]"}
+"""Letters that are the small letter of another one as well: dotted capital I, Kelvin's sign."""
 
 
 def tested(test: Test, kind: str) -> Expression:
     """The test of a column of the kind's table, never NULL where absence passes it."""
     column: Expression = Column(test.column)
+    words = [str(v) for v in test.values]
     if kind == "report" and test.column in DERIVED["report"]:
-        parts = [call(Function.COALESCE, Column(c), Literal("")) for c in ("report_text", "conclusion")]
-        column = call(Function.CONCAT, parts[0], Literal(" "), parts[1])
+        parts = [Column(c) for c in ("report_text", "conclusion")]
+        if test.test == "contains" and all(w and " " not in w for w in words):  # none lies in both
+            return some(*(_mentions(part, words) for part in parts))
+        texts = [call(Function.COALESCE, part, Literal("")) for part in parts]
+        column = call(Function.CONCAT, texts[0], Literal(" "), texts[1])
     values = [Literal(v) for v in test.values]
     if test.test in ("is", "not"):
         among: Expression = OneOf(column, tuple(values))
         if is_modality(kind, test):
-            among = some(*(call(Function.HAS_ITEM, Column(MODALITIES), v) for v in values))
+            stated = Column(MODALITIES_TEXT)
+            among = some(*(call(Function.CONTAINS, stated, Literal(f"\\{w}\\")) for w in words))
         return among if test.test == "is" else call(Function.NOT, call(Function.COALESCE, among, Literal(False)))
     if test.test == "present":
         absent = call(Function.IS_NULL, column)
         return call(Function.NOT, absent) if test.values[0] else absent
-    if test.test in ("contains", "starts_with"):
-        found = [call(_SIGNS[test.test], call(Function.LOWER, column), call(Function.LOWER, v)) for v in values]
-        return some(*found)
+    if test.test == "contains":
+        return _mentions(column, words)
+    if test.test == "starts_with":
+        lower = call(Function.LOWER, column)
+        return some(*(call(Function.STARTS_WITH, lower, call(Function.LOWER, v)) for v in values))
     return call(_SIGNS[test.test], column, values[0])
+
+
+def _mentions(column: Expression, values: Sequence[str]) -> Expression:
+    """Does the text have one of these in it, whatever the case? One pattern reads it once, and makes no copy of it."""
+    plain = [v for v in values if v.isascii()]
+    found = [call(Function.MATCHES, column, Literal("|".join(map(_in_any_case, plain))))] if plain else []
+    lower = call(Function.LOWER, column)
+    found += [call(Function.CONTAINS, lower, call(Function.LOWER, Literal(v))) for v in values if v not in plain]
+    return some(*found)
+
+
+def _in_any_case(text: str) -> str:
+    """A pattern for an ASCII text, alike in RE2 and Java."""
+    return "".join(_EITHER.get(c.lower(), f"[{c.lower()}{c.upper()}]") if c.isalpha() else _itself(c) for c in text)
+
+
+def _itself(character: str) -> str:
+    return f"\\{character}" if character in r"\.+*?()|[]{}^$" else character
 
 
 def is_modality(kind: str, test: Test) -> bool:

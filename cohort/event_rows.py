@@ -12,13 +12,13 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, is_modality, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import BY_CODE, DERIVED, KEYS, KINDS, LINKED
+from cohort.kinds import ABOUT_STUDY, BY_CODE, DERIVED, KEYS, KINDS, LINKED
 from cohort.question import Event
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
 from cohort.study_rows import with_modalities
 
-_STUDIES = Table("imaging_study")
+_STUDIES, _LINKS = Table("imaging_study"), "diagnostic_report_study"
 NEVER = Literal(date(9999, 12, 31))
 """The end of what has not ended."""
 
@@ -68,6 +68,8 @@ class EventRows:
         """Rows of a kind that pass everything the events say about them alone. Without `dated`, and about a study or
         series, the patient and the day may be missing. For a `unit` each comes once; else one with several codings
         comes several times. Of a series or an acquisition, `study` is what is said about its study alone."""
+        if kind == "report" and of == "study" and not (dated or unit) and self._links_say(events):
+            return self._linked_reports(events)
         beside = _beside(kind, dated=dated, of=of)
         if beside and study:
             beside = replace(beside, table=self.filtered("study", study))
@@ -92,6 +94,18 @@ class EventRows:
             if event.period is not None:
                 units = units.of(Where(units.relation, in_period(event.period, self.today)))
         return units
+
+    def _links_say(self, events: Sequence[Event]) -> bool:
+        """Whether the rows of the links say all that is asked of the reports."""
+        asked = {t.column for e in events for t in e.where}
+        return asked <= set(ABOUT_STUDY) & self.columns[_LINKS].keys() and not any(e.codes or e.take for e in events)
+
+    def _linked_reports(self, events: Sequence[Event]) -> Units:
+        tests = every(*(tested(t, "report") for e in events for t in e.where))
+        columns = (("_id", Column(KINDS["report"].id)), ("_study", Column("study_key")),
+                   ("_patient", Column("subject_key")))  # fmt: skip
+        rows: Relation = Where(Table(_LINKS), tests)
+        return Units(Project(rows, columns), "report", tuple(name for name, _ in columns))
 
     def _columns(self, kind: str, beside: _Beside | None, *, of: str) -> tuple[tuple[str, Expression], ...]:
         spec, left = KINDS[kind], "l" if beside else ""
@@ -196,7 +210,7 @@ def links(kind: str, key: str) -> Relation:
     """`_linked` (this column of a row: its id or its key) and `_study`, for each study a report or a finding is
     about."""
     if kind == "report":
-        return _pairs(Table("diagnostic_report_study"), Column(key), Column("study_key"))
+        return _pairs(Table(_LINKS), Column(key), Column("study_key"))
     findings = Table(KINDS[kind].table)
     same = call(Function.EQUAL, Column("imaging_study_id", "l"), Column("imaging_study_id", "r"))
     pair = (("_linked", Column(key, "l")), ("_study", Column("study_key", "r")))

@@ -64,8 +64,11 @@ OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_moda
 DISPUTED = "disputed_study"
 """The table of studies about whose patient there is no agreement: what belongs to any other study names its patient."""
 
-MODALITIES = "modalities"
-"""The column of a study with the modalities of all its ImagingStudies."""
+MODALITIES, MODALITIES_TEXT = "modalities", "modalities_in_study"
+"""The columns of a study with the modalities of all its ImagingStudies: a list, and a text, each in backslashes."""
+
+ABOUT_STUDY = ("status",)
+"""Columns of a report that the table of the studies it is about has too."""
 
 BY_CODE: Mapping[str, str] = {"condition": "condition_by_code"}
 """table → the one with the same rows in the order of their codes, for questions about few codes."""

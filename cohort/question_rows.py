@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import KINDS, LINKED, above, scope
+from cohort.kinds import KEYS, KINDS, LINKED, above, scope
 from cohort.question import Age, Combination, Criterion, Event, Question, steps
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 
@@ -143,7 +143,8 @@ class Compiler:
         if event.times == 1:
             return self._joined(units, found, kind, on)
         base = self._shared(units)
-        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair(base.key, "_id"))
+        own = f"_{event.kind}" if event.kind in KEYS else "_id"
+        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair(base.key, own))
         enough = call(
             Function.AT_LEAST, Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")), Literal(event.times)
         )
@@ -172,10 +173,8 @@ class Compiler:
         return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
 
     def _indexed(self, people: Units, event: Event) -> Units:
-        rows = self._having(self.rows.rows(event.kind, [event]), [event])
-        wanted = ("_patient", "_day", "_end")
-        first = Project(_ranked(_dated(rows.relation), event.take, wanted, "_patient"),
-                        tuple((c, Column(c)) for c in wanted), distinct=True)  # fmt: skip
+        rows = _dated(self._having(self.rows.rows(event.kind, [event]), [event]).relation)
+        first = _ends_later(rows, event.take) if KINDS[event.kind].end else _ends_that_day(rows, event.take)
         columns = (*((c, Column(c, "l")) for c in people.columns),
                    ("_index_day", Column("_day", "r")), ("_index_end", Column("_end", "r")))  # fmt: skip
         joined = Join(people.relation, first, JoinKind.INNER, _same("_patient"), columns=columns)
@@ -282,6 +281,20 @@ def _pair(left: str, right: str) -> tuple[tuple[str, Expression], ...]:
 
 def _dated(relation: Relation) -> Relation:
     return Where(relation, call(Function.NOT, call(Function.IS_NULL, Column("_day"))))
+
+
+def _ends_that_day(rows: Relation, take: str) -> Relation:
+    """`_patient`, `_day` and `_end` of each patient's first or last of these rows: those of a day are alike."""
+    edge = Aggregate(AggregateFunction.HIGHEST if take == "last" else AggregateFunction.LOWEST, Column("_day"))
+    days = Group(rows, (("_patient", Column("_patient")),), (("_day", edge),))
+    return Project(days, (("_patient", Column("_patient")), ("_day", Column("_day")), ("_end", Column("_day"))))
+
+
+def _ends_later(rows: Relation, take: str) -> Relation:
+    """The same of rows that last: of several on a day the one whose id comes first or last."""
+    wanted = ("_patient", "_day", "_end")
+    ranked = _ranked(rows, take, wanted, "_patient")
+    return Project(ranked, tuple((c, Column(c)) for c in wanted), distinct=True)
 
 
 def _ranked(relation: Relation, take: str, columns: Sequence[str], part: str) -> Relation:

@@ -6,12 +6,13 @@ decided again."""
 from __future__ import annotations
 
 from cohort import study_modalities
-from cohort.kinds import DISPUTED
+from cohort.kinds import ABOUT_STUDY, DISPUTED
 from cohort.stored import OWN_REPORT_STUDY, told_apart_by
 from cohort.tables import Tables, parts
 
 _LINKS = "diagnostic_report_study"
 _READ = "study_instance_uid, study_key, imaging_study_id, accession_number, accession_system, patient_key"
+_COPIED = ", ".join(ABOUT_STUDY)
 _WATCHED = {
     "imaging_study": ("touched_study", "study_key, imaging_study_id, patient_key, accession_number, _hash"),
     OWN_REPORT_STUDY: ("touched_report", "_hash, _key"),
@@ -55,7 +56,7 @@ def finish(tables: Tables) -> None:
     found = tables.make(
         "reports",
         f"""
-        SELECT _hash, _key, diagnostic_report_id, report_key, {_READ} FROM {tables.scan(OWN_REPORT_STUDY)}
+        SELECT _hash, _key, diagnostic_report_id, report_key, {_COPIED}, {_READ} FROM {tables.scan(OWN_REPORT_STUDY)}
         WHERE _hash IN (SELECT _hash FROM touched_report)
         OR study_key IN (SELECT study_key FROM touched_study)
         OR imaging_study_id IN (SELECT imaging_study_id FROM touched_study)
@@ -118,7 +119,7 @@ def _dispute(tables: Tables) -> None:
     )
 
 
-_RESOLVED = """
+_RESOLVED = f"""
 WITH accessions AS (
     SELECT patient_key, accession_number, min(study_instance_uid) AS study_instance_uid,
            min(study_key) AS study_key, min(imaging_study_id) AS imaging_study_id,
@@ -131,7 +132,8 @@ WITH accessions AS (
     SELECT imaging_study_id, min(study_instance_uid) AS study_instance_uid, min(study_key) AS study_key
     FROM candidates GROUP BY imaging_study_id
 ), named AS (
-    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, r.patient_key AS subject_key, r.accession_number,
+    SELECT r._hash, r._key, r.diagnostic_report_id, r.report_key, {_COPIED}, r.patient_key AS subject_key,
+           r.accession_number,
            CASE WHEN u.study_key IS NOT NULL THEN r.study_instance_uid
                 ELSE coalesce(i.study_instance_uid, a.study_instance_uid, r.study_instance_uid) END
                AS study_instance_uid,

@@ -3,6 +3,7 @@ several, each row says all of them; only what a change can touch is decided agai
 
 from __future__ import annotations
 
+from cohort.kinds import MODALITIES_TEXT
 from cohort.tables import Tables
 
 _STUDIES = "imaging_study"
@@ -10,8 +11,13 @@ _STUDIES = "imaging_study"
 
 def own(rows: str) -> str:
     """A SELECT of rows of `imaging_study`, the modalities of their resource each once and sorted; none is an empty
-    list."""
-    return f"SELECT * REPLACE (list_sort(list_distinct(coalesce(modalities, []))) AS modalities) FROM ({rows})"
+    list and an empty text."""
+    listed = f"SELECT * REPLACE (list_sort(list_distinct(coalesce(modalities, []))) AS modalities) FROM ({rows})"
+    return f"SELECT *, {_text('modalities')} AS {MODALITIES_TEXT} FROM ({listed})"
+
+
+def _text(listed: str) -> str:
+    return f"CASE WHEN {listed} = [] THEN '' ELSE '\\' || array_to_string({listed}, '\\') || '\\' END"
 
 
 def decide(tables: Tables) -> None:
@@ -24,13 +30,14 @@ def decide(tables: Tables) -> None:
     stated = tables.scan("imaging_study_modality", ["study_key", "modality"])
     tables.make(
         "decided",
+        "SELECT study_key, coalesce(modalities, []) AS modalities FROM several LEFT JOIN ("
         f"SELECT study_key, list_sort(list(DISTINCT modality)) AS modalities FROM {stated} "
-        "SEMI JOIN several USING (study_key) WHERE modality IS NOT NULL GROUP BY study_key",
+        "SEMI JOIN several USING (study_key) WHERE modality IS NOT NULL GROUP BY study_key) USING (study_key)",
     )
     tables.make(
         "restated",
-        f"SELECT s.* REPLACE (coalesce(d.modalities, []) AS modalities) FROM {tables.scan(_STUDIES)} s "
-        "SEMI JOIN several USING (study_key) LEFT JOIN decided d USING (study_key) "
-        "WHERE s.modalities IS DISTINCT FROM coalesce(d.modalities, [])",
+        f"SELECT s.* REPLACE (d.modalities AS modalities, {_text('d.modalities')} AS {MODALITIES_TEXT}) "
+        f"FROM {tables.scan(_STUDIES)} s JOIN decided d USING (study_key) "
+        "WHERE s.modalities IS DISTINCT FROM d.modalities",
     )
     tables.replace(_STUDIES, "SELECT _hash, _key FROM restated", "SELECT * FROM restated")

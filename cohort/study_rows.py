@@ -6,9 +6,19 @@ rows of the studies in `disputed_study`: those are found by study alone.
 
 from __future__ import annotations
 
-from cohort.expression import Aggregate, AggregateFunction, Column, Expression, Function, Order, call, every
-from cohort.kinds import DISPUTED, MODALITIES, OF_STUDIES
-from cohort.relation import Group, Join, JoinKind, Relation, Table, Union
+from cohort.expression import (
+    Aggregate,
+    AggregateFunction,
+    Column,
+    Expression,
+    Function,
+    Literal,
+    Order,
+    call,
+    every,
+)
+from cohort.kinds import DISPUTED, MODALITIES, MODALITIES_TEXT, OF_STUDIES
+from cohort.relation import Group, Join, JoinKind, Project, Relation, Table, Union
 from cohort.returns import Columns
 
 Named = tuple[tuple[str, Expression], ...]
@@ -29,7 +39,17 @@ def of_studies(studies: Relation, table: str, columns: Named) -> Relation:
 
 
 def with_modalities(columns: Columns) -> Relation:
-    """The studies with `modalities`: a generation from before that column has them in the rows of each study alone."""
+    """The studies with the text of their modalities: a generation from before that column has them as a list."""
+    if MODALITIES_TEXT in columns["imaging_study"]:
+        return Table("imaging_study")
+    own = tuple((c, Column(c)) for c in columns["imaging_study"])
+    between = Literal("\\")
+    text = call(Function.CONCAT, between, call(Function.JOIN_TEXTS, Column(MODALITIES), between), between)
+    return Project(_with_list(columns), (*own, (MODALITIES_TEXT, text)))
+
+
+def _with_list(columns: Columns) -> Relation:
+    """The studies with the list: a generation from before that column has it in the rows of each study alone."""
     studies = Table("imaging_study")
     if MODALITIES in columns["imaging_study"]:
         return studies

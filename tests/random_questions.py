@@ -65,6 +65,7 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         of_study = {"study_instance_uid": uid, "patient_id": r.choice(PATIENTS)}
         modalities = r.sample(["CT", "MR", "SR"], r.randrange(3))
         own = of_study | {"imaging_study_id": f"i{uid}", "modalities": sorted(modalities)}
+        own |= {"modalities_in_study": "".join(f"\\{m}" for m in sorted(modalities)) + "\\"}
         made["imaging_study"].append(cells(r, "imaging_study", **own))
         for modality in modalities:
             made["imaging_study_modality"].append(of_study | {"modality": modality})
@@ -111,7 +112,8 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         about = own if r.random() < 0.7 else [*STUDIES, "1.9"]
         for uid in r.sample(about, min(len(about), r.randrange(3))):
             link = cells(r, "diagnostic_report_study", study_instance_uid=uid, patient_id=report["patient_id"])
-            made["diagnostic_report_study"].append(link | {"diagnostic_report_id": report["diagnostic_report_id"]})
+            link |= {c: report[c] for c in ("diagnostic_report_id", "status")}
+            made["diagnostic_report_study"].append(link)
     made["disputed_study"] = disputed(made)
     made["condition_by_code"] = made["condition"]
     for rows in made.values():

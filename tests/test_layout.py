@@ -204,7 +204,7 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.stored": {"cohort.kinds", "cohort.schema"},
     "cohort.identity": {"cohort.keys", "cohort.report_links", "cohort.stored", "cohort.tables"},
     "cohort.report_links": {"cohort.kinds", "cohort.stored", "cohort.study_modalities", "cohort.tables"},
-    "cohort.study_modalities": {"cohort.tables"},
+    "cohort.study_modalities": {"cohort.kinds", "cohort.tables"},
     "cohort.bulk": {"bridge.errors", "bridge.web", "cohort.bulk_job", "httpx", "orjson"},
     "cohort.bulk_job": {"bridge.errors", "cohort.store", "orjson"},
     "cohort.store": {"bridge.errors", "cohort.store"},

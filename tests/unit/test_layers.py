@@ -24,6 +24,7 @@ from cohort.catalogue import read_question
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation, sealed
 from cohort.keys import key, key_sql
+from cohort.kinds import MODALITIES_TEXT as TEXT
 from cohort.kinds import OF_STUDIES
 from cohort.lake import Lake
 from cohort.sandbox import ask
@@ -69,12 +70,14 @@ def disputes(generation: Generation | None) -> list[Any]:
 
 
 def modalities(generation: Generation | None) -> list[Any]:
-    """Studies whose modalities are not those that their ImagingStudies have together, each once and sorted."""
+    """Studies whose modalities are not those that their ImagingStudies have together, each once and sorted; or whose
+    text says others than their list."""
     assert generation is not None
     with connect(generation) as connection:
-        rows = connection.execute("SELECT study_instance_uid, modalities FROM imaging_study").fetchall()
+        rows = connection.execute(f"SELECT study_instance_uid, modalities, {TEXT} FROM imaging_study").fetchall()
         stated = connection.execute("SELECT study_instance_uid, modality FROM imaging_study_modality").fetchall()
-    return [row for row in rows if row[1] != sorted({code for uid, code in stated if uid == row[0]})]
+    together = {row[0]: sorted({code for uid, code in stated if uid == row[0]}) for row in rows}
+    return [row for row in rows if row[1] != together[row[0]] or [m for m in row[2].split("\\") if m] != row[1]]
 
 
 def answered(lake: Lake, document: Any) -> Any:
@@ -315,20 +318,51 @@ def test_the_files_hold_what_the_catalogue_says(tmp_path: Path) -> None:
             assert {(d[0], d[1]) for d in held if not d[0].startswith("_")} == {(c.name, c.type) for c in table.columns}
 
 
-def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path) -> None:
-    lake = published(tmp_path, [line("Patient", "p"), study("1.2", "p", modality=[{"code": "CT"}])])
+@pytest.mark.parametrize("lost", [[TEXT, "modalities"], [TEXT]])
+def test_a_generation_from_before_a_column_answers_questions(tmp_path: Path, lost: list[str]) -> None:
+    studies = [study(f"1.{n}", "p", modality=codes(found)) for n, found in enumerate([["CT", "PT"], ["MR"], []])]
+    reference = [{"reference": "ImagingStudy/is-1.0"}]
+    report = line("DiagnosticReport", "r", status="final", imagingStudy=reference, subject=SUBJECT)
+    lake = published(tmp_path, [line("Patient", "p"), *studies, report])
     document = {
-        "name": "q", "title": "T", "description": "D", "criteria": {"all": [{"study": {"where": {"modality": "CT"}}}]},
+        "name": "q", "title": "T", "description": "D",
+        "criteria": {"all": [{"study": {"where": {"modality": "CT"}}}, {"report": {"where": {"status": "final"}}}]},
         "return": {"unit": "study", "columns": ["modalities", "report_ids", "endpoints"]},
     }  # fmt: skip
+    other = document | {"criteria": {"not": {"study": {"where": {"modality": ["PT", "MR"]}}}}}
     (manifest,) = (tmp_path / "generations").glob("*.json")
     known = orjson.loads(manifest.read_bytes())
     del known["tables"]["disputed_study"]
-    known["tables"]["imaging_study"]["columns"].remove("modalities")
+    for column in lost:
+        known["tables"]["imaging_study"]["columns"].remove(column)
+    known["tables"]["diagnostic_report_study"]["columns"].remove("status")
     for table in OF_STUDIES:
         known["tables"][table]["columns"].remove("subject_key")
     manifest.write_bytes(orjson.dumps(known))
-    assert answered(lake, document) == ((["CT"], [], []),)
+    assert answered(lake, document) == ((["CT", "PT"], ["r"], []),)
+    assert answered(lake, other) == (([], [], []),)
+
+
+def test_words_are_found_whatever_their_case_in_text_and_conclusion(tmp_path: Path) -> None:
+    texts = {
+        "a": {"conclusion": "NODULE (5 mm)"}, "b": {"presentedForm": [{"data": "bm9kdWxl"}], "conclusion": "of note"},
+        "c": {"conclusion": "100% of\tit"}, "d": {"conclusion": "\u212aN\u00d6TCHEN"}, "e": {},
+    }  # fmt: skip
+    texts["b"]["presentedForm"][0]["contentType"] = "text/plain"
+    reports = [line("DiagnosticReport", n, status="final", subject=SUBJECT, **more) for n, more in texts.items()]
+    lake = published(tmp_path, [line("Patient", "p"), *reports])
+
+    def about(*words: str) -> str:
+        document = {
+            "name": "q", "title": "T", "description": "D",
+            "criteria": {"report": {"where": {"text": {"contains": list(words)}}}},
+            "return": {"unit": "report", "columns": ["diagnostic_report_id"]},
+        }  # fmt: skip
+        return "".join(sorted(row[0] for row in answered(lake, document)))
+
+    assert [about("nodule"), about("(5 MM)"), about("le of"), about("of note", "nodule")] == ["ab", "a", "b", "ab"]
+    assert [about("0%"), about(".*"), about("OF\tit"), about("kn"), about("kn\u00f6t")] == ["c", "", "c", "d", "d"]
+    assert about("n\u00f6t", "nodule") == "abd"
 
 
 def test_a_study_has_the_modalities_of_all_its_imaging_studies(tmp_path: Path) -> None:

@@ -318,6 +318,8 @@ COUNTS = {
     "SELECT gender, count(DISTINCT patient_id) FROM patient GROUP BY gender": [("female", 50)],
     "SELECT count(DISTINCT p.patient_id) AS n FROM patient p JOIN imaging_study s USING (patient_id) "
     "JOIN imaging_study_modality m USING (study_instance_uid) WHERE m.modality IN ('CT', 'MR')": [(60,)],
+    r"SELECT count(DISTINCT patient_id) FROM imaging_study WHERE contains(modalities_in_study, '\CT\') "
+    r"OR contains(modalities_in_study, '\MR\')": [(60,)],
     "SELECT (date_sub('year', birth_date, DATE '2026-11-24') // 10) * 10 AS age, count(DISTINCT patient_id) AS n "
     "FROM patient WHERE birth_date <= DATE '2026-11-24' - INTERVAL 35 YEAR GROUP BY 1 ORDER BY n DESC, age LIMIT 3":
     [(60, 20), (40, 10), (50, 10)],
