@@ -1,7 +1,8 @@
 """Rows of one kind, found by what a question says about them alone, with uniform columns. Pure.
 
 `_id`, `_patient`, `_day`, `_end` (NEVER where it has not ended), and what they belong to: `_study`, `_series`; of
-patients `_birth`; of units `_person`, the patient's id. All that is belonged to is an integer key.
+reports `_report`, their key; of patients `_birth`; of units `_person`, the patient's id. All that is belonged to is an
+integer key.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class EventRows:
     def _linked_reports(self, events: Sequence[Event]) -> Units:
         tests = every(*(tested(t, "report") for e in events for t in e.where))
         columns = (("_id", Column(KINDS["report"].id)), ("_study", Column("study_key")),
-                   ("_patient", Column("subject_key")))  # fmt: skip
+                   ("_report", Column("report_key")), ("_patient", Column("subject_key")))  # fmt: skip
         rows: Relation = Where(Table(_LINKS), tests)
         return Units(Project(rows, columns), "report", tuple(name for name, _ in columns))
 
@@ -122,6 +123,8 @@ class EventRows:
         if "series" not in spec.levels or beside:
             columns.append(("_patient", Column("patient_key", "r" if "series" in spec.levels else left)))
             columns += self._days(kind, left)
+        if kind == "report":
+            columns.append(("_report", Column("report_key", left)))
         if kind == "patient":
             columns.append(("_birth", Column("birth_date")))
         return tuple(columns)
@@ -180,8 +183,7 @@ def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
     if kind in ("series", "acquisition") and (dated or of == "patient"):
         return _Beside(_STUDIES, "study_key", "study_key")
     if kind in LINKED and of == "study":
-        key = "report_key" if kind == "report" else KINDS[kind].id
-        return _Beside(links(kind, key), key, "_linked")
+        return _Beside(links(kind), KEYS.get(kind, KINDS[kind].id), "_linked")
     return None
 
 
@@ -206,9 +208,10 @@ def _implants(table: Table) -> Relation:
     return Join(table, Table("device"), JoinKind.LEFT, on, columns=columns)
 
 
-def links(kind: str, key: str) -> Relation:
-    """`_linked` (this column of a row: its id or its key) and `_study`, for each study a report or a finding is
-    about."""
+def links(kind: str) -> Relation:
+    """`_linked` (a row's integer key, or its id where it has none) and `_study`, for each study a report or a finding
+    is about."""
+    key = KEYS.get(kind, KINDS[kind].id)
     if kind == "report":
         return _pairs(Table(_LINKS), Column(key), Column("study_key"))
     findings = Table(KINDS[kind].table)

@@ -52,11 +52,16 @@ _ALL = (
 KINDS: Mapping[str, Kind] = {k.name: k for k in _ALL}
 """name in a document → kind. `started_date` of a series or an acquisition is its study's."""
 
-LEVELS: Mapping[str, str] = {"patient": "patient_id", "study": "study_instance_uid", "series": "series_instance_uid"}
-"""what rows belong to → the column that says so."""
+LEVELS: Mapping[str, str] = {
+    "patient": "patient_id", "study": "study_instance_uid", "series": "series_instance_uid",
+    "report": "diagnostic_report_id",
+}  # fmt: skip
+"""what rows belong to, or are → the column that says so."""
 
-KEYS: Mapping[str, str] = {"patient": "patient_key", "study": "study_key", "series": "series_key"}
-"""what rows belong to → the column with the integer key of that id, which joins use."""
+KEYS: Mapping[str, str] = {
+    "patient": "patient_key", "study": "study_key", "series": "series_key", "report": "report_key"
+}  # fmt: skip
+"""what rows belong to, or are → the column with the integer key of that id, which joins use."""
 
 OF_STUDIES = ("diagnostic_report_study", "imaging_endpoint", "imaging_study_modality")
 """Tables of what belongs to a study. They say whose it is too, so that few of their rows need be read."""

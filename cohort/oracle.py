@@ -289,7 +289,13 @@ def _value(world: _World, row: _Row, index: _Row | None, cells: Mapping[str, Any
         return cells.get(wanted.column) if wanted.kind == row.kind else _beside(world, row, wanted)
     if wanted.form is Form.COMPUTED:
         return _computed(world, row, index, wanted.name)
-    key = {"id": row.id, "series": row.series, "study": next(iter(row.studies), None), "patient": row.patient}
+    key = {
+        "id": row.id,
+        "report": row.id,
+        "series": row.series,
+        "study": next(iter(row.studies), None),
+        "patient": row.patient,
+    }
     if wanted.form is Form.NAMED:
         return _named(world, wanted, key[wanted.level])
     by = LEVELS.get(wanted.level, wanted.key)  # by the id itself, where the others go by its integer key

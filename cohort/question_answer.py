@@ -35,7 +35,7 @@ PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 REPORT_NOT = ("entered-in-error", "cancelled")
 COUNTED = {"study": "studies", "series": "series"}
-_LEVEL = {"id": "_id", "study": "_study", "series": "_series", "patient": "_patient"}
+_LEVEL = {"id": "_id", "study": "_study", "series": "_series", "patient": "_patient", "report": "_report"}
 _REPORTED: Mapping[str, Expression] = {
     "reports": call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r")),
     "report_ids": Column("diagnostic_report_id", "r"),

@@ -157,7 +157,7 @@ class Compiler:
         around = "patient" if whose == "self" else whose
         found = self._found(base, event, around)
         to_unit = event.relation is not None and event.relation.to == "unit"
-        part = Column("_id" if to_unit else "_id" if around == "study" and units.unit in LINKED else _KEYS[around], "l")
+        part = Column(base.key if to_unit or (around == "study" and units.unit in LINKED) else _KEYS[around], "l")
         columns = (
             *_pair(base.key, "_id"),
             ("_part", part),
@@ -183,12 +183,12 @@ class Compiler:
     def _found(self, units: Units, event: Event, whose: str) -> Relation:
         """The events, with the column they are joined to the units by."""
         through = units.unit in LINKED and whose == "study"
-        rows = self.rows.rows(event.kind, [event], dated=_needs_day(event) or through, of=whose)
+        rows = self.rows.rows(event.kind, [event], dated=_needs_day(event), of=whose)
         found = self._having(rows, [event])
         if not through:
             return found.relation
         columns = (*((c, Column(c, "l")) for c in found.columns), ("_linked", Column("_linked", "r")))
-        named = links(units.unit, KINDS[units.unit].id)
+        named = links(units.unit)
         return Join(found.relation, named, JoinKind.INNER, _same("_study"), columns=columns)
 
     def facts(self, event: Event, whose: str) -> Relation:
@@ -271,7 +271,7 @@ def _same(column: str) -> Expression:
 
 def _linked(units: Units, whose: str) -> Expression:
     if units.unit in LINKED and whose == "study":
-        return call(Function.EQUAL, Column("_id", "l"), Column("_linked", "r"))
+        return call(Function.EQUAL, Column(units.key, "l"), Column("_linked", "r"))
     return _same(_KEYS[whose])
 
 

@@ -90,7 +90,7 @@ def returned(unit: str, name: str, columns: Columns) -> Returned:
 
 
 def _listed(unit: str, name: str, table: str, column: str, columns: Columns) -> Returned:
-    ids = {} if unit in KEYS else {"id": KINDS[unit].id}
+    ids = {unit: KEYS[unit]} if unit in KEYS else {"id": KINDS[unit].id}
     ids |= {level: KEYS[level] for level in levels(unit)}
     for level, key in ids.items():
         if key in columns[table] and columns[table][column] in _TESTED:
