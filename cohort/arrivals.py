@@ -104,8 +104,8 @@ def _read(tables: Tables, batch: Sequence[Path]) -> Newest | None:
         SELECT {key_sql("_key")} AS _hash, *
         FROM (SELECT origin || '/' || id AS _key, revision AS _revision, origin, type, id,
                      coalesce(deleted, false) AS deleted,
-                     CASE WHEN NOT coalesce(deleted, false) THEN resource::VARCHAR END AS json, rowid AS place
-              FROM lines WHERE kind = 'resource')""",
+                     CASE WHEN NOT coalesce(deleted, false) THEN resource::VARCHAR END AS json, place
+              FROM {tables.halves("lines", "*, rowid AS place")} WHERE kind = 'resource')""",
     )
     newest = Newest()
     query = 'SELECT "table", "key", revision, "rows" FROM lines WHERE kind = \'rows\' ORDER BY rowid'

@@ -114,14 +114,15 @@ class Fold:
 
     def _linked(self, table: ViewTable) -> str:
         """The rows of `fresh`, those of imaging patients under the clinical patient they are."""
+        fresh = self._tables.halves("fresh")
         if not any(c.name == "patient_id" for c in table.schema.columns):
-            return "SELECT * FROM fresh"
+            return f"SELECT * FROM {fresh}"
         linked = (
             "SELECT f.* REPLACE (coalesce(l.clinical_id, f.patient_id) AS patient_id, "
             f"{key_sql('coalesce(l.clinical_id, f.patient_id)')} AS patient_key), "
             "CASE WHEN _origin = 'bridge' THEN f.patient_id END AS _own_patient_id, "
             "CASE WHEN _origin = 'bridge' THEN f.patient_key END AS _own_patient_key "
-            f"FROM fresh f LEFT JOIN {self._tables.scan(LINK, ['imaging_id', 'clinical_id'])} l "
+            f"FROM {fresh} f LEFT JOIN {self._tables.scan(LINK, ['imaging_id', 'clinical_id'])} l "
             "ON f._origin = 'bridge' AND l.imaging_id = f.patient_id"
         )
         return f"SELECT *, patient_key AS subject_key FROM ({linked})"

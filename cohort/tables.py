@@ -98,6 +98,12 @@ class Tables:
         row = self.db.execute(query).fetchone()
         return int(row[0]) if row else 0
 
+    def halves(self, name: str, columns: str = "*") -> str:
+        """A SELECT, in brackets, of a temporary table's rows by two threads, turn by turn: else one reads all of a
+        small table."""
+        rows = f"SELECT {columns} FROM {name} WHERE rowid // 2048 % 2 ="
+        return f"({rows} 0 UNION ALL {rows} 1)"
+
     def show(self, name: str, query: str) -> None:
         """A temporary view: the query's rows, read whenever they are asked for."""
         self.db.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
@@ -160,8 +166,7 @@ def parts(rows: int, key: str = "_hash") -> list[str]:
 
 
 def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that spills into a folder past its limit. Its tables are made of groups of so few rows that
-    threads share those of a small publish."""
+    """A DuckDB in memory that spills into a folder past its limit."""
     db = duckdb.connect(
         ":memory:",
         config={
@@ -172,8 +177,6 @@ def connect(scratch: Path, threads: int) -> duckdb.DuckDBPyConnection:
         },
     )
     db.execute("SET TimeZone = 'UTC'")
-    db.execute(f"ATTACH ':memory:' AS made (ROW_GROUP_SIZE {ROW_GROUP})")
-    db.execute("USE made")
     return db
 
 
