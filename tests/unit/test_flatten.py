@@ -132,3 +132,11 @@ def test_a_structure_fits_when_every_value_is_of_its_type() -> None:
     assert not fits({"coding": [{"code": "BIGINT"}]}, coding)
     assert not fits({"rank": "DOUBLE"}, coding)
     assert not fits({"valueString": "VARCHAR", "valueQuantity": "JSON"}, coding)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
+def test_the_halves_of_a_table_are_all_of_it(tmp_path: Path, rows: int) -> None:
+    with Tables(LocalFiles(tmp_path / "files"), tmp_path, "t", {}) as tables:
+        tables.make("numbers", f"SELECT range AS n FROM range({rows})")
+        read = tables.db.execute(f"SELECT n, place FROM {tables.halves('numbers', '*, rowid AS place')} ORDER BY 1")
+        assert read.fetchall() == [(n, n) for n in range(rows)]
