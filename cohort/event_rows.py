@@ -13,7 +13,7 @@ from datetime import date
 
 from cohort.column_tests import coded, in_period, is_modality, tested
 from cohort.expression import Column, Expression, Function, Literal, call, every
-from cohort.kinds import ABOUT_STUDY, BY_CODE, DERIVED, KEYS, KINDS, LINKED
+from cohort.kinds import ABOUT_STUDY, BY_CODE, DERIVED, KEYS, KINDS, LINKED, key_column
 from cohort.question import Event
 from cohort.relation import Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
@@ -22,6 +22,11 @@ from cohort.study_rows import with_modalities
 _STUDIES, _LINKS = Table("imaging_study"), "diagnostic_report_study"
 NEVER = Literal(date(9999, 12, 31))
 """The end of what has not ended."""
+
+
+def row_key(kind: str) -> str:
+    """The column of rows of a kind that tells them apart: an integer key where there is one."""
+    return f"_{kind}" if kind in KEYS else "_id"
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Units:
 
     @property
     def key(self) -> str:
-        """The column that tells them apart: an integer key where there is one."""
-        return f"_{self.unit}" if self.unit in KEYS else "_id"
+        """The column that tells them apart."""
+        return row_key(self.unit)
 
     @property
     def keys(self) -> Relation:
@@ -183,7 +188,7 @@ def _beside(kind: str, *, dated: bool, of: str) -> _Beside | None:
     if kind in ("series", "acquisition") and (dated or of == "patient"):
         return _Beside(_STUDIES, "study_key", "study_key")
     if kind in LINKED and of == "study":
-        return _Beside(links(kind), KEYS.get(kind, KINDS[kind].id), "_linked")
+        return _Beside(links(kind), key_column(kind), "_linked")
     return None
 
 
@@ -211,7 +216,7 @@ def _implants(table: Table) -> Relation:
 def links(kind: str) -> Relation:
     """`_linked` (a row's integer key, or its id where it has none) and `_study`, for each study a report or a finding
     is about."""
-    key = KEYS.get(kind, KINDS[kind].id)
+    key = key_column(kind)
     if kind == "report":
         return _pairs(Table(_LINKS), Column(key), Column("study_key"))
     findings = Table(KINDS[kind].table)

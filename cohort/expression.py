@@ -87,7 +87,6 @@ class Function(Enum):
     LIST_CONCAT = auto()  # lists; a NULL one counts as empty
     FLATTEN = auto()  # list of lists without NULLs
     JOIN_TEXTS = auto()  # list of texts, separator
-    HAS_ITEM = auto()  # list, value
     FAIL = auto()  # text: the whole query fails with it
 
 

@@ -101,6 +101,15 @@ LINKED = ("report", "finding")
 """Kinds of which one row may be about several studies; the tables that say which are joined where it matters."""
 
 
+def key_column(kind: str) -> str:
+    """The column that tells a kind's rows apart: an integer key where there is one.
+
+    >>> key_column("report"), key_column("finding")
+    ('report_key', 'observation_id')
+    """
+    return KEYS.get(kind, KINDS[kind].id)
+
+
 def above(unit: str) -> tuple[str, ...]:
     """The units that one row of this unit belongs to, nearest first.
 

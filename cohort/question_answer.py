@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from cohort.column_tests import age_decade, age_in_years
-from cohort.event_rows import EventRows, Units, rows_of
+from cohort.event_rows import EventRows, Units, row_key, rows_of
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import KEYS, KINDS, above
+from cohort.kinds import KEYS, KINDS, above, key_column
 from cohort.question import Event, Question
 from cohort.question_rows import Compiler, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
@@ -35,7 +35,6 @@ PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 REPORT_NOT = ("entered-in-error", "cancelled")
 COUNTED = {"study": "studies", "series": "series"}
-_LEVEL = {"id": "_id", "study": "_study", "series": "_series", "patient": "_patient", "report": "_report"}
 _REPORTED: Mapping[str, Expression] = {
     "reports": call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r")),
     "report_ids": Column("diagnostic_report_id", "r"),
@@ -120,7 +119,7 @@ class _Answer:
         if self._question.group_by:
             return self._first(self._counts(rows, values))
         kept = ("_id", "_person", *(("_day",) if "_day" in self._units.columns else ()))
-        carried = {_LEVEL[w.level] for w in lists} | set(kept)
+        carried = {f"_{w.level}" for w in lists} | set(kept)
         carried |= {"_patient"} if "_study" in carried else set()
         plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
         rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
@@ -152,13 +151,12 @@ class _Answer:
         return rows
 
     def _on(self, kind: str) -> Expression:
-        own = kind == self._question.unit
-        pair = ("_id", KINDS[kind].id) if own and kind not in KEYS else (_LEVEL[kind], KEYS[kind])
-        on = [call(Function.EQUAL, Column(pair[0], "l"), Column(pair[1], "r"))]
+        column = key_column(kind)
+        on = [call(Function.EQUAL, Column(row_key(kind), "l"), Column(column, "r"))]
         known = self._columns[KINDS[kind].table]
         for level, key in KEYS.items():  # said again, since files are in order of patients and studies
-            if key in known and key != pair[1] and _LEVEL[level] in self._units.columns:
-                on.append(call(Function.EQUAL, Column(_LEVEL[level], "l"), Column(key, "r")))
+            if key in known and key != column and f"_{level}" in self._units.columns:
+                on.append(call(Function.EQUAL, Column(f"_{level}", "l"), Column(key, "r")))
         return every(*on)
 
     def _value(self, wanted: Returned) -> Expression:
@@ -190,7 +188,7 @@ class _Answer:
 
     def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned, of: Relation) -> Relation:
         """The rows with a list beside each; `of` are the units whose lists can be wanted."""
-        key = _LEVEL[wanted.level]
+        key = f"_{wanted.level}"
         kept = ["_study", "_patient"] if key == "_study" else [key]
         if wanted.name == "endpoints" and self._question.unit == "study":
             kept.append("_id")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cohort.column_tests import related
-from cohort.event_rows import EventRows, Units, links
+from cohort.event_rows import EventRows, Units, links, row_key
 from cohort.expression import (
     Aggregate,
     AggregateFunction,
@@ -24,7 +24,7 @@ from cohort.expression import (
     call,
     every,
 )
-from cohort.kinds import KEYS, KINDS, LINKED, above, scope
+from cohort.kinds import KINDS, LINKED, above, scope
 from cohort.question import Age, Combination, Criterion, Event, Question, steps
 from cohort.relation import Group, Join, JoinKind, Project, Relation, Shared, Table, Union, Where
 
@@ -143,8 +143,7 @@ class Compiler:
         if event.times == 1:
             return self._joined(units, found, kind, on)
         base = self._shared(units)
-        own = f"_{event.kind}" if event.kind in KEYS else "_id"
-        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair(base.key, own))
+        pairs = Join(base.relation, found, JoinKind.INNER, on, columns=_pair(base.key, row_key(event.kind)))
         enough = call(
             Function.AT_LEAST, Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")), Literal(event.times)
         )

@@ -65,7 +65,7 @@ def tables(seed: int) -> dict[str, list[dict[str, Any]]]:
         of_study = {"study_instance_uid": uid, "patient_id": r.choice(PATIENTS)}
         modalities = r.sample(["CT", "MR", "SR"], r.randrange(3))
         own = of_study | {"imaging_study_id": f"i{uid}", "modalities": sorted(modalities)}
-        own |= {"modalities_in_study": "".join(f"\\{m}" for m in sorted(modalities)) + "\\"}
+        own |= {"modalities_in_study": "".join(f"\\{m}" for m in sorted(modalities)) + "\\" * bool(modalities)}
         made["imaging_study"].append(cells(r, "imaging_study", **own))
         for modality in modalities:
             made["imaging_study_modality"].append(of_study | {"modality": modality})

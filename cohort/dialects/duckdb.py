@@ -36,7 +36,7 @@ class _DuckDB(Writer):
         Function.MONTH_START: "CAST(date_trunc('month', {0}) AS DATE)",
         Function.DAY: "CAST(timezone('UTC', {0}) AS DATE)", Function.SIZE: "len({0})",
         Function.ITEM: "list_extract({0}, {1})", Function.LAST: "list_extract({0}, -1)",
-        Function.JOIN_TEXTS: "array_to_string({0}, {1})", Function.HAS_ITEM: "list_contains({0}, {1})",
+        Function.JOIN_TEXTS: "array_to_string({0}, {1})",
         Function.FAIL: "error({0})",
     }  # fmt: skip
 

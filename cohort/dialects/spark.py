@@ -31,7 +31,7 @@ class _Spark(Writer):
         Function.DAYS_AFTER: "date_add({0}, CAST({1} AS INT))", Function.DAYS_BETWEEN: "datediff({1}, {0})",
         Function.MONTH_START: "trunc({0}, 'MM')", Function.DAY: "CAST({0} AS DATE)", Function.SIZE: "array_size({0})",
         Function.ITEM: "try_element_at({0}, CAST({1} AS INT))", Function.LAST: "try_element_at({0}, -1)",
-        Function.JOIN_TEXTS: "array_join({0}, {1})", Function.HAS_ITEM: "array_contains({0}, {1})",
+        Function.JOIN_TEXTS: "array_join({0}, {1})",
         Function.SUBSTRING: "substring({0}, CAST({1} AS INT), CAST({2} AS INT))",
         Function.FAIL: "raise_error({0})",
     }  # fmt: skip
