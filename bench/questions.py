@@ -40,6 +40,7 @@ from bench.results_file import ROOT, Measured, write
 from cohort.catalogue import question, questions, read_question
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
+from cohort.engine.rows import columns_of, lists_as_json, rows_of
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
@@ -179,11 +180,12 @@ def _digest(connection: Any, query: str) -> tuple[int, int]:
 
 
 def once(connection: Any, query: str) -> tuple[float, float]:
-    """Seconds and CPU seconds until the rows that the API gives at most are there; infinite where the memory that one
-    question may use is too little."""
+    """Seconds and CPU seconds until the rows that the API gives at most are there, as JSON; infinite where the memory
+    that one question may use is too little."""
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        connection.execute(query).fetchmany(ROWS)
+        text, lists = lists_as_json(query, columns_of(connection, query))
+        rows_of(connection.execute(text), ROWS, sys.maxsize, lists)
     except duckdb.OutOfMemoryException:
         return math.inf, math.inf
     return time.perf_counter() - wall, time.process_time() - cpu

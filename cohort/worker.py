@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import date, datetime
-from datetime import time as clock_time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +37,7 @@ def _answer(request: Any) -> dict[str, Any]:
 
     from bridge.errors import InvalidQuery, NotAllowed
     from cohort.engine.duckdb import connect
+    from cohort.engine.rows import columns_of, lists_as_json, rows_of
     from cohort.generation import Generation, Table
     from cohort.layers import layer
     from cohort.schema import Column
@@ -64,9 +61,10 @@ def _answer(request: Any) -> dict[str, Any]:
         )
         sql = _passed(connection, request, tables)
         with _telling(connection, request["progress"]):
+            columns = columns_of(connection, sql, request["bound"])
+            sql, lists = lists_as_json(sql, columns) if request["gate"] == "ours" else (sql, ())
             cursor = connection.execute(sql, request["bound"])
-            columns = [[d[0], str(d[1])] for d in cursor.description]
-            rows, truncated = _rows(cursor, request["rows"], request["answer_bytes"])
+            rows, truncated = rows_of(cursor, request["rows"], request["answer_bytes"], lists)
         return {"columns": columns, "rows": rows, "truncated": truncated}
     except InvalidQuery as error:
         return {"error": str(error), "refused": isinstance(error, NotAllowed)}
@@ -117,47 +115,6 @@ def _passed(connection: Any, request: Any, tables: dict[str, Any]) -> str:
     made = counting(orjson.loads(text), columns, request["small_cells"])
     inner = connection.execute("SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(made.tree).decode()]).fetchone()
     return made.around(inner[0])
-
-
-def _rows(cursor: Any, most: int, most_bytes: int) -> tuple[list[orjson.Fragment], bool]:
-    """The rows as JSON, in parts of up to a thousand."""
-    found: list[orjson.Fragment] = []
-    count = size = 0
-    while some := cursor.fetchmany(min(1000, most + 1 - count)):
-        count += len(some)
-        part = [[_plain(value) for value in row] for row in (some if count <= most else some[:-1])]
-        text = orjson.dumps(part)
-        size += len(text)
-        if size > most_bytes:
-            return found, True
-        found.append(orjson.Fragment(text))
-        if count > most:
-            return found, True
-    return found, False
-
-
-def _plain(value: Any) -> Any:
-    """A DuckDB value as JSON."""
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
-        return value
-    if kind is list:
-        return [one if type(one) is str else _plain(one) for one in value]
-    if kind is int:
-        return value if abs(value) < 2**63 else str(value)
-    if kind is float:
-        return value if math.isfinite(value) else None
-    if isinstance(value, datetime | date | clock_time):
-        return value.isoformat()
-    if kind is tuple:
-        return [_plain(one) for one in value]
-    if kind is dict:
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, bytes | bytearray):
-        return value.hex()
-    return str(value)
 
 
 def _said(error: Exception) -> str:
