@@ -1,14 +1,15 @@
 """Compaction: one file of many. It runs beside publishing: what is replaced meanwhile is taken out at the end.
 
 A table is due when small files over the large one hold more than a share of its rows, when that share of it is gone,
-or when there are many small files (then only those become one).
+or when there are many small files (then only those become one). A large file that questions read gets a copy in
+DuckDB's own form, which is read several times faster; Parquet is what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,12 @@ from typing import Any
 import duckdb
 
 from bridge.errors import SinkUnavailable
-from cohort.layers import GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
+from cohort.layers import COPIED, GONE_COLUMN, Layer, layer, names, quoted, scan, scan_numbered
+from cohort.schema import catalogue
 from cohort.store.files import Files, named
+from cohort.store.local import sync
 from cohort.stored import clustered_by, columns_of
-from cohort.tables import connect, write
+from cohort.tables import ROW_GROUP, connect, write
 
 SHARE = 0.1
 """Of the large file's rows: so many in small files, or gone, and the whole table is written anew."""
@@ -35,6 +38,12 @@ SMALL_ROWS = 50_000
 MAXIMUM_LAYERS = 8
 """Small files over the large one."""
 
+COPIED_ROWS = 100_000
+"""Of fewer rows questions read the Parquet file."""
+
+BLOCK_BYTES = 65_536
+"""Of a copy. What is read of it is whole blocks; a row group of 8192 rows has few of them."""
+
 SORTED_BYTES, SORTED_ROWS = 512 * 1024 * 1024, 2_000_000
 """So much is sorted at once, bytes as Parquet has them before compression. DuckDB's sort of more than fits can fail."""
 
@@ -43,29 +52,35 @@ Entries = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Merged:
-    """A finished file, and the layers (as the manifest has them) it stands for."""
+    """A finished file, its copy (None: too few rows), and the layers (as the manifest has them) it stands for."""
 
     file: str
+    copy: str | None
     rows: int
     entries: tuple[Mapping[str, Any], ...]
 
 
 def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
-    """table → the layers to make one of."""
-    found: dict[str, Entries] = {}
-    for name, table in tables.items():
-        first, *over = table["layers"] or [None]
-        if first is None or (not over and not first.get("gone")):
-            continue
-        gone = first.get("gone_rows", 0)
-        changed = gone + sum(one["rows"] for one in over)
-        share = RESOURCES_SHARE if name.startswith("resource_") else SHARE
-        few, many = max(SHARE * first["rows"], SMALL_ROWS), max(share * first["rows"], SMALL_ROWS)
-        if everything or gone > few or changed > many:
-            found[name] = table["layers"]
-        elif len(over) >= MAXIMUM_LAYERS:
-            found[name] = over if first["rows"] > SMALL_ROWS else table["layers"]
-    return found
+    """table → the layers to make one of; one whole layer: it wants a copy."""
+    found = {name: _due(name, table["layers"], everything) for name, table in tables.items() if table["layers"]}
+    return {name: entries for name, entries in found.items() if entries}
+
+
+def _due(name: str, layers: Entries, everything: bool) -> Entries:
+    first, *over = layers
+    gone = first.get("gone_rows", 0)
+    changed = gone + sum(one["rows"] for one in over)
+    share = RESOURCES_SHARE if name.startswith("resource_") else SHARE
+    few, many = max(SHARE * first["rows"], SMALL_ROWS), max(share * first["rows"], SMALL_ROWS)
+    if (everything and changed) or gone > few or changed > many:
+        return layers
+    if len(over) >= MAXIMUM_LAYERS:
+        return over if first["rows"] > SMALL_ROWS else layers
+    return [one for one in layers if _wants_copy(name, one["rows"]) and "copy" not in one][:1]
+
+
+def _wants_copy(table: str, rows: int) -> bool:
+    return table in catalogue() and rows >= COPIED_ROWS
 
 
 class Compaction:
@@ -88,17 +103,39 @@ class Compaction:
         self._db.close()
 
     def merge(self, table: str, entries: Entries) -> Merged:
-        """The rows of these layers that count, in one file. Raises SinkUnavailable when it cannot be made."""
-        columns = [f'"{c}"' for c in columns_of(table)]
+        """The rows of these layers that count, in one file, with a copy where it has many. Raises SinkUnavailable when
+        these cannot be made."""
         with _files_can_be_made(table):
             layers = [self._layer(entry) for entry in entries]
-            rows, order = f"SELECT * FROM ({scan(layers, columns)})", clustered_by(table)
-            ranges = self._ranges(layers, order.partition(",")[0])
-            query = f"{rows} ORDER BY {order}" if len(ranges) == 1 else self._sorted_apart(rows, ranges, order)
-            name = self._write(table, query, self._scratch).name
-            for part in self._scratch.glob("part-*.parquet"):
-                part.unlink()
-        return Merged(name, sum(one.live for one in layers), tuple(entries))
+            rows = sum(one.live for one in layers)
+            whole = len(layers) == 1 and not layers[0].gone
+            file = layers[0].file if whole else self._sorted(table, layers)
+            copy = self._copy(table, file, rows) if _wants_copy(table, rows) else None
+        return Merged(file.name, copy, rows, tuple(entries))
+
+    def _sorted(self, table: str, layers: Sequence[Layer]) -> Path:
+        columns = [f'"{c}"' for c in columns_of(table)]
+        rows, order = f"SELECT * FROM ({scan(layers, columns)})", clustered_by(table)
+        ranges = self._ranges(layers, order.partition(",")[0])
+        query = f"{rows} ORDER BY {order}" if len(ranges) == 1 else self._sorted_apart(rows, ranges, order)
+        path = self._write(table, query, self._scratch)
+        for part in self._scratch.glob("part-*.parquet"):
+            part.unlink()
+        return path
+
+    def _copy(self, table: str, file: Path, rows: int) -> str:
+        """A DuckDB database of a file's rows, in their order. Result: its name."""
+        path = self._scratch / f"{table}.duckdb"
+        columns = ", ".join(f'"{column.name}"' for column in catalogue()[table].columns)
+        self._db.execute(f"ATTACH {quoted(path)} AS made (ROW_GROUP_SIZE {ROW_GROUP}, BLOCK_SIZE {BLOCK_BYTES})")
+        self._db.execute("SET preserve_insertion_order = true")
+        self._db.execute(f"CREATE TABLE made.{COPIED} AS SELECT {columns} FROM read_parquet({quoted(file)})")
+        self._db.execute("SET preserve_insertion_order = false")
+        self._db.execute("DETACH made")
+        sync(path)
+        path = named(path, self._scratch / f"{table}-{self._stamp}")
+        self.made.add(path.name)
+        return path.name
 
     def _ranges(self, layers: Sequence[Layer], column: str) -> list[str]:
         """Conditions that part the rows by a column, in its order (NULL is last), so that each part can be sorted."""
@@ -128,18 +165,23 @@ class Compaction:
         Rows that others replaced since the merge began are gone in it too: all rows of a key go together.
         """
         now = {entry["file"]: entry for entry in held["layers"]}
-        file = self._files.folder / merged.file
-        if (self._scratch / merged.file).exists():  # the first time
-            (self._scratch / merged.file).replace(file)
+        file, copy = self._moved(merged.file), self._moved(merged.copy) if merged.copy else None
         with _files_can_be_made(table):
             gone = [g for old in merged.entries for g in self._gone_since(old, now.get(old["file"]))]
-            made = self._without(table, Layer(file, merged.rows), gone)
+            made = self._without(table, Layer(file, merged.rows, copy=copy), gone)
         before = {entry["file"] for entry in merged.entries}
         at = min(i for i, e in enumerate(held["layers"]) if e["file"] in before) if before & now.keys() else 0
         rest = [entry for entry in held["layers"] if entry["file"] not in before]
         if made["rows"] > made.get("gone_rows", 0):
             rest.insert(at, made)
         return dict(held) | {"layers": rest}
+
+    def _moved(self, name: str) -> Path:
+        """A finished file in its place, the first time."""
+        file = self._files.folder / name
+        if (self._scratch / name).exists():
+            (self._scratch / name).replace(file)
+        return file
 
     def _gone_since(self, old: Mapping[str, Any], now: Mapping[str, Any] | None) -> list[str]:
         """Queries of the keys whose rows in a merged layer have gone since it was read."""
@@ -179,7 +221,7 @@ class Compaction:
         if not row or not row[0]:
             return one.entry()
         path = self._write(f"gone_{table}", f"SELECT {GONE_COLUMN} FROM gone_now ORDER BY 1", self._files.folder)
-        return Layer(one.file, one.rows, path, row[0]).entry()
+        return replace(one, gone=path, gone_rows=row[0]).entry()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import orjson
 
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from cohort.kinds import BY_CODE
-from cohort.layers import Layer, layer, names
+from cohort.layers import Layer, layer, names, names_in, names_read
 from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
 from cohort.store.files import Files, digest_of
@@ -59,11 +59,12 @@ class Generation:
         """table → column → DuckDB type, as its files have them: what a question of it is compiled for."""
         return {name: {c.name: c.type for c in table.columns} for name, table in self.tables.items()}
 
-    def fetch(self, tables: Collection[str]) -> None:
-        """Makes the files of these tables be on this machine. Raises InvalidQuery when they are no longer kept."""
+    def fetch(self, tables: Collection[str], *, copies: bool = False) -> None:
+        """Makes the files of these tables be on this machine: Parquet, or with `copies` what DuckDB reads in its place.
+        Raises InvalidQuery when they are no longer kept."""
         layers = [one for name in tables for one in self.tables[name].layers]
         try:
-            self.present(names(layers))
+            self.present(names_read(layers) if copies else names(layers))
         except FileNotFoundError:
             raise InvalidQuery(f"generation {self.id}: it is no longer kept; ask the newest") from None
 
@@ -323,7 +324,7 @@ def names_of(manifest: bytes) -> frozenset[str]:
     """The files that a manifest names."""
     tables = orjson.loads(manifest)["tables"].values()
     entries = [entry for table in tables for entry in table.get("layers", ())]
-    return frozenset(entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry)
+    return frozenset().union(*map(names_in, entries))
 
 
 def manifest_problem(content: bytes) -> str:

@@ -4,6 +4,7 @@
     LAKE/delta/NAME.load        a whole load: names its parts, which are seen all at once
     LAKE/loads/NAME/*           the parts of loads: NDJSON, and Parquet made of NDJSON
     LAKE/files/*.parquet        files of tables; never changed, shared by generations
+    LAKE/files/*.duckdb         copies of the large ones, which questions read
     LAKE/generations/ID.json    manifest of one generation
     LAKE/names/NAME             the id of a generation that is kept
     LAKE/CURRENT                the id of the newest one
@@ -33,6 +34,7 @@ from cohort import compaction
 from cohort.delta import Parked
 from cohort.fold import Fold
 from cohort.generation import Generation, Generations, Head, Listed
+from cohort.layers import names_in
 from cohort.store import Entry, Store
 from cohort.store.files import digest, digest_of
 from cohort.store.place import Place, in_folder
@@ -148,7 +150,7 @@ class Lake:
     def compact(self, now: datetime, *, everything: bool = False) -> bool:
         """Makes one file of many where small ones have grown too many or too large, while others publish and read.
 
-        Result  whether a table was compacted. With `everything`, each table that is not one whole file is.
+        Result  whether a table was compacted, or got a copy. With `everything`, each that is not one whole file is.
         Raises  as `publish`
         """
         with self._lock("compact.lock"), self.place.scratch() as scratch:
@@ -303,8 +305,7 @@ def stamp_of(head: Head) -> str:
 
 def _named(tables: Mapping[str, Any]) -> set[str]:
     """The files that a manifest names."""
-    entries = [entry for table in tables.values() for entry in table["layers"]]
-    return {entry[kind] for entry in entries for kind in ("file", "gone") if kind in entry}
+    return {name for table in tables.values() for entry in table["layers"] for name in names_in(entry)}
 
 
 @contextmanager

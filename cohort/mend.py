@@ -11,6 +11,7 @@ from bridge.errors import SinkUnavailable
 from cohort.fold import Fold
 from cohort.generation import Generations, Head
 from cohort.lake import TRIES, Lake, stamp_of
+from cohort.layers import names_in
 from cohort.schema import dicom_tables
 from cohort.stored import ROWS_REVISION
 from cohort.tables import Tables
@@ -97,7 +98,7 @@ def _damaged(lake: Lake, generations: Generations) -> Iterator[str]:
 def _named(generations: Generations) -> set[str]:
     """The keys of the files of the newest generation."""
     tables = generations.head().tables.values()
-    return {f"files/{name}" for table in tables for entry in table["layers"] for name in _files(entry)}
+    return {f"files/{name}" for table in tables for entry in table["layers"] for name in names_in(entry)}
 
 
 def _without(lake: Lake, generations: Generations, files: set[str], now: datetime) -> tuple[str, ...]:
@@ -116,29 +117,33 @@ def _published(lake: Lake, generations: Generations, head: Head, tables: Mapping
     with lake.place.scratch() as scratch, Tables(lake.place.files, scratch, stamp_of(head), tables) as made:
         Fold(made)  # what has other columns than it should is made anew from the resources
         manifest = made.manifest()
-        named = {name for table in manifest.values() for entry in table["layers"] for name in _files(entry)}
+        named = {name for table in manifest.values() for entry in table["layers"] for name in names_in(entry)}
         lake.place.files.keep(sorted(made.made & named))
     return generations.publish(head, now.isoformat(), manifest, lambda _stage: None)
 
 
 def _left(tables: Mapping[str, Any], files: set[str]) -> dict[str, Any]:
-    """The tables without layers that need one of the files. Where a table made of resources is hurt, all such tables
-    are empty and without columns: rows of one follow from those of others."""
+    """The tables without layers that need one of the files; a copy is not needed. Where a table made of resources is
+    hurt, all such tables are empty and without columns: rows of one follow from those of others."""
+    tables = {
+        name: dict(table) | {"layers": [_uncopied(one, files) for one in table["layers"]]}
+        for name, table in tables.items()
+    }
     anew = any(_hurt(table, files) and _is_made(name) for name, table in tables.items())
     return {
         name: {"columns": [], "layers": []}
         if anew and _is_made(name)
-        else dict(table) | {"layers": [entry for entry in table["layers"] if not _files(entry) & files]}
+        else dict(table) | {"layers": [entry for entry in table["layers"] if not names_in(entry) & files]}
         for name, table in tables.items()
     }
 
 
 def _hurt(table: Mapping[str, Any], files: set[str]) -> bool:
-    return any(_files(entry) & files for entry in table["layers"])
+    return any(names_in(entry) & files for entry in table["layers"])
 
 
-def _files(entry: Mapping[str, Any]) -> set[str]:
-    return {entry[kind] for kind in ("file", "gone") if kind in entry}
+def _uncopied(entry: Mapping[str, Any], files: set[str]) -> dict[str, Any]:
+    return {kind: value for kind, value in entry.items() if kind != "copy" or value not in files}
 
 
 def _is_made(table: str) -> bool:

@@ -109,7 +109,7 @@ def run(generation: Generation, task: Task, limits: Limits | None = None) -> Ans
         raise InvalidQuery(f"sql: longer than {MAXIMUM_SQL} characters")
     limits = limits or Limits()
     tables = _named(generation, task)
-    generation.fetch(tables)
+    generation.fetch(tables, copies=True)
     request = {
         "sql": task.sql,
         "bound": task.bound,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -145,7 +146,7 @@ class Tables:
             return one
         before = f"UNION ALL SELECT {GONE_COLUMN} FROM read_parquet({quoted(one.gone)})" if one.gone else ""
         path, gone = self._write(f"gone_{table}", f"SELECT {GONE_COLUMN} FROM gone_now {before}", GONE_COLUMN)
-        return Layer(one.file, one.rows, path, gone)
+        return replace(one, gone=path, gone_rows=gone)
 
     def _write(self, name: str, query: str, order: str) -> tuple[Path, int]:
         """A file of the query's rows, and how many; none is kept without rows."""

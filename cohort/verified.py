@@ -10,7 +10,7 @@ from cohort.generation import manifest_problem, names_of
 from cohort.lake import Lake
 from cohort.store.files import digest
 
-_DIGEST = re.compile(r"-([0-9a-f]{32})\.(?:parquet|ndjson|load)$")
+_DIGEST = re.compile(r"-([0-9a-f]{32})\.(?:parquet|duckdb|ndjson|load)$")
 OTHER = "its content is not what its name says"
 
 

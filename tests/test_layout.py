@@ -227,8 +227,8 @@ ALLOWED: dict[str, set[str]] = {
     "cohort.saved": {"bridge.errors", "cohort.generation", "cohort.store", "orjson"},
     "cohort.verified": {"cohort.generation", "cohort.lake", "cohort.store"},
     "cohort.mend": {
-        "bridge.errors", "cohort.fold", "cohort.generation", "cohort.lake", "cohort.schema", "cohort.stored",
-        "cohort.tables", "cohort.verified",
+        "bridge.errors", "cohort.fold", "cohort.generation", "cohort.lake", "cohort.layers", "cohort.schema",
+        "cohort.stored", "cohort.tables", "cohort.verified",
     },
     "cohort.clinical": {"bridge.errors", "cohort.delta", "cohort.lake", "cohort.ndjson", "orjson"},
     "cohort.functions": set(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from cohort.generation import Generation
-from cohort.layers import scan
+from cohort.layers import quoted, scan_attached
 from cohort.spill import MAXIMUM_SPILL
 
 MEMORY_LIMIT_MB = 1024
@@ -54,14 +55,15 @@ def connect(
     connection.execute("SET enable_progress_bar_print = false")
     connection.execute("SET parquet_metadata_cache = true")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
-    generation.fetch(generation.tables)
+    generation.fetch(generation.tables, copies=True)
     layers = [one for table in generation.tables.values() for one in table.layers]
-    names = [str(path) for one in layers for path in (one.file, one.gone) if path]
-    connection.execute("SET allowed_paths = ?", [names])
+    files = [str(path) for one in layers for path in (None if one.copy else one.file, one.gone) if path]
+    attached = _attached(connection, [one.copy for one in layers if one.copy])
+    connection.execute("SET allowed_paths = ?", [files])
     connection.execute(f"CREATE SCHEMA {STORED}")
     for table in generation.tables.values():
         columns = {f'"{column.name}"': column.type for column in table.columns}
-        rows = scan(table.layers, list(columns)) if table.layers else _none(columns)
+        rows = scan_attached(table.layers, list(columns), attached) if table.layers else _none(columns)
         connection.execute(f'CREATE VIEW {STORED}."{table.name}" AS {rows}')
     for name, value in (variables or {}).items():
         connection.execute(f"SET VARIABLE {name} = unhex('{value}')")
@@ -71,6 +73,14 @@ def connect(
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _attached(connection: Any, copies: Sequence[Path]) -> dict[Path, str]:
+    """Attaches copies of tables. Result: under which names."""
+    found = {path: f"copy_{number}" for number, path in enumerate(copies)}
+    for path, name in found.items():
+        connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
+    return found
 
 
 def _none(columns: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The Parquet files of a lake on this machine, for DuckDB to read. They never change; a digest is part of their names.
+"""The files of a lake's tables on this machine, for DuckDB to read. They never change; a digest is part of their names.
 
 A lake in a folder has them there. Those of a lake in an S3-compatible store are copied into a cache when a question
 needs them; what comes does so under its name only with the content that the name says.
@@ -87,7 +87,7 @@ class CachedFiles:
     def _make_room(self) -> None:
         """Removes what was not used for the longest time, past the size allowed."""
         found = []
-        for path in self.folder.glob("*.parquet"):
+        for path in self.folder.iterdir():
             with suppress(FileNotFoundError):  # removed by another process
                 stat = path.stat()
                 found.append((stat.st_mtime, stat.st_size, path))
