@@ -97,7 +97,7 @@ def _lines(file: Path) -> int:
 
 def _files(generation: Generation) -> set[Path]:
     layers = [layer for table in generation.tables.values() for layer in table.layers]
-    return {path for layer in layers for path in (layer.file, layer.gone) if path}
+    return {path for layer in layers for path in layer.paths}
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ class Layer:
     def live(self) -> int:
         return self.rows - self.gone_rows
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Of all its files."""
+        return tuple(path for path in (self.file, self.gone, self.copy) if path)
+
     def entry(self) -> dict[str, Any]:
         """As the manifest holds it."""
         gone = {"gone": self.gone.name, "gone_rows": self.gone_rows} if self.gone else {}
