@@ -68,35 +68,28 @@ def names_in(entry: Mapping[str, Any]) -> set[str]:
     return {entry[kind] for kind in _KINDS if kind in entry}
 
 
-def scan(layers: Sequence[Layer], columns: Sequence[str]) -> str:
-    """A DuckDB SELECT of the rows that count. `columns` are names, or expressions with a name."""
-    return " UNION ALL ".join(_live(one, ", ".join(columns)) for one in layers)
+def scan(layers: Sequence[Layer], columns: Sequence[str], held: Mapping[Path, str] | None = None) -> str:
+    """A DuckDB SELECT of the rows that count. `columns` are names, or expressions with a name; `held` says which files
+    are tables of the connection, under which names."""
+    return " UNION ALL ".join(_live(one, ", ".join(columns), held or {}) for one in layers)
 
 
 def scan_numbered(one: Layer, columns: Sequence[str]) -> str:
     """The rows of one layer that count, with `file_row_number`."""
-    return _live(one, ", ".join((*columns, "l.file_row_number")), numbered=True)
+    return _live(one, ", ".join((*columns, "l.file_row_number")), {}, numbered=True)
 
 
-def scan_attached(layers: Sequence[Layer], columns: Sequence[str], attached: Mapping[Path, str]) -> str:
-    """As `scan`, where copies are attached to the connection under these names."""
-    found = []
-    for one in layers:
-        copy = attached.get(one.copy) if one.copy else None
-        gone = _without_gone(one, "rowid") if copy else ""
-        found.append(f"SELECT {', '.join(columns)} FROM {copy}.{COPIED} l{gone}" if copy else scan([one], columns))
-    return " UNION ALL ".join(found)
-
-
-def _live(one: Layer, columns: str, *, numbered: bool = False) -> str:
-    read = f"read_parquet({quoted(one.file)}{', file_row_number = true' if numbered or one.gone else ''})"
-    return f"SELECT {columns} FROM {read} l{_without_gone(one, 'file_row_number')}"
-
-
-def _without_gone(one: Layer, number: str) -> str:
-    if not one.gone:
-        return ""
-    return f" ANTI JOIN read_parquet({quoted(one.gone)}) g ON l.{number} = g.{GONE_COLUMN}"
+def _live(one: Layer, columns: str, held: Mapping[Path, str], *, numbered: bool = False) -> str:
+    copy = held.get(one.copy) if one.copy else None
+    number, rows = "rowid", copy
+    if copy is None:
+        number = "file_row_number"
+        rows = f"read_parquet({quoted(one.file)}{', file_row_number = true' if numbered or one.gone else ''})"
+    gone = ""
+    if one.gone:
+        numbers = held.get(one.gone) or f"read_parquet({quoted(one.gone)})"
+        gone = f" ANTI JOIN {numbers} g ON l.{number} = g.{GONE_COLUMN}"
+    return f"SELECT {columns} FROM {rows} l{gone}"
 
 
 def quoted(value: Path | str | int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from cohort.generation import Generation
-from cohort.layers import quoted, scan_attached
+from cohort.layers import COPIED, GONE_COLUMN, Layer, quoted, scan
 from cohort.spill import MAXIMUM_SPILL
 
 MEMORY_LIMIT_MB = 1024
@@ -56,14 +56,13 @@ def connect(
     connection.execute("SET parquet_metadata_cache = true")
     connection.execute(f"SET dynamic_or_filter_threshold = {DYNAMIC_FILTER_VALUES}")
     generation.fetch(generation.tables, copies=True)
-    layers = [one for table in generation.tables.values() for one in table.layers]
-    files = [str(path) for one in layers for path in (None if one.copy else one.file, one.gone) if path]
-    attached = _attached(connection, [one.copy for one in layers if one.copy])
-    connection.execute("SET allowed_paths = ?", [files])
     connection.execute(f"CREATE SCHEMA {STORED}")
+    layers = [one for table in generation.tables.values() for one in table.layers]
+    held = _held(connection, layers)
+    connection.execute("SET allowed_paths = ?", [[str(one.file) for one in layers if one.copy not in held]])
     for table in generation.tables.values():
         columns = {f'"{column.name}"': column.type for column in table.columns}
-        rows = scan_attached(table.layers, list(columns), attached) if table.layers else _none(columns)
+        rows = scan(table.layers, list(columns), held) if table.layers else _none(columns)
         connection.execute(f'CREATE VIEW {STORED}."{table.name}" AS {rows}')
     for name, value in (variables or {}).items():
         connection.execute(f"SET VARIABLE {name} = unhex('{value}')")
@@ -75,11 +74,18 @@ def connect(
     return connection
 
 
-def _attached(connection: Any, copies: Sequence[Path]) -> dict[Path, str]:
-    """Attaches copies of tables. Result: under which names."""
-    found = {path: f"copy_{number}" for number, path in enumerate(copies)}
-    for path, name in found.items():
-        connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
+def _held(connection: Any, layers: Sequence[Layer]) -> dict[Path, str]:
+    """Attaches copies, and takes in lists of rows that are gone, which a query reads for every time it names a table.
+    Result: their names in the connection."""
+    found: dict[Path, str] = {}
+    for number, one in enumerate(layers):
+        if one.copy:
+            connection.execute(f"ATTACH {quoted(one.copy)} AS copy_{number} (READ_ONLY)")
+            found[one.copy] = f"copy_{number}.{COPIED}"
+        if one.gone:
+            found[one.gone] = f"{STORED}.gone_{number}"
+            rows = f"SELECT {GONE_COLUMN} FROM read_parquet({quoted(one.gone)})"
+            connection.execute(f"CREATE TABLE {found[one.gone]} AS {rows}")
     return found
 
 
