@@ -40,7 +40,7 @@ from bench.results_file import ROOT, Measured, write
 from cohort.catalogue import question, questions, read_question
 from cohort.dialects import duckdb as dialect
 from cohort.engine.duckdb import connect
-from cohort.engine.rows import columns_of, lists_as_json, rows_of
+from cohort.engine.rows import executed, rows_of
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
@@ -184,8 +184,8 @@ def once(connection: Any, query: str) -> tuple[float, float]:
     that one question may use is too little."""
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        text, lists = lists_as_json(query, columns_of(connection, query))
-        rows_of(connection.execute(text), ROWS, sys.maxsize, lists)
+        _, cursor, lists = executed(connection, query, as_json=True)
+        rows_of(cursor, ROWS, sys.maxsize, lists)
     except duckdb.OutOfMemoryException:
         return math.inf, math.inf
     return time.perf_counter() - wall, time.process_time() - cpu

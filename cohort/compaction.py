@@ -62,11 +62,12 @@ class Merged:
 
 def due(tables: Mapping[str, Any], *, everything: bool) -> dict[str, Entries]:
     """table → the layers to make one of; one whole layer: it wants a copy."""
-    found = {name: _due(name, table["layers"], everything) for name, table in tables.items() if table["layers"]}
+    found = {name: _due(name, table, everything) for name, table in tables.items() if table["layers"]}
     return {name: entries for name, entries in found.items() if entries}
 
 
-def _due(name: str, layers: Entries, everything: bool) -> Entries:
+def _due(name: str, table: Mapping[str, Any], everything: bool) -> Entries:
+    layers: Entries = table["layers"]
     first, *over = layers
     gone = first.get("gone_rows", 0)
     changed = gone + sum(one["rows"] for one in over)
@@ -76,6 +77,8 @@ def _due(name: str, layers: Entries, everything: bool) -> Entries:
         return layers
     if len(over) >= MAXIMUM_LAYERS:
         return over if first["rows"] > SMALL_ROWS else layers
+    if set(table["columns"]) != set(columns_of(name)):  # the next publish makes it anew
+        return []
     return [one for one in layers if _wants_copy(name, one["rows"]) and "copy" not in one][:1]
 
 

@@ -37,7 +37,7 @@ def _answer(request: Any) -> dict[str, Any]:
 
     from bridge.errors import InvalidQuery, NotAllowed
     from cohort.engine.duckdb import connect
-    from cohort.engine.rows import columns_of, lists_as_json, rows_of
+    from cohort.engine.rows import executed, rows_of
     from cohort.generation import Generation, Table
     from cohort.layers import layer
     from cohort.schema import Column
@@ -61,9 +61,8 @@ def _answer(request: Any) -> dict[str, Any]:
         )
         sql = _passed(connection, request, tables)
         with _telling(connection, request["progress"]):
-            columns = columns_of(connection, sql, request["bound"])
-            sql, lists = lists_as_json(sql, columns) if request["gate"] == "ours" else (sql, ())
-            cursor = connection.execute(sql, request["bound"])
+            ours = request["gate"] == "ours"
+            columns, cursor, lists = executed(connection, sql, request["bound"], as_json=ours)
             rows, truncated = rows_of(cursor, request["rows"], request["answer_bytes"], lists)
         return {"columns": columns, "rows": rows, "truncated": truncated}
     except InvalidQuery as error:

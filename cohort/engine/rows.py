@@ -18,19 +18,28 @@ AT_ONCE = 1000
 TEXTS = "VARCHAR[]"
 
 
-def columns_of(connection: Any, sql: str, bound: Sequence[Any] = ()) -> list[list[str]]:
-    """[name, DuckDB type] of what a SELECT gives. Raises duckdb.Error where it is not right."""
+def executed(
+    connection: Any, sql: str, bound: Sequence[Any] = (), *, as_json: bool
+) -> tuple[list[list[str]], Any, tuple[int, ...]]:
+    """Starts a query. With `as_json` it gives lists of texts as JSON; it must be a SELECT or WITH that can stand in
+    brackets. Raises duckdb.Error.
+
+    Result  [name, DuckDB type] of its columns; the cursor; which of them are JSON
+    """
+    if not as_json:
+        cursor = connection.execute(sql, bound)
+        return [[name, str(kind)] for name, kind, *_ in cursor.description], cursor, ()
     described = connection.execute(f"DESCRIBE {sql}", bound).fetchall()
-    return [[str(name), str(kind)] for name, kind, *_ in described]
-
-
-def lists_as_json(sql: str, columns: Sequence[Sequence[str]]) -> tuple[str, tuple[int, ...]]:
-    """A SELECT that can stand in brackets, with its lists of texts as JSON, and where these are. Its rows stay in
-    order; columns are told by their place, since several may have one name."""
+    columns = [[str(name), str(kind)] for name, kind, *_ in described]
     lists = tuple(number for number, (_, kind) in enumerate(columns) if kind == TEXTS)
-    names = [f"c{number}" for number in range(len(columns))]
+    return columns, connection.execute(_as_json(sql, len(columns), lists) if lists else sql, bound), lists
+
+
+def _as_json(sql: str, width: int, lists: Sequence[int]) -> str:
+    """Rows stay in order; columns are told by their place, since several may have one name."""
+    names = [f"c{number}" for number in range(width)]
     shown = (f"to_json({name})::VARCHAR" if number in lists else name for number, name in enumerate(names))
-    return (f"SELECT {', '.join(shown)} FROM ({sql}) AS answer({', '.join(names)})" if lists else sql), lists
+    return f"SELECT {', '.join(shown)} FROM ({sql}) AS answer({', '.join(names)})"
 
 
 def rows_of(cursor: Any, most: int, most_bytes: int, lists: Sequence[int] = ()) -> tuple[list[orjson.Fragment], bool]:

@@ -17,6 +17,7 @@ from cohort.layers import Layer
 from cohort.mend import mend
 from cohort.sandbox import ask, run_sql
 from cohort.schema import catalogue
+from cohort.stored import columns_of
 from cohort.verified import checked
 from tests.hospital_lake import NOW, HospitalLake, hospital_lake
 from tests.s3_places import running_moto
@@ -91,6 +92,14 @@ def test_a_file_gets_its_copy_once_and_is_not_written_again(tmp_path: Path) -> N
     assert current(lake).tables["condition"].rows == compaction.COPIED_ROWS
     assert not lake.compact(NOW)
     assert not lake.compact(NOW, everything=True)
+
+
+def test_a_table_from_before_a_column_waits_for_the_publish_that_makes_it_anew() -> None:
+    layers = [{"file": "large", "rows": compaction.COPIED_ROWS}]
+    columns = list(columns_of("condition"))
+    wanted = compaction.due({"condition": {"columns": columns, "layers": layers}}, everything=False)
+    assert wanted == {"condition": layers}
+    assert not compaction.due({"condition": {"columns": columns[1:], "layers": layers}}, everything=False)
 
 
 def test_what_is_published_later_is_not_seen_in_the_copy(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from cohort.kinds import OF_STUDIES
 from cohort.lake import Lake
 from cohort.sandbox import ask
 from cohort.schema import catalogue, dicom_tables
-from cohort.stored import clustered_by
+from cohort.stored import clustered_by, columns_of
 from tests.unit.test_lake import gone, line, mrn, rows_line, study
 
 SUBJECT = {"reference": "Patient/p"}
@@ -262,7 +262,7 @@ def test_resources_that_come_are_compacted_later_than_what_questions_read(
 ) -> None:
     monkeypatch.setattr(compaction, "SMALL_ROWS", 20)
     layers = [{"file": "large", "rows": 1000, "gone": "list", "gone_rows": gone}, {"file": "small", "rows": new}]
-    tables = {name: {"layers": layers} for name in ("condition", "resource_Condition")}
+    tables = {n: {"columns": list(columns_of(n)), "layers": layers} for n in ("condition", "resource_Condition")}
     assert sorted(compaction.due(tables, everything=False)) == due
 
 

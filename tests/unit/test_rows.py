@@ -8,7 +8,7 @@ import duckdb
 import orjson
 import pytest
 
-from cohort.engine.rows import columns_of, lists_as_json, rows_of
+from cohort.engine.rows import executed, rows_of
 
 ODD = (
     "",
@@ -36,8 +36,8 @@ def connection() -> Any:
 
 
 def _read(connection: Any, sql: str, most: int = 1000, most_bytes: int = 1 << 30) -> tuple[list[Any], bool]:
-    text, lists = lists_as_json(sql, columns_of(connection, sql))
-    parts, more = rows_of(connection.execute(text), most, most_bytes, lists)
+    _, cursor, lists = executed(connection, sql, as_json=True)
+    parts, more = rows_of(cursor, most, most_bytes, lists)
     return [row for part in orjson.loads(orjson.dumps(parts)) for row in part], more
 
 
@@ -75,4 +75,8 @@ def test_no_more_bytes_than_allowed(connection: Any) -> None:
 
 
 def test_the_types_are_those_of_the_query_not_of_its_json(connection: Any) -> None:
-    assert columns_of(connection, "SELECT texts, days AS d FROM t") == [["texts", "VARCHAR[]"], ["d", "DATE[]"]]
+    sql = "SELECT texts, days AS d, texts AS d FROM t WHERE n > $1"
+    plain, _, _ = executed(connection, sql, [1], as_json=False)
+    columns, _, lists = executed(connection, sql, [1], as_json=True)
+    assert columns == plain == [["texts", "VARCHAR[]"], ["d", "DATE[]"], ["d", "VARCHAR[]"]]
+    assert lists == (0, 2)
