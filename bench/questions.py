@@ -249,9 +249,9 @@ def mixture() -> list[Question]:
 
 
 def by_clients(patients: int, root: Path, clients: int) -> list[Measured]:
-    """Each client asks every question RUNS times; each question in a process of its own, as the API has it."""
+    """Each client asks every question RUNS times; in processes that end or wait as those of the API do."""
     told = _told("questions_clients", str(root), str(clients), str(RUNS), str(SEED))
-    who = f"{clients} client{'s' if clients > 1 else ''}, a process for each question"
+    who = f"{clients} client{'s' if clients > 1 else ''}, in processes as of the API"
     rows = [Measured(f"{patients:,} patients: {who}, peak memory of the largest", told["peak_mb"], "MB")]
     for name, seconds in told["seconds"].items():
         cost = Cost.of(seconds)

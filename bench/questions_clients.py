@@ -43,6 +43,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(client, range(clients)))
+    sandbox.WORKERS.close()  # only those that ended are counted
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     sys.stdout.buffer.write(orjson.dumps({"seconds": seconds, "refused": refused, "peak_mb": peak_mb}))
 

@@ -18,8 +18,6 @@ except ImportError:  # no POSIX: what asks keeps to a deadline, and that is all
 
 _ROOT = str(Path(__file__).resolve().parents[1])
 _PROGRAM = "import sys, importlib; sys.path.insert(0, sys.argv[1]); importlib.import_module(sys.argv[2]).main()"
-PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -54,11 +52,3 @@ def allow_cpu(seconds: float) -> None:
     if resource is not None:
         most = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), most))
-
-
-def end_with_asker() -> None:
-    """Ends this process when the thread that started it ends (Linux): nobody waits for its answer then."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -47,12 +47,13 @@ def _they_are(_names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Generation:
-    """One immutable state of the lake. Its id is what a result cites."""
+    """One immutable state of the lake. Its id is what a result cites. `local`: all its files are on this machine."""
 
     id: str
     created: str
     tables: Mapping[str, Table]
     present: Callable[[Iterable[str]], None] = field(default=_they_are, compare=False, repr=False)
+    local: bool = field(default=True, compare=False)
 
     @property
     def column_types(self) -> dict[str, dict[str, str]]:
@@ -299,6 +300,7 @@ class Generations:
             manifest["created"],
             {n: self._table(n, schema.columns, manifest) for n, schema in catalogue().items() if _whole(n, manifest)},
             self._files.present,
+            self._files.local,
         )
 
     def _table(self, name: str, columns: tuple[Column, ...], manifest: Any) -> Table:

@@ -93,7 +93,7 @@ class Result:
 
 
 class Cohort:
-    """One generation of a lake, as its settings let it be seen. Every query runs in a process of its own, with at most
+    """One generation of a lake, as its settings let it be seen. Every query runs in another process, with at most
     `limit` rows of answer."""
 
     def __init__(self, generation: Generation, desk: Desk) -> None:

@@ -1,20 +1,16 @@
-"""Runs queries in a process of their own that limits can kill. People's SQL passes a gate first (`cohort.gate`)."""
+"""Runs queries in processes that limits can kill. People's SQL passes a gate first (`cohort.gate`), in a process of its
+own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
 
 import orjson
 
-from bridge.confined import command, kill
 from bridge.errors import InvalidQuery, NotAllowed, Unavailable
 from cohort.answer import Answer
 from cohort.attrition import compile_attrition
@@ -25,8 +21,8 @@ from cohort.generation import Generation, Table
 from cohort.question import Question
 from cohort.question_answer import compile_question
 from cohort.relation import Relation
-from cohort.spill import spilling
-from cohort.watch import Cancelled, Watch
+from cohort.watch import Watch
+from cohort.workers import WORKERS, Died, Late, alone
 
 MAXIMUM_SQL = 100_000
 
@@ -103,37 +99,43 @@ def run_sql(generation: Generation, sql: str, limits: Limits | None = None) -> A
 
 
 def run(generation: Generation, task: Task, limits: Limits | None = None) -> Answer:
-    """Runs a task in a process of its own, which is killed at the deadline. SQL that the program made goes on on disk
-    where its memory ends (cohort.spill); people's ends. Raises InvalidQuery, Unavailable."""
+    """Runs a task in a process that is killed at the deadline (cohort.workers). SQL that the program made goes on on
+    disk where its memory ends (cohort.spill); people's ends. Raises InvalidQuery, Unavailable."""
     if task.gate != "ours" and len(task.sql) > MAXIMUM_SQL:
         raise InvalidQuery(f"sql: longer than {MAXIMUM_SQL} characters")
     limits = limits or Limits()
-    tables = _named(generation, task)
+    ours = task.gate == "ours"
+    tables = generation.tables if ours and generation.local else _named(generation, task)
     generation.fetch(tables, copies=True)
-    request = {
-        "sql": task.sql,
-        "bound": task.bound,
-        "gate": task.gate,
-        "small_cells": task.small_cells,
+    opened = {
         "views": task.views,
         "variables": task.variables,
         "nice": task.nice,
-        "rows": limits.rows,
         "address_space": limits.address_space,
         "memory_mb": limits.memory_mb,
-        "cpu_s": limits.cpu_s,
-        "answer_bytes": limits.answer_bytes,
         "files": next((str(one.file.parent.absolute()) for t in tables.values() for one in t.layers), ""),
-        "known": list(generation.tables),
         "tables": {
             name: {"layers": [one.entry() for one in t.layers], "columns": [[c.name, c.type] for c in t.columns]}
             for name, t in tables.items()
         },
     }
+    asked = {
+        "sql": task.sql,
+        "bound": task.bound,
+        "gate": task.gate,
+        "small_cells": task.small_cells,
+        "rows": limits.rows,
+        "cpu_s": limits.cpu_s,
+        "answer_bytes": limits.answer_bytes,
+        "known": list(generation.tables),
+    }
     started = time.monotonic()
-    with spilling() if task.gate == "ours" else nullcontext("") as spill:
-        code, out = _process({**request, "spill": spill}, limits)
-    return _answer(code, out, generation.id, time.monotonic() - started)
+    told = _told(WORKERS.ask if ours else alone, opened, asked, limits)
+    if "error" in told:
+        raise (NotAllowed if told.get("refused") else InvalidQuery)(told["error"])
+    columns = tuple((str(name), str(kind)) for name, kind in told["columns"])
+    rows = tuple(tuple(row) for part in told["rows"] for row in part)
+    return Answer(columns, rows, told["truncated"], generation.id, round(time.monotonic() - started, 3))
 
 
 def _named(generation: Generation, task: Task) -> dict[str, Table]:
@@ -146,69 +148,15 @@ def _named(generation: Generation, task: Task) -> dict[str, Table]:
     return {name: table for name, table in generation.tables.items() if name in wanted}
 
 
-def _process(request: Mapping[str, Any], limits: Limits) -> tuple[int, bytes]:
-    """Exit code and output of a worker. It has a process group of its own and no environment; the group is killed."""
-    reading, writing = os.pipe() if limits.watch else (None, None)
+def _told(ask: Callable[..., dict[str, Any]], opened: Any, asked: Any, limits: Limits) -> dict[str, Any]:
+    """What a process answers, or why it did not, in words."""
     try:
-        process = subprocess.Popen(
-            command("cohort.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            process_group=0,
-            pass_fds=() if writing is None else (writing,),
-        )
-    finally:
-        if writing is not None:
-            os.close(writing)
-    with process, _watched(limits.watch, reading, process):
-        try:
-            asked = orjson.dumps({**request, "progress": writing})
-            out, _ = process.communicate(asked, timeout=limits.deadline_s)
-        except subprocess.TimeoutExpired:
-            kill(process)
-            raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
-        except BaseException:
-            kill(process)
-            raise
-    return process.returncode, out
-
-
-@contextmanager
-def _watched(watch: Watch | None, reading: int | None, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Tells the watch what the worker writes: the percentage that is done, a line each time."""
-    if watch is None or reading is None:
-        yield
-        return
-
-    def follow() -> None:
-        with os.fdopen(reading) as lines, suppress(ValueError):
-            for line in lines:
-                watch.progress = min(max(float(line) / 100, 0.0), 1.0)
-
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    try:
-        with watch.over(lambda: kill(process)):
-            yield
-    except Cancelled:
-        kill(process)
-        raise
-    finally:
-        follower.join()
-
-
-def _answer(code: int, out: bytes, generation: str, elapsed_s: float) -> Answer:
-    try:
-        told = orjson.loads(out)
-    except orjson.JSONDecodeError:
-        if code < 0:
+        return ask(opened, asked, limits.deadline_s, limits.watch)
+    except Late:
+        raise InvalidQuery(f"the query took longer than {limits.deadline_s:g} s and was ended") from None
+    except Died as died:
+        if died.code < 0:
             raise InvalidQuery("the query used more memory or CPU time than allowed and was ended") from None
         raise Unavailable("the query's process failed to answer") from None
-    if "error" in told:
-        raise (NotAllowed if told.get("refused") else InvalidQuery)(told["error"])
-    columns = tuple((str(name), str(kind)) for name, kind in told["columns"])
-    rows = tuple(tuple(row) for part in told["rows"] for row in part)
-    return Answer(columns, rows, told["truncated"], generation, round(elapsed_s, 3))
+    except orjson.JSONDecodeError:
+        raise Unavailable("the query's process failed to answer") from None

@@ -1,9 +1,11 @@
-"""The process one query runs in: limits itself, sees one generation, answers JSON on standard output, ends."""
+"""The process that queries run in: limits itself, sees one generation, answers in JSON, ends with who asks."""
 
 from __future__ import annotations
 
 import gc
 import os
+import select
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,64 +15,96 @@ from typing import Any
 
 import orjson
 
-from bridge.confined import confine, end_with_asker
+from bridge.confined import allow_cpu, confine
+from cohort.frames import receive, send
 from cohort.spill import MAXIMUM_SPILL
 
 PROGRESS_S = 0.25
 
 
 def main() -> None:
-    """Reads one request, runs it, writes {"columns", "rows", "truncated"} or {"error", "refused"}."""
-    end_with_asker()
+    """Answers requests with {"columns", "rows", "truncated"} or {"error", "refused"}. The first says what to open."""
     gc.disable()  # rows have no cycles, and there are many
-    request = orjson.loads(sys.stdin.buffer.read())
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but the answer goes where it is read
-    os.nice(request["nice"])
-    confine(request["address_space"], request["cpu_s"], MAXIMUM_SPILL if request["spill"] else 0)
-    answers.write(orjson.dumps(_answer(request)))
-    answers.close()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but answers goes where they are read
+    threading.Thread(target=_end_with, args=(answers.fileno(),), daemon=True).start()
+    query = None
+    with suppress(BrokenPipeError):
+        while (asked := receive(sys.stdin.buffer)) is not None:
+            request = orjson.loads(asked)
+            query = query or _Query(request["opened"])
+            allow_cpu(request["cpu_s"])
+            answer = orjson.dumps(query.answer(request))
+            if request["watched"]:
+                os.write(query.progress, b"\n")  # no percentage comes any more
+            send(answers, answer)
 
 
-def _answer(request: Any) -> dict[str, Any]:
-    import duckdb
+def _end_with(answers: int) -> None:
+    """Who asks may be killed while a query runs."""
+    poll = select.poll()
+    poll.register(answers, 0)  # that nobody reads any more is told always
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    from bridge.errors import InvalidQuery, NotAllowed
-    from cohort.engine.duckdb import connect
-    from cohort.engine.rows import executed, rows_of
-    from cohort.generation import Generation, Table
-    from cohort.layers import layer
-    from cohort.schema import Column
 
-    tables = {
-        name: Table(
-            name,
-            tuple(layer(Path(request["files"]), entry) for entry in t["layers"]),
-            tuple(Column(c, kind) for c, kind in t["columns"]),
-        )
-        for name, t in request["tables"].items()
-    }
-    try:
-        connection = connect(
-            Generation("", "", tables),
-            memory_limit_mb=request["memory_mb"],
-            views=request["views"],
-            progress=request["progress"] is not None,
-            variables=request["variables"],
-            spill=request["spill"],
-        )
-        sql = _passed(connection, request, tables)
-        with _telling(connection, request["progress"]):
-            ours = request["gate"] == "ours"
-            columns, cursor, lists = executed(connection, sql, request["bound"], as_json=ours)
-            rows, truncated = rows_of(cursor, request["rows"], request["answer_bytes"], lists)
-        return {"columns": columns, "rows": rows, "truncated": truncated}
-    except InvalidQuery as error:
-        return {"error": str(error), "refused": isinstance(error, NotAllowed)}
-    except duckdb.Error as error:
-        return {"error": "sql: " + _said(error)}
-    except MemoryError:
-        return {"error": "the query used more memory than allowed and was ended"}
+class _Query:
+    """What runs queries, one after another, on one connection."""
+
+    def __init__(self, opened: Any) -> None:
+        os.nice(opened["nice"])
+        confine(opened["address_space"], file_bytes=MAXIMUM_SPILL if opened["spill"] else 0)
+        self._opened, self.progress = opened, opened["progress"]
+        self._connection: tuple[Any, dict[str, Any]] | None = None
+
+    def answer(self, request: Any) -> dict[str, Any]:
+        import duckdb
+
+        from bridge.errors import InvalidQuery, NotAllowed
+        from cohort.engine.rows import executed, rows_of
+
+        try:
+            connection, tables = self._connected()
+            sql = _passed(connection, request, tables)
+            with _telling(connection, self.progress if request["watched"] else None):
+                ours = request["gate"] == "ours"
+                columns, cursor, lists = executed(connection, sql, request["bound"], as_json=ours)
+                rows, truncated = rows_of(cursor, request["rows"], request["answer_bytes"], lists)
+            return {"columns": columns, "rows": rows, "truncated": truncated}
+        except InvalidQuery as error:
+            return {"error": str(error), "refused": isinstance(error, NotAllowed)}
+        except duckdb.Error as error:
+            return {"error": "sql: " + _said(error)}
+        except MemoryError:
+            return {"error": "the query used more memory than allowed and was ended"}
+
+    def _connected(self) -> tuple[Any, dict[str, Any]]:
+        """The connection, and its tables."""
+        from cohort.engine.duckdb import connect
+        from cohort.generation import Generation, Table
+        from cohort.layers import layer
+        from cohort.schema import Column
+
+        opened = self._opened
+        if self._connection is None:
+            tables = {
+                name: Table(
+                    name,
+                    tuple(layer(Path(opened["files"]), entry) for entry in t["layers"]),
+                    tuple(Column(c, kind) for c, kind in t["columns"]),
+                )
+                for name, t in opened["tables"].items()
+            }
+            connection = connect(
+                Generation("", "", tables),
+                memory_limit_mb=opened["memory_mb"],
+                views=opened["views"],
+                progress=True,
+                variables=opened["variables"],
+                spill=opened["spill"],
+            )
+            self._connection = connection, tables
+        return self._connection
 
 
 @contextmanager
@@ -82,11 +116,11 @@ def _telling(connection: Any, pipe: int | None) -> Iterator[None]:
     done = threading.Event()
 
     def tell() -> None:
-        with os.fdopen(pipe, "w", buffering=1) as lines, suppress(OSError):
+        with suppress(OSError):
             while not done.wait(PROGRESS_S):
                 share = connection.query_progress()
                 if share >= 0:
-                    lines.write(f"{share:.1f}\n")
+                    os.write(pipe, f"{share:.1f}\n".encode())
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()

@@ -242,6 +242,8 @@ ALLOWED: dict[str, set[str]] = {
         "cohort.dialects", "cohort.disclosure", "cohort.outcome_predictions", "cohort.outcome_rows", "cohort.privacy",
         "cohort.pseudonym", "cohort.relation",
     },
+    "cohort.frames": set(),
+    "cohort.workers": {"bridge.confined", "cohort.frames", "cohort.spill", "cohort.watch", "orjson"},
     "cohort.outcome_changes": {"bridge.errors"},
     "cohort.outcome_fhir": {"cohort.answer", "orjson"},
     "cohort.feedback": {

@@ -31,6 +31,8 @@ class Files(Protocol):
     """Where the files are read and written on this machine, and how they come and go."""
 
     folder: Path
+    local: bool
+    """Whether all of the lake's files are in the folder."""
 
     def present(self, names: Iterable[str]) -> None:
         """Makes these files be in the folder. Raises FileNotFoundError when the lake no longer has one,
@@ -42,6 +44,8 @@ class Files(Protocol):
 
 class LocalFiles:
     """The folder is the lake's own."""
+
+    local = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,6 +60,8 @@ class LocalFiles:
 
 class CachedFiles:
     """A folder of copies, of `most_bytes` and what was used in the last 15 minutes at most."""
+
+    local = False
 
     def __init__(self, store: Store, folder: Path, most_bytes: int) -> None:
         self._store, self.folder, self._most_bytes = store, folder, most_bytes

@@ -26,6 +26,7 @@ from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.render import as_csv, as_json, rendered
 from cohort.sandbox import Limits, Task, run_sql
+from cohort.workers import Late, Worker
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -229,7 +230,12 @@ def test_the_locked_connection_refuses_even_without_the_gate(generation: Generat
 
 def test_a_query_in_a_worker_finds_no_environment_and_no_file_to_write(generation: Generation) -> None:
     """What the worker is given, seen by a program that the worker's own start runs."""
-    told = orjson.loads(subprocess_of_worker("import os, json; print(json.dumps([dict(os.environ), os.getcwd()]))"))
+    told = orjson.loads(
+        subprocess_of_worker(
+            "import os, json, sys; told = json.dumps([dict(os.environ), os.getcwd()]).encode(); "
+            "sys.stdout.buffer.write(len(told).to_bytes(8, 'big') + told)"
+        )
+    )
     assert [name for name in told[0] if name != "LC_CTYPE"] == []
     assert told[1] == "/"
 
@@ -237,7 +243,11 @@ def test_a_query_in_a_worker_finds_no_environment_and_no_file_to_write(generatio
 def subprocess_of_worker(program: str) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confined, "_PROGRAM", program)
-        return sandbox._process({}, sandbox.Limits(deadline_s=60))[1]
+        worker = Worker({}, spill=False)
+    try:
+        return worker.ask({}, 60, None)
+    finally:
+        worker.end()
 
 
 LARGE = "SELECT count(*) FROM (SELECT DISTINCT range, hash(range) AS other FROM range(3000000))"
@@ -249,6 +259,7 @@ def test_a_question_goes_on_on_disk_where_its_memory_ends_and_leaves_nothing_the
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     narrow = Limits(memory_mb=60, deadline_s=60)
     assert sandbox.run(generation, Task(LARGE), narrow).rows == ((3_000_000,),)
+    sandbox.WORKERS.close()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidQuery, match="needs more memory than allowed"):
         run_sql(generation, LARGE, narrow)
@@ -285,8 +296,10 @@ def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confined, "_PROGRAM", program)
-        with pytest.raises(InvalidQuery, match="longer than"):
-            sandbox._process({}, sandbox.Limits(deadline_s=8))
+        worker = Worker({}, spill=False)
+        with pytest.raises(Late):
+            worker.ask({}, 8, None)
+        worker.end()
     child = int(left.read_text())
     for _ in range(500):
         if not _alive(child):
