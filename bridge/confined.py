@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -52,3 +54,15 @@ def allow_cpu(seconds: float) -> None:
     if resource is not None:
         most = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), most))
+
+
+def end_with_asker(line: int) -> None:
+    """Ends this process, whatever it does then, when nobody is at the other end of this socket or pipe any more."""
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(line, 0)  # that it hangs up is told always
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()

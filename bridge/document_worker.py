@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 
-from bridge.confined import allow_cpu, confine
+from bridge.confined import allow_cpu, confine, end_with_asker
 from bridge.document_frames import receive, send
 from bridge.documents.objects import kept_part
 from bridge.errors import InvalidFile
@@ -28,7 +26,7 @@ def main(read: Read = kept_part) -> None:
     asker = socket.socket(fileno=0)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # who asks is told to stop as well, and ends this one
-    threading.Thread(target=_end_with, args=(asker,), daemon=True).start()
+    end_with_asker(asker.fileno())
     confine(int(sys.argv[3]))
     try:
         send(asker, {"ready": True})
@@ -49,11 +47,3 @@ def _answer(read: Read, content: bytes, name: InstanceName | None) -> tuple[dict
     except InvalidFile as error:
         return {"error": str(error)}, b""
     return ({"kept": "same"}, b"") if kept is content else ({"kept": "other"}, kept)
-
-
-def _end_with(asker: socket.socket) -> None:
-    """Who asks may be killed while something is read here that never ends."""
-    poll = select.poll()
-    poll.register(asker, 0)  # that it hangs up is told always
-    poll.poll()
-    os.kill(os.getpid(), signal.SIGKILL)

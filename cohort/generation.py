@@ -12,7 +12,7 @@ import orjson
 
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
 from cohort.kinds import BY_CODE
-from cohort.layers import Layer, layer, names, names_in, names_read
+from cohort.layers import Layer, layer, names, names_in_tables, names_read
 from cohort.schema import Column, catalogue
 from cohort.store import Entry, Store
 from cohort.store.files import Files, digest_of
@@ -324,9 +324,7 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
 
 def names_of(manifest: bytes) -> frozenset[str]:
     """The files that a manifest names."""
-    tables = orjson.loads(manifest)["tables"].values()
-    entries = [entry for table in tables for entry in table.get("layers", ())]
-    return frozenset().union(*map(names_in, entries))
+    return names_in_tables(orjson.loads(manifest)["tables"])
 
 
 def manifest_problem(content: bytes) -> str:

@@ -34,7 +34,7 @@ from cohort import compaction
 from cohort.delta import Parked
 from cohort.fold import Fold
 from cohort.generation import Generation, Generations, Head, Listed
-from cohort.layers import names_in
+from cohort.layers import names_in_tables
 from cohort.store import Entry, Store
 from cohort.store.files import digest, digest_of
 from cohort.store.place import Place, in_folder
@@ -206,7 +206,7 @@ class Lake:
                         fold.run(self._store.fetch([part.key for part in batch], incoming))
                 made = tables.manifest()
                 self._at("folded")
-                self._files.keep(sorted(tables.made & _named(made)))
+                self._files.keep(sorted(tables.made & names_in_tables(made)))
             except FileNotFoundError:  # somebody has published what was pending, and removed it
                 return False
         published = self._generations.publish(head, now.isoformat(), made, self._at)
@@ -218,7 +218,7 @@ class Lake:
         """False when a publisher was faster."""
         head = self._generations.head()
         tables = dict(head.tables) | {name: run.put(name, head.tables[name], one) for name, one in merged.items()}
-        self._files.keep(sorted(run.made & _named(tables)))
+        self._files.keep(sorted(run.made & names_in_tables(tables)))
         run.made.clear()  # a large file is sent once
         return self._generations.publish(head, now.isoformat(), tables, self._at)
 
@@ -301,11 +301,6 @@ def _new_name(content: bytes) -> str:
 def stamp_of(head: Head) -> str:
     """Part of the names of the files that one publish makes."""
     return f"{head.next_id}-{uuid4().hex[:8]}"
-
-
-def _named(tables: Mapping[str, Any]) -> set[str]:
-    """The files that a manifest names."""
-    return {name for table in tables.values() for entry in table["layers"] for name in names_in(entry)}
 
 
 @contextmanager

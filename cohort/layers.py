@@ -68,6 +68,11 @@ def names_in(entry: Mapping[str, Any]) -> set[str]:
     return {entry[kind] for kind in _KINDS if kind in entry}
 
 
+def names_in_tables(tables: Mapping[str, Any]) -> frozenset[str]:
+    """Of all files that a manifest's tables name."""
+    return frozenset(n for table in tables.values() for entry in table.get("layers", ()) for n in names_in(entry))
+
+
 def scan(layers: Sequence[Layer], columns: Sequence[str], held: Mapping[Path, str] | None = None) -> str:
     """A DuckDB SELECT of the rows that count. `columns` are names, or expressions with a name; `held` says which files
     are tables of the connection, under which names."""

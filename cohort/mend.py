@@ -11,7 +11,7 @@ from bridge.errors import SinkUnavailable
 from cohort.fold import Fold
 from cohort.generation import Generations, Head
 from cohort.lake import TRIES, Lake, stamp_of
-from cohort.layers import names_in
+from cohort.layers import names_in, names_in_tables
 from cohort.schema import dicom_tables
 from cohort.stored import ROWS_REVISION
 from cohort.tables import Tables
@@ -97,8 +97,7 @@ def _damaged(lake: Lake, generations: Generations) -> Iterator[str]:
 
 def _named(generations: Generations) -> set[str]:
     """The keys of the files of the newest generation."""
-    tables = generations.head().tables.values()
-    return {f"files/{name}" for table in tables for entry in table["layers"] for name in names_in(entry)}
+    return {f"files/{name}" for name in names_in_tables(generations.head().tables)}
 
 
 def _without(lake: Lake, generations: Generations, files: set[str], now: datetime) -> tuple[str, ...]:
@@ -117,8 +116,7 @@ def _published(lake: Lake, generations: Generations, head: Head, tables: Mapping
     with lake.place.scratch() as scratch, Tables(lake.place.files, scratch, stamp_of(head), tables) as made:
         Fold(made)  # what has other columns than it should is made anew from the resources
         manifest = made.manifest()
-        named = {name for table in manifest.values() for entry in table["layers"] for name in names_in(entry)}
-        lake.place.files.keep(sorted(made.made & named))
+        lake.place.files.keep(sorted(made.made & names_in_tables(manifest)))
     return generations.publish(head, now.isoformat(), manifest, lambda _stage: None)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from bridge.confined import allow_cpu, confine
+from bridge.confined import allow_cpu, confine, end_with_asker
 from cohort.frames import receive, send
 from cohort.spill import MAXIMUM_SPILL
 
@@ -27,7 +25,7 @@ def main() -> None:
     gc.disable()  # rows have no cycles, and there are many
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but answers goes where they are read
-    threading.Thread(target=_end_with, args=(answers.fileno(),), daemon=True).start()
+    end_with_asker(answers.fileno())
     query = None
     with suppress(BrokenPipeError):
         while (asked := receive(sys.stdin.buffer)) is not None:
@@ -38,14 +36,6 @@ def main() -> None:
             if request["watched"]:
                 os.write(query.progress, b"\n")  # no percentage comes any more
             send(answers, answer)
-
-
-def _end_with(answers: int) -> None:
-    """Who asks may be killed while a query runs."""
-    poll = select.poll()
-    poll.register(answers, 0)  # that nobody reads any more is told always
-    poll.poll()
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Query:
