@@ -37,7 +37,7 @@ test: $(DEV) ## Every test that needs no external server
 
 services: $(DEV) $(SPARK) ## The tests against real peers (Orthanc, DCMTK, HAPI FHIR, PostgreSQL, Chromium, Spark, an S3 store); installs them where it can
 	tests/services/install.sh
-	$(BIN)/python -m pytest -m service
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m service
 
 soak: $(DEV) ## Faults by seed for half an hour, with at least 500 kills; writes bench/results/soak.json
 	$(BIN)/python -m tests.faults.soak

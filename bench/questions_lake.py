@@ -80,14 +80,14 @@ def main() -> None:
 
 
 def _load(lake: Lake, waiting: Sequence[tuple[Path, list[Path]]]) -> None:
-    """As `cohort load` and the bridge's sink do it, but that the bridge's lines are written already."""
+    """As `cohort load` and the bridge's sink do it, but that the bridge's lines are written already, and that all of it
+    is compacted once, as after one `cohort load`."""
     load([clinical for clinical, _ in waiting], lake, datetime.now(UTC))
     for clinical, bridge in waiting:
         shutil.rmtree(clinical)
         for file in bridge:
             file.rename(lake.root / "delta" / f"{time.time_ns():020}-{uuid4().hex}.ndjson")
     lake.publish(datetime.now(UTC))
-    lake.compact(datetime.now(UTC))
 
 
 def _lines(file: Path) -> int:

@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bridge.archives import Archives
 from bridge.config import Settings
 from bridge.errors import ConfigError
+from bridge.opened_state import opened_state
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.ports import ImagingSource, ListsByDate
 from bridge.reconcile.ordered import some_at_once
 from bridge.roles import alone
 from bridge.state import State
-from bridge.state_command import DATA_DIR, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 
 AT_ONCE = 500
 LOOK_S = 1.0

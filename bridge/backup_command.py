@@ -14,8 +14,8 @@ from bridge import config
 from bridge.backup import back_up, read_manifest
 from bridge.backup import restore as put_back
 from bridge.errors import ConfigError
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.roles import alone
-from bridge.state_command import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.verify_command import parts
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the backup")]

@@ -9,12 +9,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query
@@ -25,11 +23,11 @@ from bridge.api.app import create_app, export_limits, monitoring_app
 from bridge.api.images import router as images_router
 from bridge.api.reader_reports import router as reader_reports_router
 from bridge.archives import Archives
-from bridge.code_tables import dicom_columns, site_code_tables
-from bridge.config import FhirServerSink as FhirServerSettings
-from bridge.config import Identity, ReceiverSource, Settings
+from bridge.association_list import list_associations, show_association
+from bridge.config import Settings
 from bridge.document_process import DocumentProcesses, ReadingLimits
 from bridge.errors import ConfigError, InvalidQuery, SinkUnavailable
+from bridge.fhir_servers import fhir_server_sink
 from bridge.follow.export import Exporter
 from bridge.follow.notifier import Notifier, NotifierSettings
 from bridge.follow.ports import EXPORT_QUEUE
@@ -45,17 +43,11 @@ from bridge.reconcile.reconciler import Reconciler
 from bridge.reconcile.report import Report
 from bridge.reconcile.scheduled import RECONCILE_QUEUE, Scheduled
 from bridge.roles import check_roles, folder_of
-from bridge.sign_in import fhir_server_sign_in
-from bridge.sinks.fhir_server import FhirServerPolicy, FhirServerSink, SubjectPolicy
 from bridge.sinks.lake import LakeSink
-from bridge.sources.manifest import association, associations
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
-from bridge.translate.codes import UnmappedCodes
-from bridge.translate.identifiers import AeTitle, Issuers
-from bridge.translate.site import Site
-from bridge.translate.study import Translator
 from bridge.translate.validate import validate
+from bridge.translation import translator
 from cohort.api import router as cohort_router
 from cohort.desk import desk_of
 from cohort.lake import Lake
@@ -341,22 +333,6 @@ def _in_a_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, name="subscription", daemon=True).start()
 
 
-def list_associations(settings: Settings, limit: int) -> list[dict[str, Any]]:
-    """The newest associations of every receiver, newest first."""
-    found = [
-        one | {"source": name} for name, folder in _manifests(settings).items() for one in associations(folder, limit)
-    ]
-    return sorted(found, key=lambda one: str(one["id"]), reverse=True)[:limit]
-
-
-def show_association(settings: Settings, id_: str) -> dict[str, Any]:
-    """One association with its objects. Raises InvalidQuery when no receiver had it."""
-    for name, folder in _manifests(settings).items():
-        with suppress(InvalidQuery):
-            return association(folder, id_) | {"source": name}
-    raise InvalidQuery("no association is known under this id")
-
-
 def _associations_router(settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/operations", tags=["operations"])
 
@@ -372,70 +348,6 @@ def _associations_router(settings: Settings) -> APIRouter:
             raise HTTPException(404, str(error)) from None
 
     return routes
-
-
-def _manifests(settings: Settings) -> dict[str, Path]:
-    receivers = [s.name for s in settings.sources if isinstance(s, ReceiverSource)]
-    return {name: settings.data_dir / "spool" / name / "associations" for name in receivers}
-
-
-def translator(settings: Settings, sources: dict[str, ImagingSource]) -> Translator:
-    """The translation as this site wants it. Raises ConfigError for a concept map that cannot be used."""
-    endpoints = {name: source.endpoint for name, source in sources.items() if source.endpoint is not None}
-    return Translator(site(settings), tuple(sources), endpoints, dicom_columns())
-
-
-def site(settings: Settings) -> Site:
-    """What a site decides about translation. Raises ConfigError for a concept map that cannot be used."""
-    identity, translation = settings.identity, settings.translation
-    tables = site_code_tables(
-        translation.code_maps,
-        translation.coding_schemes,
-        UnmappedCodes(translation.unmapped_codes),
-        translation.local_code_system,
-    )
-    dummies = frozenset(identity.dummy_birth_dates)
-    return Site(tables, settings.zone, _issuers(identity), dummies, translation.maximum_instances)
-
-
-def _issuers(identity: Identity) -> Issuers:
-    return Issuers(
-        identity.issuers,
-        identity.patient_id_system,
-        identity.accession_system,
-        identity.study_id_system,
-        identity.admission_id_system,
-        identity.requested_procedure_id_system,
-        {
-            title: AeTitle(
-                known.patient_id_system, known.accession_system, ZoneInfo(known.time_zone) if known.time_zone else None
-            )
-            for title, known in identity.ae_titles.items()
-        },
-        frozenset(value.casefold() for value in identity.unknown_patient_ids),
-    )
-
-
-def fhir_server_sink(settings: FhirServerSettings, closed: list[Callable[[], None]]) -> FhirServerSink:
-    policy = FhirServerPolicy(
-        subjects=SubjectPolicy(settings.patients, settings.identity_check),
-        orders=settings.orders,
-        withdrawn=settings.withdrawn,
-        recreate_deleted=settings.recreate_deleted,
-        bundle_entries=settings.bundle_entries,
-        bundle_bytes=settings.bundle_bytes,
-    )
-    signed_in = fhir_server_sign_in(settings)
-    sink = FhirServerSink(
-        settings.name,
-        settings.url,
-        policy=policy,
-        auth=signed_in.auth,
-        tls=signed_in.tls,
-        timeout_s=settings.timeout_s,
-    )
-    closed += [signed_in.close, sink.close]
-    return sink
 
 
 def _uvicorn(app: FastAPI) -> uvicorn.Config:

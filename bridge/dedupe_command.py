@@ -15,8 +15,8 @@ from rich.progress import track
 from rich.table import Table
 
 from bridge import config
-from bridge.compose import fhir_server_sink
 from bridge.errors import ConfigError
+from bridge.fhir_servers import fhir_server_sink
 from bridge.ports import sink_queue
 from bridge.sinks.fhir_server import FhirServerSink
 from bridge.state import State

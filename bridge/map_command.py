@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from bridge import config
-from bridge.compose import translator
 from bridge.map_files import Files
 from bridge.map_report import BundleReport, JsonReport, Report, TextReport
+from bridge.translation import translator
 
 
 class FhirVersion(StrEnum):

@@ -12,16 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bridge.command_line import EXIT_PARTIAL
+from bridge.opened_state import opened_state
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.state import State
-from bridge.state_command import (
-    DATA_DIR,
-    EXIT_PARTIAL,
-    ConfigOption,
-    DataOption,
-    JsonOption,
-    opened_state,
-    settings_of,
-)
 
 parked_app = typer.Typer(help="What could not be used and waits for a person.", no_args_is_help=True)
 

@@ -14,21 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.archives import Archives
-from bridge.compose import fhir_server_sink
+from bridge.command_line import EXIT_PARTIAL
 from bridge.config import Settings
+from bridge.fhir_servers import fhir_server_sink
+from bridge.opened_state import opened_state
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.reconcile.reconciler import Reconciler
 from bridge.reconcile.report import Level, Report, Standing
 from bridge.reconcile.scheduled import keep
 from bridge.state import State
-from bridge.state_command import (
-    DATA_DIR,
-    EXIT_PARTIAL,
-    ConfigOption,
-    DataOption,
-    JsonOption,
-    opened_state,
-    settings_of,
-)
 from cohort.lake import Lake
 from cohort.store.place import place_of
 from cohort.tally import LakeTally

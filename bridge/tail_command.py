@@ -12,8 +12,9 @@ import typer
 
 from bridge.api.changefeed import entry
 from bridge.api.operations import troubles
+from bridge.opened_state import opened_state
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.state import State
-from bridge.state_command import DATA_DIR, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 from bridge.translate.meta import instant
 
 LOOK_S = 1.0

@@ -14,14 +14,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bridge.command_line import EXIT_PARTIAL
 from bridge.config import Settings
 from bridge.errors import ConfigError, Unavailable
+from bridge.opened_state import opened_state
+from bridge.options import DATA_DIR, ConfigOption, DataOption, JsonOption, settings_of
 from bridge.sources.preamble import problem
 from bridge.state import State
 from bridge.state.seal import damage
 from bridge.state.table_files import TABLES
 from bridge.state.table_files import checked as checked_tables
-from bridge.state_command import DATA_DIR, EXIT_PARTIAL, ConfigOption, DataOption, JsonOption, opened_state, settings_of
 from cohort.lake import Lake
 from cohort.mend import mend
 from cohort.store.place import place_of

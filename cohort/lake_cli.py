@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bridge import config
+from bridge.command_line import EXIT_PARTIAL
 from bridge.errors import ConfigError, InvalidQuery
 from bridge.sign_in import SignIn, clinical_sign_in
 from cohort.bulk import BulkExport, ExportRequest, outcomes
@@ -26,7 +27,6 @@ from cohort.clinical import LoadReport
 from cohort.clinical import load as load_clinical
 from cohort.lake import Lake
 from cohort.options import (
-    EXIT_PARTIAL,
     ConfigOption,
     GenerationOption,
     JsonOption,

@@ -24,7 +24,6 @@ from cohort.sandbox import Limits
 from cohort.selection import Selection
 from cohort.store.place import Place, access_of, in_bucket, in_folder, is_bucket, place, place_of
 
-EXIT_PARTIAL, EXIT_USAGE = 1, 2
 DOCUMENTS = (".yaml", ".yml", ".json")
 
 LakeOption = Annotated[

@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from bridge.command_line import EXIT_PARTIAL
 from bridge.errors import ConfigError, InvalidQuery
 from cohort.desk import Caller
 from cohort.group import group as fhir_group
@@ -18,7 +19,6 @@ from cohort.omop import LEFT_OUT
 from cohort.omop import omop as omop_tables
 from cohort.omop_maps import CONCEPTS, PERSONS, ConceptMap, PersonMap
 from cohort.options import (
-    EXIT_PARTIAL,
     ConfigOption,
     DateOption,
     LakeOption,

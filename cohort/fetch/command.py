@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from bridge import config
+from bridge.command_line import EXIT_PARTIAL
 from bridge.errors import ConfigError, InvalidQuery
 from bridge.sources.peer import Peer
 from cohort.fetch.dimse import DimseImages
@@ -28,7 +29,6 @@ from cohort.fetch.run import Fetch, Report
 from cohort.fetch.sign_in import accesses
 from cohort.fetch.wado import WadoImages
 from cohort.options import (
-    EXIT_PARTIAL,
     ConfigOption,
     DateOption,
     LakeOption,

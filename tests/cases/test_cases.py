@@ -11,11 +11,11 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from bridge import config
 from bridge.code_tables import dicom_columns
-from bridge.compose import site
 from bridge.model import WadoEndpoint
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep, ProcedureStepStatus
 from bridge.translate.study import Translator
+from bridge.translation import site
 
 CASES = {
     f.name: json.loads(f.read_text("utf-8")) for f in (files("mappings") / "cases").iterdir() if f.name.endswith("json")

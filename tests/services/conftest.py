@@ -16,19 +16,26 @@ from tests.services.spark_session import Spark, running_spark
 HERE = Path(__file__).parent
 
 
+HAPI, SPARK = "hapi", "spark"
+
+
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Two processes run these tests: those of one file, of HAPI, of Spark stay together, so that peers start once."""
     for item in items:
+        shared = _shared(item)
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.service)
-        if _wants_hapi(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.xdist_group(shared or item.path.name))
+        if shared == HAPI and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(BUILD_S))
 
 
-def _wants_hapi(item: pytest.Item) -> bool:
-    """By a fixture's name among its arguments or, for getfixturevalue, among its parameters."""
+def _shared(item: pytest.Item) -> str:
+    """Which peer of the whole session a test wants, by a fixture's name among its arguments or, for getfixturevalue,
+    among its parameters."""
     callspec = getattr(item, "callspec", None)
-    names = [*getattr(item, "fixturenames", ()), *(callspec.params.values() if callspec else ())]
-    return any(name in ("hapi_r4", "hapi_r5") for name in names)
+    names = {*getattr(item, "fixturenames", ()), *map(str, callspec.params.values() if callspec else ())}
+    return HAPI if names & {"hapi_r4", "hapi_r5"} else SPARK if "spark" in names else ""
 
 
 @pytest.fixture(scope="session")

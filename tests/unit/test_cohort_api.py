@@ -215,7 +215,7 @@ def test_a_question_that_lists_answers_with_counts(guarded: TestClient) -> None:
 
 def test_the_page_served_alone_answers_to_names_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[FastAPI] = []
-    monkeypatch.setattr("cohort.cli.uvicorn.run", lambda web, **_: served.append(web))
+    monkeypatch.setattr("cohort.serve_command.uvicorn.run", lambda web, **_: served.append(web))
     command = ["serve", "--lake", str(tmp_path / "lake"), "--host", "0.0.0.0", "--host-name", "cohort.example"]
     assert CliRunner().invoke(cohort_cli, command).exit_code == 0
     asked = TestClient(served[0])

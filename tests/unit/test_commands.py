@@ -11,7 +11,11 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
+import bridge.cli
+import cohort.cli
 from bridge.cli import COLLECT_AFTER, main
 from bridge.sources.manifest import Manifest, Verdict
 from hospital import generate
@@ -38,25 +42,43 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "lake"
 
 
+def commands(group: Any, words: list[str]) -> Iterator[tuple[list[str], bool]]:
+    """Every command of a program, and whether it has commands of its own."""
+    yield words, True
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, [*words, name])
+        else:
+            yield [*words, name], False
+
+
 COMMANDS = [
-    ("bridge", c) for c in ([], ["init"], ["run"], ["check"], ["status"], ["study"], ["parked"], ["parked", "list"],
-                            ["parked", "replay"], ["parked", "show"], ["parked", "discard"], ["tail"],
-                            ["reconcile"], ["verify"], ["backup"], ["restore"], ["backfill"],
-                            ["associations"], ["associations", "list"], ["associations", "show"],
-                            ["demo"], ["import"], ["jwks"], ["map"], ["dedupe"])
-] + [("cohort", c) for c in ([], ["ask"], ["sql"], ["questions"], ["tables"], ["load"], ["serve"], ["parked"],
-                             ["compact"], ["log"], ["generations"], ["generations", "list"], ["generations", "keep"],
-                             ["generations", "forget"], ["view"], ["view", "run"], ["view", "check"],
-                             ["view", "explain"], ["group"], ["omop"], ["manifest"], ["fetch"],
-                             ["timeline"])]  # fmt: skip
+    pytest.param(name, words, group, id=" ".join([name, *words]))
+    for name, app in (("bridge", bridge.cli.app), ("cohort", cohort.cli.app))
+    for words, group in commands(get_command(app), [])
+]
 
 
-@pytest.mark.parametrize(("name", "words"), COMMANDS, ids=lambda c: " ".join(c) if isinstance(c, list) else c)
-def test_every_command_has_help_with_an_example(name: str, words: list[str]) -> None:
+@pytest.mark.parametrize(("name", "words", "group"), COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, words: list[str], group: bool) -> None:
+    """Each in a process of its own: its module has to be imported without any other."""
     shown = command(name, *words, "--help")
     assert shown.returncode == 0
-    if words not in ([], ["associations"], ["generations"], ["view"]) and (name, words) != ("bridge", ["parked"]):
-        assert "Example:" in shown.stdout
+    assert group or "Example:" in shown.stdout
+
+
+def test_all_commands_were_found() -> None:
+    assert len(COMMANDS) > 50
+
+
+def test_a_misspelt_command_is_told_what_was_meant_without_importing_any() -> None:
+    asked = (
+        "import sys, bridge.cli; sys.argv = ['bridge', 'stats']\ntry: bridge.cli.main()\nfinally: print(*sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", asked, "stats"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "Did you mean 'status'?" in ended.stderr
+    assert not {"bridge.compose", "bridge.state", "pydicom"} & set(ended.stdout.split())
 
 
 def test_sql_prints_json_csv_and_tables(lake: Path, tmp_path: Path) -> None:
