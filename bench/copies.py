@@ -26,8 +26,9 @@ from cohort.catalogue import question, questions
 from cohort.engine.duckdb import connect
 from cohort.generation import Generation
 from cohort.lake import Lake
+from cohort.spill import spilling
 
-PATIENTS, MEMORY_MB = 100_000, 4000
+PATIENTS = 100_000
 
 
 def main() -> None:
@@ -62,7 +63,11 @@ def over_both(found: Generation) -> list[Measured]:
         },
     )
     rows = []
-    with closing(connect(parquet, memory_limit_mb=MEMORY_MB)) as theirs, closing(connect(found)) as ours:
+    with (
+        spilling() as spill,
+        closing(connect(parquet, spill=spill)) as theirs,
+        closing(connect(found, spill=spill)) as ours,
+    ):
         for name in questions():
             query = sql_of(question(name), found)
             assert _digest(ours, query) == _digest(theirs, query), name

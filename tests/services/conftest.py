@@ -17,17 +17,19 @@ HERE = Path(__file__).parent
 
 
 HAPI, SPARK = "hapi", "spark"
+HANGS_S = 300
+"""A test that takes so long hangs: two run at once, beside their peers."""
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Two processes run these tests: those of one file, of HAPI, of Spark stay together, so that peers start once."""
     for item in items:
-        shared = _shared(item)
-        if item.path.is_relative_to(HERE):
+        shared, here = _shared(item), item.path.is_relative_to(HERE)
+        if here:
             item.add_marker(pytest.mark.service)
             item.add_marker(pytest.mark.xdist_group(shared or item.path.name))
-        if shared == HAPI and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(BUILD_S))
+        if (here or shared == HAPI) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUILD_S if shared == HAPI else HANGS_S))
 
 
 def _shared(item: pytest.Item) -> str:

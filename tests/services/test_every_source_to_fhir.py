@@ -167,7 +167,7 @@ def test_the_founding_question_has_its_answer_whatever_the_source(
             found = sorted((*row["identifiers"], row["study_instance_uid"]) for row in rows)
             return found == sorted(made.osteosarcoma_ct_expected)
 
-        bridge.wait_for("the founding answer", answered, within_s=120)
+        bridge.wait_for("the founding answer", answered, within_s=240)
 
 
 COHORT = str(Path(sys.executable).with_name("cohort"))
