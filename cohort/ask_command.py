@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -183,7 +183,7 @@ def _check_format(kind: str, output: Path | None, as_json: bool) -> None:
 
 def _show(answer: Answer, kind: str, output: Path | None) -> None:
     if kind == "table":
-        with output.open("w", encoding="utf-8") if output else _standard_output() as target:
+        with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as target:
             console = Console(file=target, width=None if target.isatty() else PLAIN_WIDTH)
             console.print(table(answer, console.width))
     elif output is not None:
@@ -194,8 +194,3 @@ def _show(answer: Answer, kind: str, output: Path | None) -> None:
         typer.echo(f"Note: {note}", err=True)
     if answer.truncated:
         typer.echo("There are more rows: raise --limit to see them", err=True)
-
-
-@contextmanager
-def _standard_output() -> Iterator[Any]:
-    yield sys.stdout
