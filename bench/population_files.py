@@ -4,6 +4,7 @@ Parquet: a file for each type with ids as text, in the order of the ids, as a pe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -66,15 +67,16 @@ NAIVE: Mapping[str, tuple[str, str]] = {
 """Table → the id it is in the order of, its columns and what they are made of."""
 
 
-def write(population: Population, folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Writes some patients after another: (folder of clinical NDJSON, files of delta lines of the bridge). Those files
-    are the caller's to take away; `folder`/naive keeps the facts until `naive` makes the Parquet of them."""
+def write(population: Population, folder: Path, first: int = 0) -> Iterator[tuple[Path, list[Path]]]:
+    """Writes some patients after another, from that chunk on: (folder of clinical NDJSON, files of delta lines of the
+    bridge). Those files are the caller's to take away; `folder`/naive keeps the facts until `naive` makes the Parquet
+    of them."""
     (folder / "naive").mkdir(parents=True, exist_ok=True)
     with duckdb.connect(config={"threads": 2, "preserve_insertion_order": False}) as db:
-        for number, (low, high) in enumerate(population.chunks()):
+        for number, (low, high) in islice(enumerate(population.chunks()), first, None):
             population.make(db, low, high)
             clinical = folder / f"clinical-{number:05}"
-            clinical.mkdir()
+            clinical.mkdir(exist_ok=True)
             for name, (source, line) in CLINICAL.items():
                 _lines(db, clinical / f"{name}.ndjson", source, line)
             bridge = [folder / f"{name}-{number:05}.ndjson" for name in BRIDGE]

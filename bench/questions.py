@@ -98,7 +98,7 @@ def made(patients: int, folder: Path) -> dict[str, Any]:
     """A lake and naive Parquet of so many patients; what loading took."""
     told = folder / "loaded.json"
     if not told.exists():
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         told.write_bytes(orjson.dumps(_told("questions_lake", str(patients), str(SEED), str(folder))))
     loaded: dict[str, Any] = orjson.loads(told.read_bytes())
     return loaded
@@ -107,9 +107,10 @@ def made(patients: int, folder: Path) -> dict[str, Any]:
 def loading(patients: int, loaded: Mapping[str, Any]) -> list[Measured]:
     at = f"{patients:,} patients"
     return [
-        Measured(f"{at}: loading", loaded["resources"] / loaded["wall_s"], "resources/s"),
-        Measured(f"{at}: loading", loaded["bytes"] / 1e6 / loaded["wall_s"], "MB/s"),
-        Measured(f"{at}: loading, CPU", loaded["resources"] / loaded["cpu_s"], "resources/CPU s"),
+        Measured(f"{at}: loading, to publishing", loaded["timed_resources"] / loaded["wall_s"], "resources/s"),
+        Measured(f"{at}: loading, to publishing", loaded["timed_bytes"] / 1e6 / loaded["wall_s"], "MB/s"),
+        Measured(f"{at}: loading, to publishing, CPU", loaded["timed_resources"] / loaded["cpu_s"], "resources/CPU s"),
+        Measured(f"{at}: compacting all of it once", loaded["compact_s"], "s"),
         Measured(f"{at}: loading, peak memory", loaded["peak_mb"], "MB"),
         Measured(
             f"{at}: size on disk", loaded["lake_bytes"] / 1e6, "MB", "naive Parquet, without the resources",
