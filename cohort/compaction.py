@@ -44,6 +44,9 @@ COPIED_ROWS = 100_000
 BLOCK_BYTES = 65_536
 """Of a copy. What is read of it is whole blocks; a row group of 8192 rows has few of them."""
 
+FREE_TEXT = frozenset({"conclusion", "report_text"})
+"""Columns that a copy has uncompressed: for one compressed text DuckDB decodes the thousand that stand beside it."""
+
 SORTED_BYTES, SORTED_ROWS = 512 * 1024 * 1024, 2_000_000
 """So much is sorted at once, bytes as Parquet has them before compression. DuckDB's sort of more than fits can fail."""
 
@@ -129,10 +132,15 @@ class Compaction:
     def _copy(self, table: str, file: Path, rows: int) -> str:
         """A DuckDB database of a file's rows, in their order. Result: its name."""
         path = self._scratch / f"{table}.duckdb"
-        columns = ", ".join(f'"{column.name}"' for column in catalogue()[table].columns)
+        columns = catalogue()[table].columns
+        described = ", ".join(
+            f'"{c.name}" {c.type}{" USING COMPRESSION uncompressed" if c.name in FREE_TEXT else ""}' for c in columns
+        )
+        named_columns = ", ".join(f'"{c.name}"' for c in columns)
         self._db.execute(f"ATTACH {quoted(path)} AS made (ROW_GROUP_SIZE {ROW_GROUP}, BLOCK_SIZE {BLOCK_BYTES})")
         self._db.execute("SET preserve_insertion_order = true")
-        self._db.execute(f"CREATE TABLE made.{COPIED} AS SELECT {columns} FROM read_parquet({quoted(file)})")
+        self._db.execute(f"CREATE TABLE made.{COPIED} ({described})")
+        self._db.execute(f"INSERT INTO made.{COPIED} SELECT {named_columns} FROM read_parquet({quoted(file)})")
         self._db.execute("SET preserve_insertion_order = false")
         self._db.execute("DETACH made")
         sync(path)

@@ -132,21 +132,23 @@ class Tables:
         if before:
             added, by = self.layers[table][len(before) :], told_apart_by(table)
             self.make("replaced", f"SELECT DISTINCT {by} FROM ({keys})")
-            kept = [self._without(table, one, by) for one in before]
+            kept = self._without(table, before, by)
             self.layers[table] = [*(one for one in kept if one.live), *added]
 
-    def _without(self, table: str, one: Layer, by: str) -> Layer:
-        self._files.present(names([one]))
-        numbered = scan_numbered(one, by.split(", "))
-        found = self.make(
-            "gone_now",
-            f"SELECT file_row_number AS {GONE_COLUMN} FROM ({numbered}) SEMI JOIN replaced USING ({by})",
-        )
-        if not found:
-            return one
-        before = f"UNION ALL SELECT {GONE_COLUMN} FROM read_parquet({quoted(one.gone)})" if one.gone else ""
-        path, gone = self._write(f"gone_{table}", f"SELECT {GONE_COLUMN} FROM gone_now {before}", GONE_COLUMN)
-        return replace(one, gone=path, gone_rows=gone)
+    def _without(self, table: str, before: Sequence[Layer], by: str) -> list[Layer]:
+        """The layers, with a row less for each of their rows that is `replaced`."""
+        self._files.present(names(before))
+        numbered = (scan_numbered(one, [f"{at} AS layer", *by.split(", ")]) for at, one in enumerate(before))
+        found = f"SELECT layer, file_row_number FROM ({' UNION ALL '.join(numbered)}) SEMI JOIN replaced USING ({by})"
+        self.make("gone_now", found)
+        kept = list(before)
+        for (at,) in self.db.execute("SELECT DISTINCT layer FROM gone_now").fetchall():
+            now = f"SELECT file_row_number AS {GONE_COLUMN} FROM gone_now WHERE layer = {at}"
+            old = before[at].gone
+            more = f"UNION ALL SELECT {GONE_COLUMN} FROM read_parquet({quoted(old)})" if old else ""
+            path, gone = self._write(f"gone_{table}", f"SELECT * FROM ({now} {more})", GONE_COLUMN)
+            kept[at] = replace(before[at], gone=path, gone_rows=gone)
+        return kept
 
     def _write(self, name: str, query: str, order: str) -> tuple[Path, int]:
         """A file of the query's rows, and how many; none is kept without rows."""
