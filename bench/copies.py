@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.population import TODAY
-from bench.questions import FOUNDING, MIXED, RUNS, SEED, Cost, made, mixture, once, sql_of
+from bench.questions import FOUNDING, MIXED, RUNS, SEED, Cost, as_asked, made, mixture, once
 from bench.results_file import Measured, write
 from cohort import sandbox
 from cohort.catalogue import question, questions
@@ -69,14 +69,14 @@ def over_both(found: Generation) -> list[Measured]:
         closing(connect(found, spill=spill)) as ours,
     ):
         for name in questions():
-            query = sql_of(question(name), found)
-            assert _digest(ours, query) == _digest(theirs, query), name
-            runs = [(once(ours, query), once(theirs, query)) for _ in range(RUNS + 1)][1:]
+            query = as_asked(question(name), found)
+            assert _digest(ours, query[0]) == _digest(theirs, query[0]), name
+            runs = [(once(ours, *query), once(theirs, *query)) for _ in range(RUNS + 1)][1:]
             mine, other = (Cost.of(*zip(*one, strict=True)) for one in zip(*runs, strict=True))
             rows.append(_beside(f"{name}, CPU", mine.cpu_s, "over Parquet", other.cpu_s))
         walls: list[tuple[float, float]] = []
-        for query in (sql_of(one, found) for one in mixture()):
-            runs = [(once(ours, query), once(theirs, query)) for _ in range(2)][1:]
+        for query in (as_asked(one, found) for one in mixture()):
+            runs = [(once(ours, *query), once(theirs, *query)) for _ in range(2)][1:]
             walls += [(mine[0], other[0]) for mine, other in runs]
     mine, other = (Cost.of(one) for one in zip(*walls, strict=True))
     what = f"{MIXED} founding questions of other codes, ages, modalities"

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,7 +44,7 @@ from cohort.engine.rows import executed, rows_of
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.question import Question
-from cohort.question_answer import compile_question
+from cohort.question_answer import compile_question, texts_of
 from cohort.spill import spilling
 
 SEED, RUNS, CLIENTS, MIXED, SIZES = 20260101, 5, 4, 40, (10_000, 100_000, 1_000_000)
@@ -124,6 +124,11 @@ def sql_of(wanted: Question, generation: Generation, most: int | None = ROWS + 1
     return dialect.sql(compile_question(read_question(wanted.document), TODAY, generation.column_types, most))
 
 
+def as_asked(wanted: Question, generation: Generation) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """The SQL, and what is known of its columns."""
+    return sql_of(wanted, generation), texts_of(wanted, generation.column_types)
+
+
 def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) -> dict[str, Cost]:
     """Adds the rows of one size. Gives what each question costs the engine, by name."""
     generation = Lake(folder / "lake").current()
@@ -138,10 +143,10 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
             counts = {name: checked(name, generation, roomy, theirs) for name in questions()}
         for name, wanted in questions().items():
             by_hand_in_order = f"SELECT * FROM ({QUERIES[name]}) ORDER BY 1, 2 LIMIT {ROWS + 1}"  # else it ends early
-            cost, peer = timed(ours, sql_of(wanted, generation)), timed(theirs, by_hand_in_order)
+            cost, peer = timed(ours, *as_asked(wanted, generation)), timed(theirs, by_hand_in_order)
             rows += beside(patients, name, counts[name], cost, peer)
             found[name] = cost
-        mixed = Cost.of([once(ours, sql_of(one, generation))[0] for one in mixture() for _ in range(2)][1::2])
+        mixed = Cost.of([once(ours, *as_asked(one, generation))[0] for one in mixture() for _ in range(2)][1::2])
     rows.append(
         Measured(
             f"{patients:,} patients: {MIXED} founding questions of other codes, ages, modalities, p95", mixed.p95_s,
@@ -180,21 +185,21 @@ def _digest(connection: Any, query: str) -> tuple[int, int]:
     return int(found[0]), int(found[1] or 0)
 
 
-def once(connection: Any, query: str) -> tuple[float, float]:
+def once(connection: Any, query: str, known: Sequence[tuple[str, bool]] = ()) -> tuple[float, float]:
     """Seconds and CPU seconds until the rows that the API gives at most are there, as JSON; infinite where the memory
-    that one question may use is too little."""
+    that one question may use is too little. `known` of its columns, as the API has it."""
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        _, cursor, lists = executed(connection, query, as_json=True)
+        _, cursor, lists = executed(connection, query, as_json=True, known=known)
         rows_of(cursor, ROWS, sys.maxsize, lists)
     except duckdb.OutOfMemoryException:
         return math.inf, math.inf
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def timed(connection: Any, query: str) -> Cost:
+def timed(connection: Any, query: str, known: Sequence[tuple[str, bool]] = ()) -> Cost:
     """Of RUNS, after one that is not counted."""
-    runs = [once(connection, query) for _ in range(RUNS + 1)][1:]
+    runs = [once(connection, query, known) for _ in range(RUNS + 1)][1:]
     return Cost.of([wall for wall, _ in runs], [cpu for _, cpu in runs])
 
 
@@ -293,7 +298,7 @@ def beside_hapi(scratch: Path) -> Measured:
     assert generation is not None
     with closing(connect(generation)) as ours:
         answer = ours.execute(sql_of(asked, generation)).fetchall()
-        cost = timed(ours, sql_of(asked, generation))
+        cost = timed(ours, *as_asked(asked, generation))
     walls = founding_by_search(scratch, f"{SCT}|{BREAST_CANCER}", Population(HAPI_PATIENTS, SEED), answer, RUNS)
     peer = statistics.median(walls)
     return Measured(

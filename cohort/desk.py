@@ -28,6 +28,7 @@ from cohort.privacy import Policy, Readers
 from cohort.pseudonym import Pseudonyms, read_secret
 from cohort.query_log import Asked, QueryLog
 from cohort.question import Question
+from cohort.question_answer import texts_of
 from cohort.sandbox import Limits, Run, Task, attrition, compare, run
 from cohort.schema import TableSchema
 from cohort.scores.asked import Asked as ScoresAsked
@@ -322,7 +323,8 @@ class Desk:
             return replace(question_shown.totals(answer, self.policy), notes=self._notes(rows=False))
         asked = question, today, columns, self.policy, pseudonyms
         sql = question_shown.rows_sql(*asked, limits.rows + 1) if rows else question_shown.groups_sql(*asked)
-        return replace(run(generation, Task(sql, variables=variables), limits), notes=self._notes(rows=rows))
+        task = Task(sql, variables=variables, columns=texts_of(question, columns))
+        return replace(run(generation, task, limits), notes=self._notes(rows=rows))
 
     def _rows_task(self, generation: Generation, text: str) -> Task:
         if not self.policy.pseudonymous:

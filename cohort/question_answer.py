@@ -29,11 +29,12 @@ from cohort.question import Event, Question
 from cohort.question_rows import Compiler, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import Columns, Form, Returned, returned
-from cohort.study_rows import Named, by_patient, disputed, of_studies
+from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 REPORT_NOT = ("entered-in-error", "cancelled")
+_REPORTS, _LINKS = "diagnostic_report", "diagnostic_report_study"
 COUNTED = {"study": "studies", "series": "series"}
 _REPORTED: Mapping[str, Expression] = {
     "reports": call(Function.COALESCE, Column("report_text", "r"), Column("conclusion", "r")),
@@ -72,6 +73,7 @@ def _of_first(units: Units, most: int, rows: EventRows, study: Sequence[Event]) 
     if not keyed:
         return units.of(first)
     whole = rows.rows(units.unit, (), unit=True, study=study)
+    whole = whole.of(of_few(whole.relation, *((key, first, key) for key in dict.fromkeys((ordered, units.key)))))
     on = every(*(call(Function.EQUAL, Column(c, "l"), Column(c, "r")) for c in keys))
     columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in own if c not in keys}
     joined = Join(whole.relation, first, JoinKind.INNER, on, columns=tuple(columns.items()))
@@ -83,6 +85,17 @@ def result_columns(question: Question) -> tuple[str, ...]:
     if question.columns:
         return question.columns
     return (*question.group_by, counted(question.unit), *(("patients",) if question.unit != "patient" else ()))
+
+
+def texts_of(question: Question, columns: Columns) -> tuple[tuple[str, bool], ...]:
+    """The columns of an answer of rows, and whether each is a list of texts; () of one that counts."""
+
+    def texts(wanted: Returned) -> bool:
+        return wanted.form is Form.NAMED or (
+            wanted.form is Form.LIST and columns[wanted.table][wanted.column] == "VARCHAR"
+        )
+
+    return tuple((name, texts(returned(question.unit, name, columns))) for name in question.columns)
 
 
 def needed(question: Question, kind: str, columns: Columns) -> list[str]:
@@ -123,7 +136,6 @@ class _Answer:
         carried |= {"_patient"} if "_study" in carried else set()
         plain = [(name, e) for (name, e), w in zip(values, self._wanted, strict=True) if w not in lists]
         rows = Project(rows, (*((c, Column(c)) for c in sorted(carried)), *plain), distinct=True)
-        names = [*sorted(carried), *(name for name, _ in plain)]
         by = [Column("_person"), *([Column("_day")] if "_day" in kept else []), Column("_id")]
         by += [Column(name) for name, _ in plain] if KINDS[self._question.unit].codings else []
         order = tuple(map(Order, by))
@@ -131,8 +143,7 @@ class _Answer:
         if self._most is not None and lists:
             rows = of = Shared("shown", Limit(Ordered(rows, order), self._most))
         for wanted in lists:
-            rows = self._with_list(rows, names, wanted, of)
-            names.append(wanted.name)
+            rows = self._with_list(rows, wanted, of)
         return Project(self._first(Ordered(rows, order)), tuple((w.name, Column(w.name)) for w in self._wanted))
 
     def _first(self, rows: Ordered) -> Relation:
@@ -145,9 +156,9 @@ class _Answer:
             wanted = needed(self._question, kind, self._columns)
             if all(f"{kind}.{c}" in names for c in wanted):
                 continue
-            columns = [(n, Column(n, "l")) for n in names] + [(f"{kind}.{c}", Column(c, "r")) for c in wanted]
-            rows = Join(rows, rows_of(kind), JoinKind.INNER, self._on(kind), columns=tuple(columns))
-            names = [name for name, _ in columns]
+            columns = tuple((f"{kind}.{c}", Column(c, "r")) for c in wanted)
+            rows = Join(rows, rows_of(kind), JoinKind.INNER, self._on(kind), columns=columns, extend=True)
+            names += [name for name, _ in columns]
         return rows
 
     def _on(self, kind: str) -> Expression:
@@ -186,7 +197,7 @@ class _Answer:
             counts.append(("patients", Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_patient"))))
         return Ordered(Group(grouped, by, tuple(counts)), tuple(Order(e) for _, e in by))
 
-    def _with_list(self, rows: Relation, names: Sequence[str], wanted: Returned, of: Relation) -> Relation:
+    def _with_list(self, rows: Relation, wanted: Returned, of: Relation) -> Relation:
         """The rows with a list beside each; `of` are the units whose lists can be wanted."""
         key = f"_{wanted.level}"
         kept = ["_study", "_patient"] if key == "_study" else [key]
@@ -198,10 +209,9 @@ class _Answer:
         listed = Group(
             facts, (("_key", Column("_key")),), (("_list", Aggregate(AggregateFunction.LIST, Column("_value"), order)),)
         )
-        columns = [(n, Column(n, "l")) for n in names]
         found = call(Function.COALESCE, Column("_list", "r"), MakeList((), kind))
         on = call(Function.EQUAL, Column(key, "l"), Column("_key", "r"))
-        return Join(rows, listed, JoinKind.LEFT, on, columns=(*columns, (wanted.name, found)))
+        return Join(rows, listed, JoinKind.LEFT, on, columns=((wanted.name, found),), extend=True)
 
     def _facts(self, of: Relation, key: str, wanted: Returned) -> tuple[Relation, Scalar]:
         """`_key`, `_value` (and the order `_at`, `_by`) of what is listed, each once."""
@@ -227,7 +237,7 @@ class _Answer:
                           ("_at", Column("issued_time", "r")), ("_by", _REPORTED["report_ids"]))  # fmt: skip
         if key == "_patient":
             on = call(Function.EQUAL, Column(key, "l"), Column("patient_key", "r"))
-            found: Relation = Join(of, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+            found: Relation = Join(of, Table(_REPORTS), JoinKind.INNER, on, columns=columns)
         else:
             found = self._linked_reports(of, columns)
         shared = Shared("unit_reports", _once(found, "_key", *wanted, "_at", "_by"))
@@ -242,16 +252,18 @@ class _Answer:
         pair: Named = (("_key", Column("_study", "l")), ("_report", Column("report_key", "r")))
         whose: Named = (*pair, ("_patient", Column("_patient", "l")))
 
-        def reports(linked: Relation, on: Expression) -> Relation:
-            return Join(linked, Table("diagnostic_report"), JoinKind.INNER, on, columns=columns)
+        def reports(linked: Relation, on: Expression, rows: Relation) -> Relation:
+            return Join(linked, rows, JoinKind.INNER, on, columns=columns)
 
         def links(studies: Relation, on: Expression, pairs: Named) -> Relation:
-            return Join(studies, Table("diagnostic_report_study"), JoinKind.INNER, on, columns=pairs)
+            return Join(studies, Table(_LINKS), JoinKind.INNER, on, columns=pairs)
 
-        if not by_patient("diagnostic_report_study", "_study", self._columns):
-            return reports(links(of, study, pair), report)
-        agreed = reports(links(of, every(study, subject), whose), every(report, person))
-        return Union((agreed, reports(links(disputed(of), study, pair), report)))
+        if not by_patient(_LINKS, "_study", self._columns):
+            return reports(links(of, study, pair), report, Table(_REPORTS))
+        theirs = Shared("unit_links", links(of, every(study, subject), whose))
+        own = of_few(Table(_REPORTS), ("patient_key", theirs, "_patient"), ("report_key", theirs, "_report"))
+        agreed = reports(theirs, every(report, person), own)
+        return Union((agreed, reports(links(disputed(of), study, pair), report, Table(_REPORTS))))
 
     def _endpoints(self, of: Relation) -> Relation:
         study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))

@@ -78,8 +78,8 @@ class Where:
 
 @dataclass(frozen=True)
 class Join:
-    """Rows of two relations that belong together. INNER and LEFT need `columns`; names in `on` and `columns` carry
-    the alias of their side."""
+    """Rows of two relations that belong together. INNER and LEFT need `columns`, which with `extend` come behind all
+    those of the left side; names in `on` and `columns` carry the alias of their side."""
 
     left: Relation
     right: Relation
@@ -88,6 +88,7 @@ class Join:
     left_alias: str = "l"
     right_alias: str = "r"
     columns: tuple[tuple[str, Expression], ...] = ()
+    extend: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cohort.comparison import compile_comparison
 from cohort.dialects import duckdb
 from cohort.generation import Generation, Table
 from cohort.question import Question
-from cohort.question_answer import compile_question
+from cohort.question_answer import compile_question, texts_of
 from cohort.relation import Relation
 from cohort.watch import Watch
 from cohort.workers import WORKERS, Died, Late, alone
@@ -57,6 +57,7 @@ class Task:
     views: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     nice: int = 0
+    columns: tuple[tuple[str, bool], ...] = ()
 
 
 Run = Callable[[Generation, Task, Limits | None], Answer]
@@ -69,7 +70,8 @@ def ask(
     """The exact answer to a question, as it is stored. Raises InvalidQuery for parameters it does not take or past a
     limit. What people see comes from `cohort.desk`."""
     asked, limits = read_question(question.document, given), limits or Limits()
-    return run(generation, task_of(compile_question(asked, today, generation.column_types, limits.rows + 1)), limits)
+    sql = duckdb.sql(compile_question(asked, today, generation.column_types, limits.rows + 1))
+    return run(generation, Task(sql, columns=texts_of(asked, generation.column_types)), limits)
 
 
 def attrition(
@@ -122,6 +124,7 @@ def run(generation: Generation, task: Task, limits: Limits | None = None) -> Ans
     asked = {
         "sql": task.sql,
         "bound": task.bound,
+        "columns": task.columns,
         "gate": task.gate,
         "small_cells": task.small_cells,
         "rows": limits.rows,

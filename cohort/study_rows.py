@@ -18,7 +18,7 @@ from cohort.expression import (
     every,
 )
 from cohort.kinds import DISPUTED, MODALITIES, MODALITIES_TEXT, OF_STUDIES
-from cohort.relation import Group, Join, JoinKind, Project, Relation, Table, Union
+from cohort.relation import Group, Join, JoinKind, Project, Relation, Table, Union, Where
 from cohort.returns import Columns
 
 Named = tuple[tuple[str, Expression], ...]
@@ -27,6 +27,17 @@ Named = tuple[tuple[str, Expression], ...]
 def by_patient(table: str, key: str, columns: Columns) -> bool:
     """Whether rows of a table that belong to units by this key are found by patient as well."""
     return key == "_study" and table in OF_STUDIES and "subject_key" in columns[table]
+
+
+def of_few(rows: Relation, *keys: tuple[str, Relation, str]) -> Relation:
+    """Those of the rows whose integer keys are among those of few others: (column, the others, their column), the key
+    that the rows are in the order of first. Said before a join by these keys together: DuckDB reads the other columns
+    of only those rows that it finds by one key at a time. The union with nothing keeps it from joining first."""
+    found = rows
+    for column, few, key in keys:
+        on = call(Function.EQUAL, Column(column, "l"), Column(key, "r"))
+        found = Join(found, Project(few, ((key, Column(key)),), distinct=True), JoinKind.SEMI, on)
+    return Union((found, Where(rows, Literal(False))))
 
 
 def of_studies(studies: Relation, table: str, columns: Named) -> Relation:

@@ -16,7 +16,7 @@ MEMORY_LIMIT_MB = 1024
 STORED = "stored"
 """The schema of the tables as they are. The views of the same names in `main` are what a query sees."""
 
-DYNAMIC_FILTER_VALUES = 6_000
+DYNAMIC_FILTER_VALUES = 1_000
 """So many keys found on one side of a join choose the row groups that are read on the other."""
 
 

@@ -19,20 +19,24 @@ TEXTS = "VARCHAR[]"
 
 
 def executed(
-    connection: Any, sql: str, bound: Sequence[Any] = (), *, as_json: bool
+    connection: Any, sql: str, bound: Sequence[Any] = (), *, as_json: bool, known: Sequence[tuple[str, bool]] = ()
 ) -> tuple[list[list[str]], Any, tuple[int, ...]]:
     """Starts a query. With `as_json` it gives lists of texts as JSON; it must be a SELECT or WITH that can stand in
-    brackets. Raises duckdb.Error.
+    brackets. `known` are the names of its columns, and whether each is such a list, where the caller can tell: DuckDB,
+    which is asked otherwise, reads the query twice. Raises duckdb.Error.
 
     Result  [name, DuckDB type] of its columns; the cursor; which of them are JSON
     """
     if not as_json:
         cursor = connection.execute(sql, bound)
         return [[name, str(kind)] for name, kind, *_ in cursor.description], cursor, ()
-    described = connection.execute(f"DESCRIBE {sql}", bound).fetchall()
-    columns = [[str(name), str(kind)] for name, kind, *_ in described]
-    lists = tuple(number for number, (_, kind) in enumerate(columns) if kind == TEXTS)
-    return columns, connection.execute(_as_json(sql, len(columns), lists) if lists else sql, bound), lists
+    if not known:
+        described = connection.execute(f"DESCRIBE {sql}", bound).fetchall()
+        known = [(str(name), str(kind) == TEXTS) for name, kind, *_ in described]
+    lists = tuple(at for at, (_, texts) in enumerate(known) if texts)
+    cursor = connection.execute(_as_json(sql, len(known), lists) if lists else sql, bound)
+    kinds = [TEXTS if at in lists else str(kind) for at, (_, kind, *_) in enumerate(cursor.description)]
+    return [[name, kind] for (name, _), kind in zip(known, kinds, strict=True)], cursor, lists
 
 
 def _as_json(sql: str, width: int, lists: Sequence[int]) -> str:
