@@ -54,7 +54,7 @@ fmt: $(DEV) ## Format and sort imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench-flatten bench-questions: $(SPARK)
+bench-flatten bench-founding bench-questions: $(SPARK)
 bench-%: $(DEV) ## Run bench/NAME.py and write bench/results/NAME.json
 	$(BIN)/python -m bench.$*
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -69,29 +69,46 @@ class Cost:
 
 
 def main() -> None:
+    asked = arguments()
+    asked.add_argument("--no-hapi", action="store_true")
+    wanted = asked.parse_args()
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as scratch:
+        rows, sizes = at_sizes(wanted, Path(scratch), tuple(questions()), by_all_clients)
+        if not wanted.no_hapi:
+            rows.append(beside_hapi(Path(scratch)))
+    write("questions", SEED, sizes, rows, RUNS)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Those of a benchmark at several sizes."""
     asked = argparse.ArgumentParser()
     asked.add_argument("--patients", type=int, nargs="+", default=SIZES)
     asked.add_argument("--folder", type=Path)
     asked.add_argument("--keep", type=Path)
     asked.add_argument("--no-spark", action="store_true")
-    asked.add_argument("--no-hapi", action="store_true")
-    wanted = asked.parse_args()
+    return asked
+
+
+def at_sizes(
+    wanted: argparse.Namespace,
+    scratch: Path,
+    names: Sequence[str],
+    more: Callable[[int, Path], list[Measured]] = lambda patients, lake: [],
+) -> tuple[list[Measured], dict[str, Any]]:
+    """The rows of these ready questions, and of what `more` measures of a lake, at each size; the sizes."""
     rows: list[Measured] = []
     sizes: dict[str, Any] = {}
     costs: dict[int, dict[str, Cost]] = {}
-    with tempfile.TemporaryDirectory(dir=wanted.folder) as scratch:
-        for patients in sorted(wanted.patients):
-            folder = (wanted.keep or Path(scratch)) / str(patients)
-            loaded = made(patients, folder)
-            sizes[f"{patients} patients"] = {k: loaded[k] for k in ("resources", "bytes", "rows")}
-            rows += loading(patients, loaded)
-            costs[patients] = measured(patients, folder, rows, spark=not wanted.no_spark)
-            if not wanted.keep:
-                shutil.rmtree(folder)
-        rows += growth(costs)
-        if not wanted.no_hapi:
-            rows.append(beside_hapi(Path(scratch)))
-    write("questions", SEED, sizes, rows, RUNS)
+    for patients in sorted(wanted.patients):
+        folder = (wanted.keep or scratch) / str(patients)
+        loaded = made(patients, folder)
+        sizes[f"{patients} patients"] = {k: loaded[k] for k in ("resources", "bytes", "rows")}
+        rows += loading(patients, loaded)
+        costs[patients] = measured(patients, folder, rows, names, spark=not wanted.no_spark)
+        rows += more(patients, folder / "lake")
+        if not wanted.keep:
+            shutil.rmtree(folder)
+    return rows + growth(costs), sizes
 
 
 def made(patients: int, folder: Path) -> dict[str, Any]:
@@ -129,8 +146,10 @@ def as_asked(wanted: Question, generation: Generation) -> tuple[str, tuple[tuple
     return sql_of(wanted, generation), texts_of(wanted, generation.column_types)
 
 
-def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) -> dict[str, Cost]:
-    """Adds the rows of one size. Gives what each question costs the engine, by name."""
+def measured(
+    patients: int, folder: Path, rows: list[Measured], names: Sequence[str], *, spark: bool
+) -> dict[str, Cost]:
+    """Adds the rows of one size. Gives what each of the ready questions costs the engine, by name."""
     generation = Lake(folder / "lake").current()
     assert generation is not None
     found: dict[str, Cost] = {}
@@ -140,8 +159,9 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
         closing(by_hand(folder)) as theirs,
     ):
         with closing(connect(generation, memory_limit_mb=CHECK_MEMORY_MB)) as roomy:
-            counts = {name: checked(name, generation, roomy, theirs) for name in questions()}
-        for name, wanted in questions().items():
+            counts = {name: checked(name, generation, roomy, theirs) for name in names}
+        for name in names:
+            wanted = question(name)
             by_hand_in_order = f"SELECT * FROM ({QUERIES[name]}) ORDER BY 1, 2 LIMIT {ROWS + 1}"  # else it ends early
             cost, peer = timed(ours, *as_asked(wanted, generation)), timed(theirs, by_hand_in_order)
             rows += beside(patients, name, counts[name], cost, peer)
@@ -155,13 +175,11 @@ def measured(patients: int, folder: Path, rows: list[Measured], *, spark: bool) 
     )  # fmt: skip
     if spark:
         with Spark(generation) as peer_spark:
-            for name, wanted in questions().items():
+            for name in names:
                 if patients > SPARK_ALL and name != FOUNDING:
                     continue
-                walls, cpus = peer_spark.asked(wanted, TODAY, counts[name])
+                walls, cpus = peer_spark.asked(question(name), TODAY, counts[name])
                 rows.append(against_spark(patients, name, found[name], Cost.of(walls, cpus)))
-    for clients in (1, CLIENTS):
-        rows += by_clients(patients, folder / "lake", clients)
     return found
 
 
@@ -252,6 +270,10 @@ def mixture() -> list[Question]:
         )
         for _ in range(MIXED)
     ]
+
+
+def by_all_clients(patients: int, root: Path) -> list[Measured]:
+    return [row for clients in (1, CLIENTS) for row in by_clients(patients, root, clients)]
 
 
 def by_clients(patients: int, root: Path, clients: int) -> list[Measured]:
