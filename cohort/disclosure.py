@@ -15,7 +15,7 @@ from importlib.resources import files
 from cohort.kinds import KINDS
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
-from cohort.returns import Form, Returned
+from cohort.returns import FOUND_UNITS, SHOWN_PEOPLE, Form, Returned
 from cohort.schema import TableSchema
 
 QUESTION = "question"
@@ -137,15 +137,26 @@ def as_shown(table: str, columns: Sequence[str], person: str, policy: Policy, ps
     return [f'{expression} AS "{name}"' for name, expression in made]
 
 
-def of_rows(query: str, wanted: Sequence[Returned], policy: Policy, pseudonyms: Pseudonyms) -> str:
-    """SQL: a question's rows as they may be shown. `query` has the columns `wanted`, and PERSON_COLUMN."""
+def of_rows(
+    query: str, units: str, wanted: Sequence[Returned], policy: Policy, pseudonyms: Pseudonyms, most: int
+) -> str:
+    """SQL: a question's rows as they may be shown, so many or all of the last person's. `query` has the columns
+    `wanted`, and PERSON_COLUMN, of the people in SHOWN_PEOPLE; `units` are FOUND_UNITS of all people
+    (cohort.question_answer)."""
     person = f'"{PERSON_COLUMN}"'
     columns = [
         _expression(returned_as(w), f'"{w.name}"', _many(w), person, policy, pseudonyms) + f' AS "{w.name}"'
         for w in wanted
     ]
+    counted = f'SELECT "_patient", "_person", count(*) AS units FROM {FOUND_UNITS} GROUP BY ALL'
+    by = pseudonyms.id_sql("Patient", '"_person"')
+    before = f"sum(units) OVER (ORDER BY {by}) - units"
+    people = f'SELECT "_patient" FROM (SELECT "_patient", {before} AS before FROM ({counted})) WHERE before < {most}'
     order = [pseudonyms.id_sql("Patient", person), *map(str, range(1, len(columns) + 1))]
-    return f"SELECT {', '.join(columns)} FROM ({query}) ORDER BY {', '.join(order)}"
+    return (
+        f"WITH {FOUND_UNITS} AS ({units}), {SHOWN_PEOPLE} AS ({people}) "
+        f"SELECT {', '.join(columns)} FROM ({query}) ORDER BY {', '.join(order)}"
+    )
 
 
 def of_counts(query: str, groups: Sequence[Returned], others: Sequence[str], pseudonyms: Pseudonyms) -> str:

@@ -28,7 +28,7 @@ from cohort.kinds import KEYS, KINDS, above, key_column
 from cohort.question import Event, Question
 from cohort.question_rows import Compiler, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
-from cohort.returns import Columns, Form, Returned, returned
+from cohort.returns import FOUND_UNITS, SHOWN_PEOPLE, Columns, Form, Returned, returned
 from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
@@ -46,38 +46,71 @@ _SCALARS: Mapping[str, Scalar] = {
 }  # fmt: skip
 
 
-def compile_question(question: Question, today: date, columns: Columns, most: int | None = None) -> Relation:
+def compile_question(
+    question: Question, today: date, columns: Columns, most: int | None = None, *, of_people: bool = False
+) -> Relation:
     """The answer to a question asked on a day: one row for each unit (for each coding of it, where codes are among
     the columns) with the columns asked for, by patient and day; or the counts of each group. With `most`, so many rows
     at most, of the patients (series and acquisitions: of the studies) whose keys come first: files are in this order,
-    so that little of them is read for what these rows show."""
+    so that little of them is read for what these rows show. With `of_people`, the rows of the people in SHOWN_PEOPLE,
+    of the units in FOUND_UNITS: tables that the statement has around it."""
     carried = {kind: needed(question, kind, columns) for kind in (question.unit, *above(question.unit))}
-    rows = EventRows(today, columns, carried)
-    if most is None or question.group_by:
+    rows, study = EventRows(today, columns, carried), of_study(question)
+    if of_people:
+        units = Compiler(EventRows(today, columns)).units(question)
+        first: Relation = Join(Table(FOUND_UNITS), Table(SHOWN_PEOPLE), JoinKind.SEMI, _equal("_patient"))
+        units = _whole(units, Shared("first_units", first), rows, study)
+        units = units.of(Shared("units", units.relation))
+    elif most is None or question.group_by:
         units = Compiler(rows).units(question)
         units = units.of(Shared("units", units.relation))
     else:
-        units = _of_first(Compiler(EventRows(today, columns)).units(question), most, rows, of_study(question))
+        units = Compiler(EventRows(today, columns)).units(question)
+        order = tuple(Order(Column(c)) for c in _keys(units, columns))
+        first = Limit(Ordered(_by_key(units, columns), order), most)
+        units = _whole(units, Shared("first_units", first), rows, study)
     return _Answer(question, today, columns, units, most).relation()
 
 
-def _of_first(units: Units, most: int, rows: EventRows, study: Sequence[Event]) -> Units:
-    """So many of the units, first those that come first in the files of their table: by patient, or by study where it
-    does not name patients. Those with an integer key have all columns of these rows."""
-    ordered = "_patient" if "patient_key" in rows.columns[KINDS[units.unit].table] else "_study"
-    keys = list(dict.fromkeys((ordered, "_patient", units.key)))
-    keyed = units.key != "_id"
-    own = [*keys, *(c for c in units.columns if c.startswith("_index"))] if keyed else units.columns
-    found = Project(units.relation, _same(*own), distinct=True)
-    first = Shared("first_units", Limit(Ordered(found, tuple(Order(Column(c)) for c in keys)), most))
-    if not keyed:
+def found_units(question: Question, today: date, columns: Columns) -> Relation:
+    """All units a question finds, each once: what tells them apart, `_patient`, and `_person`, that patient's id."""
+    units = Compiler(EventRows(today, columns)).units(question)
+    if needed(question, "patient", columns):  # a row must show what the patient's resource says
+        of = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
+        units = units.of(Join(units.relation, Table("patient"), JoinKind.SEMI, of))
+    return _by_key(units, columns, "_person")
+
+
+def _keys(units: Units, columns: Columns) -> list[str]:
+    """What tells units apart, first what the files of their table are in the order of: the patient, or the study where
+    it does not name patients."""
+    ordered = "_patient" if "patient_key" in columns[KINDS[units.unit].table] else "_study"
+    return list(dict.fromkeys((ordered, "_patient", units.key)))
+
+
+def _by_key(units: Units, columns: Columns, *more: str) -> Relation:
+    """The units by their keys alone; those without an integer key with all their columns."""
+    own = units.columns if units.key == "_id" else (*_keys(units, columns), *_of_index(units))
+    return Project(units.relation, _same(*dict.fromkeys((*own, *more))), distinct=True)
+
+
+def _of_index(units: Units) -> list[str]:
+    return [c for c in units.columns if c.startswith("_index")]
+
+
+def _whole(units: Units, first: Relation, rows: EventRows, study: Sequence[Event]) -> Units:
+    """Units that were found by their keys alone, with all columns of these rows."""
+    if units.key == "_id":
         return units.of(first)
-    whole = rows.rows(units.unit, (), unit=True, study=study)
-    whole = whole.of(of_few(whole.relation, *((key, first, key) for key in dict.fromkeys((ordered, units.key)))))
-    on = every(*(call(Function.EQUAL, Column(c, "l"), Column(c, "r")) for c in keys))
-    columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in own if c not in keys}
-    joined = Join(whole.relation, first, JoinKind.INNER, on, columns=tuple(columns.items()))
+    keys, whole = _keys(units, rows.columns), rows.rows(units.unit, (), unit=True, study=study)
+    whole = whole.of(of_few(whole.relation, *((key, first, key) for key in dict.fromkeys((keys[0], units.key)))))
+    columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in _of_index(units)}
+    joined = Join(whole.relation, first, JoinKind.INNER, every(*map(_equal, keys)), columns=tuple(columns.items()))
     return Units(joined, units.unit, tuple(columns))
+
+
+def _equal(column: str) -> Expression:
+    return call(Function.EQUAL, Column(column, "l"), Column(column, "r"))
 
 
 def result_columns(question: Question) -> tuple[str, ...]:

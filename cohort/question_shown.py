@@ -17,7 +17,7 @@ from cohort.kinds import DERIVED, KINDS
 from cohort.privacy import PATIENTS, Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.question import Combination, Criterion, Event, Question
-from cohort.question_answer import compile_question, counted
+from cohort.question_answer import compile_question, counted, found_units
 from cohort.question_rows import Compiler
 from cohort.relation import Group
 from cohort.returns import Columns, returned
@@ -29,14 +29,15 @@ _ALWAYS = MEASURES[:2]
 def rows_sql(
     question: Question, today: date, columns: Columns, policy: Policy, pseudonyms: Pseudonyms | None, most: int
 ) -> str:
-    """SQL: the rows of a question that lists; `pseudonyms` None shows them as they are stored, the first so many.
-    Under pseudonyms all are needed: they are in the order of these."""
+    """SQL: the rows of a question that lists, the first so many or some more; `pseudonyms` None shows them as they are
+    stored. Under pseudonyms they are in the order of these."""
     if pseudonyms is None:
         return duckdb.sql(compile_question(question, today, columns, most))
     more = () if PERSON_COLUMN in question.columns else (PERSON_COLUMN,)
-    made = duckdb.sql(compile_question(replace(question, columns=(*question.columns, *more)), today, columns))
+    asked = replace(question, columns=(*question.columns, *more))
+    made = duckdb.sql(compile_question(asked, today, columns, of_people=True))
     wanted = [returned(question.unit, name, columns) for name in question.columns]
-    return of_rows(made, wanted, policy, pseudonyms)
+    return of_rows(made, duckdb.sql(found_units(asked, today, columns)), wanted, policy, pseudonyms, most)
 
 
 def groups_sql(question: Question, today: date, columns: Columns, policy: Policy, pseudonyms: Pseudonyms | None) -> str:

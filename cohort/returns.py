@@ -13,6 +13,11 @@ Columns = Mapping[str, Mapping[str, str]]
 """table → column → DuckDB type: what the lake's tables have."""
 
 
+FOUND_UNITS, SHOWN_PEOPLE = "found_units", "shown_people"
+"""Tables of a statement of rows under pseudonyms: all units that were found (`_patient`, `_person` and what tells them
+apart), and the patients (`_patient`) whose rows are shown."""
+
+
 class Form(Enum):
     """How a returned column is found."""
 
