@@ -74,11 +74,7 @@ def compile_question(
 
 def found_units(question: Question, today: date, columns: Columns) -> Relation:
     """All units a question finds, each once: what tells them apart, `_patient`, and `_person`, that patient's id."""
-    units = Compiler(EventRows(today, columns)).units(question)
-    if needed(question, "patient", columns):  # a row must show what the patient's resource says
-        of = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
-        units = units.of(Join(units.relation, Table("patient"), JoinKind.SEMI, of))
-    return _by_key(units, columns, "_person")
+    return _by_key(Compiler(EventRows(today, columns)).units(question), columns, "_person")
 
 
 def _keys(units: Units, columns: Columns) -> list[str]:
@@ -124,9 +120,10 @@ def texts_of(question: Question, columns: Columns) -> tuple[tuple[str, bool], ..
     """The columns of an answer of rows, and whether each is a list of texts; () of one that counts."""
 
     def texts(wanted: Returned) -> bool:
-        return wanted.form is Form.NAMED or (
-            wanted.form is Form.LIST and columns[wanted.table][wanted.column] == "VARCHAR"
-        )
+        if wanted.form is Form.PLAIN:
+            return columns[KINDS[wanted.kind].table].get(wanted.column) == "VARCHAR[]"
+        of_texts = wanted.form is Form.LIST and columns[wanted.table][wanted.column] == "VARCHAR"
+        return wanted.form is Form.NAMED or of_texts
 
     return tuple((name, texts(returned(question.unit, name, columns))) for name in question.columns)
 
