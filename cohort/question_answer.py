@@ -26,7 +26,7 @@ from cohort.expression import (
 )
 from cohort.kinds import KEYS, KINDS, above, key_column
 from cohort.question import Event, Question
-from cohort.question_rows import Compiler, of_study
+from cohort.question_rows import Compiler, equal, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import FOUND_UNITS, SHOWN_PEOPLE, Columns, Form, Returned, returned
 from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies
@@ -58,7 +58,7 @@ def compile_question(
     rows, study = EventRows(today, columns, carried), of_study(question)
     if of_people:
         units = Compiler(EventRows(today, columns)).units(question)
-        first: Relation = Join(Table(FOUND_UNITS), Table(SHOWN_PEOPLE), JoinKind.SEMI, _equal("_patient"))
+        first: Relation = Join(Table(FOUND_UNITS), Table(SHOWN_PEOPLE), JoinKind.SEMI, equal("_patient"))
         units = _whole(units, Shared("first_units", first), rows, study)
         units = units.of(Shared("units", units.relation))
     elif most is None or question.group_by:
@@ -101,12 +101,8 @@ def _whole(units: Units, first: Relation, rows: EventRows, study: Sequence[Event
     keys, whole = _keys(units, rows.columns), rows.rows(units.unit, (), unit=True, study=study)
     whole = whole.of(of_few(whole.relation, *((key, first, key) for key in dict.fromkeys((keys[0], units.key)))))
     columns = {c: Column(c, "l") for c in whole.columns} | {c: Column(c, "r") for c in _of_index(units)}
-    joined = Join(whole.relation, first, JoinKind.INNER, every(*map(_equal, keys)), columns=tuple(columns.items()))
+    joined = Join(whole.relation, first, JoinKind.INNER, every(*map(equal, keys)), columns=tuple(columns.items()))
     return Units(joined, units.unit, tuple(columns))
-
-
-def _equal(column: str) -> Expression:
-    return call(Function.EQUAL, Column(column, "l"), Column(column, "r"))
 
 
 def result_columns(question: Question) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Compiler:
         if unit == "patient":
             return people
         rows = self._having(self.rows.rows(unit, events, unit=True, study=study), events)
-        on = _same("_patient")
+        on = equal("_patient")
         if "_index_day" not in people.columns:
             return rows.of(Join(rows.relation, people.relation, JoinKind.SEMI, on))
         both = (*rows.columns, "_index_day", "_index_end")
@@ -103,7 +103,7 @@ class Compiler:
         if criterion.kind == "all" and kind is JoinKind.SEMI:
             return self.all(units, criterion.of)
         base = self._shared(units)
-        return self._joined(base, self._combined(base, criterion), kind, _same(base.key))
+        return self._joined(base, self._combined(base, criterion), kind, equal(base.key))
 
     def _combined(self, base: Units, criterion: Combination) -> Relation:
         if criterion.kind == "all":
@@ -148,7 +148,7 @@ class Compiler:
             Function.AT_LEAST, Aggregate(AggregateFunction.COUNT_DISTINCT, Column("_id")), Literal(event.times)
         )
         many = Project(Group(pairs, (("_unit", Column("_unit")),), (), enough), ((base.key, Column("_unit")),))
-        return self._joined(base, many, kind, _same(base.key))
+        return self._joined(base, many, kind, equal(base.key))
 
     def _taken(self, units: Units, event: Event, whose: str, kind: JoinKind) -> Units:
         """Those whose first or last event it is, or passes `then`."""
@@ -169,14 +169,14 @@ class Compiler:
             _ranked(_dated(pairs), event.take, ("_unit", "_id", "_then"), "_part"), Column("_then")
         )
         on = call(Function.EQUAL, Column(base.key, "l"), Column("_unit", "r"))
-        return self._joined(base, chosen, kind, every(on, _same("_id")) if whose == "self" else on)
+        return self._joined(base, chosen, kind, every(on, equal("_id")) if whose == "self" else on)
 
     def _indexed(self, people: Units, event: Event) -> Units:
         rows = _dated(self._having(self.rows.rows(event.kind, [event]), [event]).relation)
         first = _ends_later(rows, event.take) if KINDS[event.kind].end else _ends_that_day(rows, event.take)
         columns = (*((c, Column(c, "l")) for c in people.columns),
                    ("_index_day", Column("_day", "r")), ("_index_end", Column("_end", "r")))  # fmt: skip
-        joined = Join(people.relation, first, JoinKind.INNER, _same("_patient"), columns=columns)
+        joined = Join(people.relation, first, JoinKind.INNER, equal("_patient"), columns=columns)
         return Units(joined, "patient", tuple(name for name, _ in columns))
 
     def _found(self, units: Units, event: Event, whose: str) -> Relation:
@@ -188,7 +188,7 @@ class Compiler:
             return found.relation
         columns = (*((c, Column(c, "l")) for c in found.columns), ("_linked", Column("_linked", "r")))
         named = links(units.unit)
-        return Join(found.relation, named, JoinKind.INNER, _same("_study"), columns=columns)
+        return Join(found.relation, named, JoinKind.INNER, equal("_study"), columns=columns)
 
     def facts(self, event: Event, whose: str) -> Relation:
         """The events, dated, with `_id`, `_day` and `_study` or `_patient`, whose they are; one with several codings
@@ -264,14 +264,15 @@ def _needs_day(event: Event) -> bool:
     return bool(event.period or event.relation or event.take or event.having)
 
 
-def _same(column: str) -> Expression:
+def equal(column: str) -> Expression:
+    """That a column is the same on both sides of a join."""
     return call(Function.EQUAL, Column(column, "l"), Column(column, "r"))
 
 
 def _linked(units: Units, whose: str) -> Expression:
     if units.unit in LINKED and whose == "study":
         return call(Function.EQUAL, Column(units.key, "l"), Column("_linked", "r"))
-    return _same(_KEYS[whose])
+    return equal(_KEYS[whose])
 
 
 def _pair(left: str, right: str) -> tuple[tuple[str, Expression], ...]:

@@ -58,8 +58,8 @@ class _Query:
             sql = _passed(connection, request, tables)
             with _telling(connection, self.progress if request["watched"] else None):
                 ours = request["gate"] == "ours"
-                known = [(name, texts) for name, texts in request["columns"]]
-                columns, cursor, lists = executed(connection, sql, request["bound"], as_json=ours, known=known)
+                known, bound = request["columns"], request["bound"]
+                columns, cursor, lists = executed(connection, sql, bound, as_json=ours, known=known)
                 rows, truncated = rows_of(cursor, request["rows"], request["answer_bytes"], lists)
             return {"columns": columns, "rows": rows, "truncated": truncated}
         except InvalidQuery as error:

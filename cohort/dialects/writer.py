@@ -207,8 +207,8 @@ class Writer(ABC):
 
     def _join(self, join: Join) -> str:
         left, right = self._from(join.left, join.left_alias), self._from(join.right, join.right_alias)
-        of_left = [f"{self.name(join.left_alias)}.*"] if join.extend or not join.columns else []
-        columns = ", ".join([*of_left, *([self._columns(join.columns)] if join.columns else [])])
+        of_left = f"{self.name(join.left_alias)}.*" if join.extend or not join.columns else ""
+        columns = ", ".join(filter(None, (of_left, self._columns(join.columns))))
         return f"SELECT {columns} FROM {left} {self.joins[join.kind]} {right} ON {self.expression(join.on)}"
 
     def _group(self, group: Group) -> str:
