@@ -364,7 +364,7 @@ class Pipeline:
 
     def _read_and_translate(self, claim: Claim) -> None:
         uid = claim.key
-        failure = self._read(uid)
+        failure = self._read(claim)
         self.at("snapshots committed")
         snapshots = self.state.snapshots(uid)
         brought = bring(self.state, self.sources, uid, snapshots, self.clock(), self.keep)
@@ -388,20 +388,20 @@ class Pipeline:
         if failure is not None:
             self.settling.retry(claim, failure)
 
-    def _read(self, uid: str) -> Unavailable | None:
+    def _read(self, claim: Claim) -> Unavailable | None:
         """Reads the study from every source that hinted at it; one that cannot answer does not hold up the others."""
         failure: Unavailable | None = None
-        for source, hint in self.state.hinted(uid).items():
+        for source, hint in self.state.hinted(claim.key).items():
             if source not in self.sources:
                 continue
             try:
                 with self.observer.step(Step.READ, source):
-                    headers = self.sources[source].read(uid)
+                    headers = self.sources[source].read(claim.key)
             except Unavailable as error:
                 failure = error
                 continue
             self.at("headers read")
-            self.state.commit_snapshot(source, uid, hint, headers, self.clock())
+            self.state.commit_snapshot(claim, source, hint, headers, self.clock())
         return failure
 
     def _with_findings(self, made: StudyResult, brought: Brought) -> StudyResult:

@@ -48,7 +48,8 @@ class Database:
         """One write transaction: committed at the end, rolled back on any error.
 
         What is not `durable` does not wait for the disk of a PostgreSQL server: should that crash, it may be lost as
-        a whole, and never without what came after it. For leases and their ends: the work would be done once more.
+        a whole, and never without what came after it. For leases that begin or go on: the work would be begun again.
+        Their ends are durable: a lease whose end was lost would be renewed by a process that knows nothing of it.
         """
         with self._turn, translated(), self._engine.begin() as connection:
             if not (durable or self.sqlite):

@@ -38,7 +38,7 @@ class Deliveries(Resources):
             index_elements=[delivered.c.sink, delivered.c.study_instance_uid],
             set_={name: statement.excluded[name] for name in names},
         )
-        with self._db.write(durable=False) as connection:
+        with self._db.write() as connection:
             held = self._finish(connection, [claim for claim, _ in done], now)
             rows = [
                 {

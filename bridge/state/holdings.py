@@ -15,9 +15,9 @@ import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from bridge.model import IndexedFile, Rejection
-from bridge.ports import STUDY_QUEUE, ChangePage, StudyHeaders, file_queue
+from bridge.ports import STUDY_QUEUE, ChangePage, Claim, StudyHeaders, file_queue
 from bridge.state.database import Database
-from bridge.state.schema import cursor, file, holding, work
+from bridge.state.schema import cursor, file, holding, study, work
 from bridge.state.work import BATCH, Work
 from bridge.translate.headers import Headers
 from bridge.translate.procedure_step import ProcedureStep
@@ -101,27 +101,35 @@ class Holdings(Work):
         with self._db.read() as connection:
             return frozenset(connection.execute(select(holding.c.study_instance_uid).where(waiting)).scalars())
 
-    def commit_snapshot(
-        self, source: str, study_instance_uid: str, hint: int, headers: StudyHeaders, now: float
-    ) -> None:
-        """What the source held when it was read after `hint`."""
+    def commit_snapshot(self, claim: Claim, source: str, hint: int, headers: StudyHeaders, now: float) -> None:
+        """What the source held of the claimed study when it was read after `hint`. Raises LeaseLost.
+
+        Where the headers are others than before, what row sinks have is no longer known to follow them: it may have
+        been delivered from these, which the archive can take back before the study is translated.
+        """
         plain = plain_headers(headers)
         steps = sorted(headers.procedure_steps, key=lambda step: step.sop_instance_uid)
+        digest = hashlib.sha256(plain).hexdigest() if headers.instances else ""
+        mine = (holding.c.source == source) & (holding.c.study_instance_uid == claim.key)
         statement = (
             update(holding)
-            .where(holding.c.source == source, holding.c.study_instance_uid == study_instance_uid)
+            .where(mine)
             .values(
                 read_hint=hint,
                 instances=headers.held,
                 headers=zlib.compress(plain, 1) if headers.instances else None,
-                digest=hashlib.sha256(plain).hexdigest() if headers.instances else "",
+                digest=digest,
                 rejected=orjson.dumps([_plain_rejection(r) for r in headers.rejected]) if headers.rejected else None,
                 procedure_steps=orjson.dumps([s.as_json() for s in steps]) if steps else None,
                 read_at=now,
             )
         )
         with self._db.write() as connection:
+            changed = connection.execute(select(holding.c.digest).where(mine)).scalar() != digest
             connection.execute(statement)
+            self._still_held(connection, claim)
+            if changed:
+                connection.execute(update(study).where(study.c.study_instance_uid == claim.key).values(digest=""))
 
     def snapshots(self, study_instance_uid: str) -> dict[str, tuple[Headers, ...]]:
         """source → headers of every instance, for every source that holds the study; sources by name."""

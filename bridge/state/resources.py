@@ -13,11 +13,11 @@ from sqlalchemy import Connection, delete, func, select
 
 from bridge.errors import InvalidQuery
 from bridge.model import Rejection, Resource, StoredResource, StudyResult
-from bridge.ports import INSTANCE_QUEUE, Claim, LeaseLost, Wait, sink_queue
+from bridge.ports import INSTANCE_QUEUE, Claim, Wait, sink_queue
 from bridge.state.holdings import Holdings
 from bridge.state.puts import Put, put, put_all
 from bridge.state.schema import holding, resource, resource_version, study, work
-from bridge.state.work import BATCH, held_by
+from bridge.state.work import BATCH
 
 _REFERRED_FIRST = (
     "Endpoint", "Patient", "Device", "ImagingStudy", "DocumentReference", "Observation", "DiagnosticReport",
@@ -50,8 +50,8 @@ class Resources(Holdings):
             self._db.one_after_another(connection)  # a revision is seen only after all smaller ones
             if finished:
                 self._done(connection, claim, now)
-            elif connection.execute(select(work.c.key).where(held_by(claim))).first() is None:
-                raise LeaseLost
+            else:
+                self._still_held(connection, claim)
             before = connection.execute(select(study).where(study.c.study_instance_uid == uid)).one_or_none()
             digest = self._holding_digest(connection, uid)
             if result.patient is not None:

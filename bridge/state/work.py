@@ -131,7 +131,7 @@ class Work:
 
     def give_back(self, worker: str) -> None:
         """End every lease that this worker holds: it works on nothing, whatever it was told of its claims."""
-        with self._db.write(durable=False) as connection:
+        with self._db.write() as connection:
             mine = work.c.leased_by == worker
             connection.execute(update(work).where(mine).values(leased_by=None, leased_until=None))
 
@@ -162,11 +162,16 @@ class Work:
 
     def done(self, claim: Claim, now: float) -> None:
         """Remove the key if nothing marked it since the claim; else it stays dirty. Raises LeaseLost."""
-        with self._db.write(durable=False) as connection:
+        with self._db.write() as connection:
             self._done(connection, claim, now)
 
     def _done(self, connection: Connection, claim: Claim, now: float) -> None:
         if not self._finish(connection, [claim], now):
+            raise LeaseLost
+
+    def _still_held(self, connection: Connection, claim: Claim) -> None:
+        """Nobody else gets the key until the transaction ends. Raises LeaseLost."""
+        if connection.execute(select(work.c.key).where(held_by(claim)).with_for_update()).first() is None:
             raise LeaseLost
 
     def _finish(self, connection: Connection, claims: Sequence[Claim], now: float) -> frozenset[str]:
@@ -210,7 +215,7 @@ class Work:
         )
 
     def _release(self, claim: Claim, **values: Any) -> None:
-        with self._db.write(durable=False) as connection:
+        with self._db.write() as connection:
             connection.execute(update(work).where(held_by(claim)).values(leased_by=None, leased_until=None, **values))
 
     def ensure(self, queue: str, keys: Iterable[str], now: float) -> None:

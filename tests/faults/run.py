@@ -25,7 +25,7 @@ CALM_AFTER = 20
 @dataclass(frozen=True)
 class Outcome:
     """`problems` is empty when all held; `settled_s`: after how long nothing was wrong, each time that it was looked;
-    `log` the end of what the bridges said."""
+    `log` the end of what the bridges had said, and what waited, when something was wrong first."""
 
     seed: int
     database: str
@@ -48,7 +48,7 @@ def run(seed: int, database: str, length: int) -> Outcome:
             server = stack.enter_context(a_postgresql())
             url = fresh_database(server.url, "faults")
         world = World(folder, seed, url, server, stack)
-        settled_s, wrong = list[float](), list[str]()
+        settled_s, wrong, log = list[float](), list[str](), ""
         with probing(world.bridges.addresses) as probed:
             world.meet(Fault("new study", amount=2, pause_s=2.0))
             faults = schedule(seed, length, database)
@@ -58,11 +58,12 @@ def run(seed: int, database: str, length: int) -> Outcome:
                     took_s, left = settled(world)
                     settled_s.append(took_s)
                     wrong += left
+                    log = log or (evidence(world) if left else "")
         wrong += never(world)
         reached = Counter({f"reached {stage}": times for stage, times in world.bridges.reached.items()})
         happened = dict(sorted((world.faults + reached).items()))
-        kills, left = world.bridges.kills, tally(world)
-        return Outcome(seed, database, tuple(wrong), kills, happened, tuple(settled_s), left, probed, evidence(world))
+        kills, left, log = world.bridges.kills, tally(world), log or evidence(world)
+        return Outcome(seed, database, tuple(wrong), kills, happened, tuple(settled_s), left, probed, log)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -12,11 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from bridge.ports import ChangePage, StudyHeaders
+from bridge.ports import ChangePage, Claim, StudyHeaders
 from bridge.state import State
 from bridge.state.schema import metadata
 from tests.builders import STUDY
-from tests.services.postgresql import fresh_database, running_postgresql
+from tests.services.postgresql import a_postgresql, fresh_database, running_postgresql
 from tests.unit.test_ai_results_attached import *  # noqa: F403
 from tests.unit.test_changefeed import *  # noqa: F403  (the same tests, with the fixtures below)
 from tests.unit.test_export import *  # noqa: F403
@@ -52,6 +52,36 @@ def rig(state: State, request: pytest.FixtureRequest) -> SyncRig | NotifierRig:
     return (NotifierRig if request.function.__module__ == NotifierRig.__module__ else SyncRig)(state)
 
 
+def test_a_lease_that_ended_stays_ended_when_the_server_crashes() -> None:
+    """Else its process would renew it for ever, and nobody get the key."""
+    with a_postgresql() as database:
+        state = State(fresh_database(database.url, "crash"))
+        engine = create_engine(database.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:  # what is not durable is written when this is over, or with what is
+            connection.execute(text("ALTER SYSTEM SET wal_writer_delay = '10s'"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        engine.dispose()
+        ends: dict[str, Callable[[Claim], None]] = {
+            "done": lambda claim: state.done(claim, 2.0),
+            "retry": lambda claim: state.retry(claim, 2.0, 0.0, "away"),
+            "reschedule": lambda claim: state.reschedule(claim, 2.0),
+            "park": lambda claim: state.park(claim, 2.0, "bad", {}),
+            "give back": lambda claim: state.give_back(claim.worker),
+            "delivered": lambda claim: state.commit_delivered("lake", [(claim, None)], 2.0),
+        }
+        for name, end in ends.items():
+            state.mark("q", [name], 0.0)
+            (claim,) = state.claim("q", 1.0, 30.0, 1, "w")
+            state.mark("q", [name], 1.5)
+            end(claim)
+            database.stop()
+            database.start()
+            (again,) = state.claim("q", 3.0, 30.0, 1, "w2")
+            assert again.key == name
+            state.done(again, 4.0)
+        state.close()
+
+
 def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     url = fresh_database(server, f"t{next(NUMBERS)}")
     State(url).close()
@@ -74,7 +104,8 @@ def test_a_database_of_version_1_is_upgraded(server: str) -> None:
     engine.dispose()
     state = State(url)
     state.commit_page("a", ChangePage(frozenset({STUDY}), "", True), 1.0, 0, 0)
-    state.commit_snapshot("a", STUDY, 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
+    (claim,) = state.claim("study", 2.0, 30.0, 1, "w")
+    state.commit_snapshot(claim, "a", 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
     assert state.procedure_steps(STUDY) == {"a": (a_step(),)}
     assert state.instance_files("a", ["1.2.3"]) == {}
     assert [(c.revision, c.id) for c in state.changes(0, 10)] == [(1, "a"), (2, "b"), (3, "c")]

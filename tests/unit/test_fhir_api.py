@@ -29,7 +29,7 @@ def store(state: State, study: str, now: float, **attributes: Any) -> None:
     state.commit_page("a", ChangePage(frozenset([study]), "1", True), now, 0, 0)
     (claim,) = state.claim("study", now, 30, 1, "w")
     found = tuple(headers(study=study, instance=i, **attributes) for i in (1, 2))
-    state.commit_snapshot("a", study, state.hinted(study)["a"], StudyHeaders(found, 2), now)
+    state.commit_snapshot(claim, "a", state.hinted(study)["a"], StudyHeaders(found, 2), now)
     translator = a_translator(endpoints={"a": "http://pacs/dicom-web"})
     state.commit_study(claim, translator.translate(study, state.snapshots(study)), [], [], now)
 

@@ -50,7 +50,9 @@ def test_an_old_database_becomes_what_a_new_one_is_and_keeps_what_it_holds(old: 
     assert state.snapshots(STUDY) == {"a": (headers(),)}
     assert (state.position("a"), list(state.held("a"))) == ("7", [(STUDY, 1)])
     assert state.procedure_steps(STUDY) == {}
-    state.commit_snapshot("a", STUDY, 2, StudyHeaders((headers(),), 1, procedure_steps=(a_step(),)), 3.0)
+    state.mark("study", [STUDY], 2.0)
+    (claim,) = state.claim("study", 3.0, 30.0, 1, "w")
+    state.commit_snapshot(claim, "a", 2, StudyHeaders((headers(),), 1, procedure_steps=(a_step(),)), 3.0)
     assert state.procedure_steps(STUDY) == {"a": (a_step(),)}
     state.close()
 
@@ -172,10 +174,11 @@ def test_a_newer_programs_database_that_this_one_cannot_work_with_is_left_alone(
 def test_a_source_that_forgets_its_steps_has_none(tmp_path: Path) -> None:
     state = State(f"sqlite:///{tmp_path / 's.sqlite'}")
     state.commit_page("a", ChangePage(frozenset({STUDY}), "", True), 1.0, 0, 0)
-    state.commit_snapshot("a", STUDY, 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
+    (claim,) = state.claim("study", 2.0, 30.0, 1, "w")
+    state.commit_snapshot(claim, "a", 1, StudyHeaders((), procedure_steps=(a_step(),)), 2.0)
     assert state.procedure_steps(STUDY) == {"a": (a_step(),)}
     assert state.snapshots(STUDY) == {}
     assert list(state.held("a")) == []
-    state.commit_snapshot("a", STUDY, 2, StudyHeaders(()), 3.0)
+    state.commit_snapshot(claim, "a", 2, StudyHeaders(()), 3.0)
     assert state.procedure_steps(STUDY) == {}
     state.close()

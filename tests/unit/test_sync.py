@@ -9,6 +9,7 @@ import pytest
 
 from bridge.errors import Conflict, RefusedByServer, SinkUnavailable, SourceUnavailable
 from bridge.model import Receipt, Role, StudyResult, StudyState
+from bridge.ports import StudyHeaders
 from bridge.state import State
 from bridge.sync import Pipeline, Timing
 from bridge.translate.headers import Headers
@@ -565,3 +566,50 @@ def test_the_sinks_get_the_newest_state_whatever_was_marked(rig: Rig) -> None:
     rig.run(60)
     delivered: list[StudyState] = rig.lake.states
     assert [len(s.rows["dicom_instance"]) for s in delivered] == [4]
+
+
+def test_who_lost_the_lease_while_reading_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.a.put(headers(instance=1))
+    rig.run()
+    plain, late = FakeArchive.read, list[str]()
+
+    def slow(archive: FakeArchive, uid: str) -> StudyHeaders:
+        found = plain(archive, uid)
+        if not late:
+            late.append(uid)
+            archive.put(headers(instance=2))
+            rig.now += 100.0  # the lease ends, another worker reads and translates what is there by now
+            assert rig.pipeline.poll("w2")
+            rig.now += 10.0
+            assert rig.pipeline.translate("w2")
+        return found
+
+    monkeypatch.setattr(FakeArchive, "read", slow)
+    rig.a.put(headers(instance=1, KVP=80))
+    rig.now += 10.0
+    assert rig.pipeline.poll("w")
+    rig.now += 10.0
+    assert rig.pipeline.translate("w")
+    assert late
+    assert len(rig.state.snapshots(STUDY)["a"]) == 2
+
+
+def test_rows_of_headers_that_were_taken_back_before_the_study_was_translated_go_again(rig: Rig) -> None:
+    rig.a.put(headers(instance=1))
+    rig.run()
+
+    def killed(stage: str) -> None:
+        if stage == "snapshots committed":
+            raise KeyboardInterrupt
+
+    rig.pipeline.at = killed
+    rig.a.put(headers(instance=1, KVP=80))
+    with pytest.raises(KeyboardInterrupt):
+        rig.run()
+    rig.pipeline.at = lambda _stage: None
+    rig.state.mark_known("lake", rig.now)
+    assert rig.pipeline.deliver("lake", "w") == 1
+    rig.a.put(headers(instance=1))
+    rig.run(60)
+    assert [s.rows["dicom_instance"][0]["kvp_kv"] for s in rig.lake.states] == [120.0, 80.0, 120.0]
+    assert len(rig.ehr.states) == 1
