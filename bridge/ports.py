@@ -437,7 +437,8 @@ class PipelineState(WorkTable, Protocol):
     def receipts(self, sink: str, studies: Sequence[str]) -> dict[str, Receipt]: ...
 
     def commit_delivered(self, sink: str, delivered: Sequence[tuple[Claim, Receipt | None]], now: float) -> None:
-        """Ends the claims of what a sink has, and keeps its receipts. A lost lease ends nothing and is no error."""
+        """Ends the claims of what a sink has, and keeps its receipts. What was delivered under a lost lease is marked:
+        the sink may have an older state now than the one another delivered."""
         ...
 
     def introduce(self, sink: str, now: float) -> None:

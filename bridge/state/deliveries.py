@@ -31,7 +31,8 @@ class Deliveries(Resources):
         return found
 
     def commit_delivered(self, sink: str, done: Sequence[tuple[Claim, Receipt | None]], now: float) -> None:
-        """Ends the claims and keeps the receipts in one transaction; a claim taken over by another is left to it."""
+        """Ends the claims and keeps the receipts in one transaction. Where another has taken a claim over, the sink may
+        have got the older of two states last: it is marked, and gets the newest again."""
         statement = self._insert(delivered)
         names = ("reference", "version_id", "digest", "delivered_at")
         statement = statement.on_conflict_do_update(
@@ -50,6 +51,8 @@ class Deliveries(Resources):
             ]  # fmt: skip
             if rows:
                 connection.execute(statement, rows)
+            lost = [claim.key for claim, _ in done if claim.key not in held]
+            self._mark(connection, sink_queue(sink), lost, now, 0.0, 0.0)
 
     def delivered_to(self, sink: str, after: str, limit: int) -> list[str]:
         """Studies with a receipt of this sink, in order of UID, those after a UID."""

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from bridge.errors import Conflict, RefusedByServer, SinkUnavailable, SourceUnavailable
+from bridge.errors import Conflict, ProjectError, RefusedByServer, SinkUnavailable, SourceUnavailable
 from bridge.model import Receipt, Role, StudyResult, StudyState
 from bridge.ports import StudyHeaders
 from bridge.state import State
@@ -613,3 +613,25 @@ def test_rows_of_headers_that_were_taken_back_before_the_study_was_translated_go
     rig.run(60)
     assert [s.rows["dicom_instance"][0]["kvp_kv"] for s in rig.lake.states] == [120.0, 80.0, 120.0]
     assert len(rig.ehr.states) == 1
+
+
+def test_a_sink_has_the_newest_state_after_a_delivery_that_lost_its_lease(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, late = FakeSink.deliver, list[str]()
+
+    def slow(sink: FakeSink, states: Sequence[StudyState]) -> list[Receipt | ProjectError | None]:
+        if not late and sink.wants_rows:
+            late.append(sink.name)
+            rig.a.put(headers(instance=1, KVP=80))
+            rig.now += 100.0  # the lease ends, another worker delivers what is there by now
+            assert rig.pipeline.poll("w2")
+            rig.now += 10.0
+            assert rig.pipeline.translate("w2")
+            assert rig.pipeline.deliver("lake", "w2")
+        return plain(sink, states)
+
+    monkeypatch.setattr(FakeSink, "deliver", slow)
+    rig.a.put(headers(instance=1))
+    rig.run()
+    assert [s.rows["dicom_instance"][0]["kvp_kv"] for s in rig.lake.states] == [80.0, 120.0, 80.0]

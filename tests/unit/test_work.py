@@ -170,6 +170,8 @@ def test_of_claims_ended_together_those_lost_or_marked_again_stay(state: State) 
     assert taken.key == "a"
     assert [(i.key, i.leased_until) for i in state.items()] == [("a", 1.0 + 2 * LEASE), ("b", None)]
     assert sorted(state.receipts("ehr", ["a", "b", "c"])) == ["b", "c"]
+    state.commit_delivered("ehr", [(taken, Receipt("ImagingStudy/1", "1", "d"))], 42.0)
+    assert [i.key for i in state.items()] == ["b", "a"]  # the sink may have what "one" delivered, later
 
 
 def test_nothing_waits_for_the_time_that_a_clock_showed_before_it_went_back(state: State) -> None:
