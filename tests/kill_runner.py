@@ -1,19 +1,22 @@
-"""Runs a whole bridge until nothing is left to do, or kills itself when a stage is reached. A process of its own.
+"""Runs whole bridges until nothing is left to do, each of which kills itself when it reaches a stage. A process of its
+own that imports everything once; each run is a fork of it.
 
-python -m tests.kill_runner FOLDER STAGE NTH [PEER]      STAGE "-" never kills
-
-With the address of a PEER, it is a model that is called and an archive that gets documents by STOW-RS, and a result of
-each study is sent to the bridge as well.
+Lines of JSON: {"folder", "stage", "nth", "peer", "out", "err"} is a run, and its exit code the answer; stage "-": it
+never kills itself. With the address of a `peer`, that is a model that is called and an archive that gets documents by
+STOW-RS, and a result of each study is sent to the bridge as well.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydicom import dcmread
@@ -27,9 +30,38 @@ from cohort.sandbox import run_sql
 from tests.ai_results import a_result
 from tests.services.peers import free_port
 
+LONGEST_S = 100
+
 
 def main() -> None:
-    folder, stage, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    gc.freeze()
+    for line in sys.stdin:
+        order = orjson.loads(line)
+        child = os.fork()
+        if not child:
+            _become(order)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+def _become(order: dict[str, Any]) -> None:
+    code = 1
+    try:
+        for standard, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), standard)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        signal.alarm(LONGEST_S)
+        run(Path(order["folder"]), order["stage"], order["nth"], order["peer"])
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def run(folder: Path, stage: str, nth: int, peer: str) -> None:
+    """Until nothing is left to do. What is there then is printed as JSON."""
     reached: Counter[str] = Counter()
 
     def at(where: str) -> None:
@@ -40,7 +72,6 @@ def main() -> None:
     source = config.FolderSource(kind="folder", name="inbox", path=folder / "inbox", poll_s=0.2, settle_s=0)
     api = config.Api(port=free_port())
     settings = config.Settings(data_dir=folder / "data", quiet_s=0.1, sources=(source,), api=api)
-    peer = sys.argv[4] if len(sys.argv) > 4 else ""
     if peer:
         rule = ModelRule(modalities=("CT",))
         model = Model(name="lungnet", url=f"{peer}/model", version="1", rule=rule, stable_s=0.1)

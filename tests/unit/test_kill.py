@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from tests.builders import STUDY, write_file
+from tests.kill_runs import KILLED, Run, kill_runs, result
 
 STAGES = (
     "changes read", "marks committed", "claimed", "headers read", "snapshots committed", "translated",
     "study committed", "delivery claimed", "delivered", "folded", "manifest written", "published", "delta removed",
 )  # fmt: skip
-KILLED = -9
 
 
-def run(folder: Path, stage: str = "-", nth: int = 1) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "tests.kill_runner", str(folder), stage, str(nth)]
-    return subprocess.run(command, capture_output=True, timeout=100, check=False, cwd=Path(__file__).parents[2])
-
-
-def result(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with kill_runs() as runs:
+        yield runs
 
 
 def fill(folder: Path) -> None:
@@ -41,7 +34,7 @@ def fill(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def expected(tmp_path_factory: pytest.TempPathFactory, run: Run) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
     fill(folder)
     return result(run(folder))
@@ -57,7 +50,7 @@ def test_a_run_without_a_kill_reaches_every_stage(expected: dict[str, Any]) -> N
 @pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_loses_nothing_and_doubles_nothing(
-    tmp_path: Path, expected: dict[str, Any], stage: str, nth: int
+    tmp_path: Path, expected: dict[str, Any], run: Run, stage: str, nth: int
 ) -> None:
     fill(tmp_path)
     killed = run(tmp_path, stage, nth)

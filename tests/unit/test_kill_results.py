@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
@@ -18,7 +16,7 @@ from pydicom import dcmread
 
 from tests.ai_results import a_result
 from tests.builders import STUDY, write_file
-from tests.unit.test_kill import KILLED, result
+from tests.kill_runs import KILLED, Run, kill_runs, result
 from tests.web_server import Asked, Reply, web_server
 
 STAGES = (
@@ -68,9 +66,10 @@ def peer() -> Iterator[tuple[Peer, str]]:
         yield peer, server.url
 
 
-def run(folder: Path, url: str, stage: str = "-") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "tests.kill_runner", str(folder), stage, "1", url]
-    return subprocess.run(command, capture_output=True, timeout=100, check=False, cwd=Path(__file__).parents[2])
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with kill_runs() as runs:
+        yield runs
 
 
 def fill(folder: Path) -> None:
@@ -90,9 +89,9 @@ def whole(found: dict[str, Any], peer: Peer) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_run_without_a_kill_reaches_every_stage(tmp_path: Path, peer: tuple[Peer, str]) -> None:
+def test_a_run_without_a_kill_reaches_every_stage(tmp_path: Path, peer: tuple[Peer, str], run: Run) -> None:
     fill(tmp_path)
-    found = result(run(tmp_path, peer[1]))
+    found = result(run(tmp_path, peer=peer[1]))
     assert set(STAGES) <= set(found["stages"])
     whole(found, peer[0])
     assert len(peer[0].called) == len(peer[0].images) == 2
@@ -100,8 +99,8 @@ def test_a_run_without_a_kill_reaches_every_stage(tmp_path: Path, peer: tuple[Pe
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_kill_loses_no_result_and_doubles_none(tmp_path: Path, peer: tuple[Peer, str], stage: str) -> None:
+def test_a_kill_loses_no_result_and_doubles_none(tmp_path: Path, peer: tuple[Peer, str], run: Run, stage: str) -> None:
     fill(tmp_path)
-    assert run(tmp_path, peer[1], stage).returncode == KILLED
-    whole(result(run(tmp_path, peer[1])), peer[0])
+    assert run(tmp_path, stage, peer=peer[1]).returncode == KILLED
+    whole(result(run(tmp_path, peer=peer[1])), peer[0])
     assert len(peer[0].called) <= 4  # two at once, both of which may have been on their way
