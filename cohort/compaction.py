@@ -50,6 +50,9 @@ FREE_TEXT = frozenset({"conclusion", "report_text"})
 SORTED_BYTES, SORTED_ROWS = 512 * 1024 * 1024, 2_000_000
 """So much is sorted at once, bytes as Parquet has them before compression. DuckDB's sort of more than fits can fail."""
 
+SAMPLED_ROWS = 1_000_000
+"""Of about so many rows it is told where to part the others: a quantile holds every value in memory."""
+
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -153,10 +156,12 @@ class Compaction:
         files = ", ".join(quoted(one.file) for one in layers)
         counted = f"SELECT sum(total_uncompressed_size)::BIGINT FROM parquet_metadata([{files}])"
         (size,) = self._db.execute(counted).fetchone() or (0,)
-        parts = 1 + max(size // SORTED_BYTES, sum(one.live for one in layers) // SORTED_ROWS)
+        count = sum(one.live for one in layers)
+        parts = 1 + max(size // SORTED_BYTES, count // SORTED_ROWS)
         if parts == 1:
             return ["true"]
-        query = f"SELECT quantile_disc({column}, ?) FROM ({scan(layers, [column])})"
+        sample = f"{min(100.0, 100 * SAMPLED_ROWS / max(count, 1))} PERCENT (bernoulli, 1)"
+        query = f"SELECT quantile_disc({column}, ?) FROM ({scan(layers, [column])}) USING SAMPLE {sample}"
         (bounds,) = self._db.execute(query, [[part / parts for part in range(1, parts)]]).fetchone() or (None,)
         at = [quoted(bound) for bound in sorted(set(bounds or ()))]
         between = [f"{column} >= {low} AND {column} < {high}" for low, high in pairwise(at)]

@@ -177,11 +177,15 @@ def test_many_small_publishes_give_what_one_gives(tmp_path: Path, seed: int, mon
     assert contents(lake.current()) == contents(published(tmp_path / "two", everything).current())
 
 
-@pytest.mark.parametrize("sorted_rows", [1, 7, 90, 1000])
+@pytest.mark.parametrize(
+    ("sorted_rows", "sampled_rows"), [(1, 1000), (7, 1000), (90, 1000), (1000, 1000), (7, 30), (7, 1)]
+)
 def test_a_table_too_large_to_be_sorted_at_once_is_sorted_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_rows: int, sampled_rows: int
 ) -> None:
+    """Where to part it is told by some of its rows, were it by one or by none."""
     monkeypatch.setattr(compaction, "SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr(compaction, "SAMPLED_ROWS", sampled_rows)
     lake = Lake(tmp_path)
     for part in range(3):
         numbers = range(part * 30, part * 30 + 40)  # some twice
