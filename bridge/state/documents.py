@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from bridge.ports import Claim, LeaseLost, send_queue
+from bridge.ports import Claim, send_queue
 from bridge.state.results import Results
-from bridge.state.schema import ai_result, stored_document, work
-from bridge.state.work import held_by
+from bridge.state.schema import ai_result, stored_document
 
 _INTRODUCED = "send:"
 """The cursor that says that an archive was told of all results that were there before it."""
@@ -33,8 +32,8 @@ class StoredDocuments(Results):
         with self._db.write() as connection:
             if finished:
                 self._done(connection, claim, now)
-            elif connection.execute(select(work.c.key).where(held_by(claim))).first() is None:
-                raise LeaseLost
+            else:
+                self._still_held(connection, claim)
             if rows:
                 connection.execute(self._insert(stored_document).on_conflict_do_nothing(), rows)
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from bridge.model import KeptResult, ModelCall
-from bridge.ports import Claim, LeaseLost, Wait
+from bridge.ports import Claim, Wait
 from bridge.state.results import Results
-from bridge.state.schema import model_call, work
-from bridge.state.work import held_by
+from bridge.state.schema import model_call
 
 
 class ModelCalls(Results):
@@ -33,7 +32,7 @@ class ModelCalls(Results):
                 self._done(connection, claim, now)
                 row = {name: getattr(call, name) for name in ModelCall.__dataclass_fields__}
                 connection.execute(self._insert(model_call).on_conflict_do_nothing(), [row | {"answered_at": now}])
-            elif connection.execute(select(work.c.key).where(held_by(claim))).first() is None:
-                raise LeaseLost
+            else:
+                self._still_held(connection, claim)
             if results:
                 self._keep(connection, results, now, wait.quiet_s, wait.max_wait_s)
