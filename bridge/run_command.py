@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import threading
@@ -27,7 +28,8 @@ def run(
         typer.Option("--role", help="A part of the work; repeat it. Without: all. Parts need PostgreSQL (state_url)"),
     ] = None,
 ) -> None:
-    """Follow the sources, keep FHIR and the lake true, serve the APIs. Stops on SIGINT or SIGTERM.
+    """Follow the sources, keep FHIR and the lake true, serve the APIs. Stops on SIGINT or SIGTERM; on SIGUSR1 it
+    writes to its standard error what each of its threads is doing.
 
     Example: bridge run --config bridge.toml
     """
@@ -36,6 +38,7 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr)
     roles = frozenset(role) if role else ALL_ROLES
     bridge = Bridge(including_import(settings), roles=roles)
     with bridge.running():

@@ -17,7 +17,9 @@ import httpx
 from tests.policies import EVERYTHING_TOML
 from tests.services.peers import free_port
 
-START_S, STOP_S, WAIT_S = 60.0, 40.0, 40.0
+START_S, STOP_S, WAIT_S = 60.0, 40.0, 100.0
+SLOW_S = 40.0
+"""What takes so long has waited for something: it is asked where it stands, for whoever reads the test's output."""
 
 T = TypeVar("T")
 
@@ -78,14 +80,21 @@ class BridgeProcess:
         return self._log.read_text("utf-8", "replace")
 
     def wait_for(self, what: str, look: Callable[[], T | None], within_s: float = WAIT_S) -> T:
-        """What `look` gives once it is neither None nor False. Fails, with the log's end, when that takes too long."""
-        until = time.monotonic() + within_s
+        """What `look` gives once it is neither None nor False.
+
+        Fails when that takes too long, with the log's end. What takes long says before where it stands.
+        """
+        began, asked = time.monotonic(), False
         while True:
             found = look()
             if found is not None and found is not False:
                 return found
             assert self._process is None or self._process.poll() is None, f"the bridge ended:\n{self.log[-3000:]}"
-            assert time.monotonic() < until, f"waited {within_s:g} s for {what}:\n{self.log[-3000:]}"
+            waited_s = time.monotonic() - began
+            if waited_s >= SLOW_S and not asked:
+                asked = True
+                print(f"{SLOW_S:g} s for {what}: {self._evidence()}", file=sys.__stderr__)
+            assert waited_s < within_s, f"waited {within_s:g} s for {what}:\n{self.log[-30_000:]}"
             time.sleep(0.1)
 
     def get(self, path: str, **parameters: str) -> Any:
@@ -142,6 +151,17 @@ class BridgeProcess:
             return self._client.get("/operations/status").status_code == 200
         except httpx.TransportError:
             return False
+
+    def _evidence(self) -> str:
+        """What its status says, and its log with the stacks of its threads."""
+        try:
+            status = self._client.get("/operations/status").text
+        except httpx.TransportError as error:
+            return f"no status: {error}\n{self.log[-3000:]}"
+        if self._process is not None:
+            self._process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+        return f"{status}\n{self.log[-30_000:]}"
 
     def _end(self, number: int) -> int:
         if self._process is None:

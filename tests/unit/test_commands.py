@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -240,6 +242,8 @@ def test_run_serves_stops_cleanly_and_status_and_parked_tell(tmp_path: Path) -> 
             "cohort", "load", "--from-server", f"{bridge.get('/')['fhir']}", "--lake", tmp_path / "other"
         )
         assert "1 ImagingStudy" in imported.stdout, imported.stderr
+        os.kill(bridge.pid, signal.SIGUSR1)
+        bridge.wait_for("where its threads stand", lambda: "bridge/loops.py" in bridge.log)
         assert bridge.stop() == 0
         assert "Test^Eva" not in bridge.log
         assert "P1" not in bridge.log
