@@ -29,7 +29,7 @@ from cohort.question import Event, Question
 from cohort.question_rows import Compiler, equal, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
 from cohort.returns import FOUND_UNITS, SHOWN_PEOPLE, Columns, Form, Returned, returned
-from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies
+from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies, of_their_patients
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
 PRESCRIBED_INTENT = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
@@ -273,7 +273,6 @@ class _Answer:
         """Reports about studies, with these columns (of the link, `_key`, and the report)."""
         study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
         report = call(Function.EQUAL, Column("_report", "l"), Column("report_key", "r"))
-        subject = call(Function.EQUAL, Column("_patient", "l"), Column("subject_key", "r"))
         person = call(Function.EQUAL, Column("_patient", "l"), Column("patient_key", "r"))
         pair: Named = (("_key", Column("_study", "l")), ("_report", Column("report_key", "r")))
         whose: Named = (*pair, ("_patient", Column("_patient", "l")))
@@ -281,15 +280,15 @@ class _Answer:
         def reports(linked: Relation, on: Expression, rows: Relation) -> Relation:
             return Join(linked, rows, JoinKind.INNER, on, columns=columns)
 
-        def links(studies: Relation, on: Expression, pairs: Named) -> Relation:
-            return Join(studies, Table(_LINKS), JoinKind.INNER, on, columns=pairs)
+        def links(studies: Relation) -> Relation:
+            return Join(studies, Table(_LINKS), JoinKind.INNER, study, columns=pair)
 
         if not by_patient(_LINKS, "_study", self._columns):
-            return reports(links(of, study, pair), report, Table(_REPORTS))
-        theirs = Shared("unit_links", links(of, every(study, subject), whose))
+            return reports(links(of), report, Table(_REPORTS))
+        theirs = Shared("unit_links", of_their_patients(of, _LINKS, whose))
         own = of_few(Table(_REPORTS), ("patient_key", theirs, "_patient"), ("report_key", theirs, "_report"))
         agreed = reports(theirs, every(report, person), own)
-        return Union((agreed, reports(links(disputed(of), study, pair), report, Table(_REPORTS))))
+        return Union((agreed, reports(links(disputed(of)), report, Table(_REPORTS))))
 
     def _endpoints(self, of: Relation) -> Relation:
         study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))

@@ -44,9 +44,16 @@ def of_studies(studies: Relation, table: str, columns: Named) -> Relation:
     """Rows of one of OF_STUDIES that belong to studies (`_study`, `_patient`), with columns of both; those of disputed
     studies may come twice."""
     study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
+    apart = Join(disputed(studies), Table(table), JoinKind.INNER, study, columns=columns)
+    return Union((of_their_patients(studies, table, columns), apart))
+
+
+def of_their_patients(studies: Relation, table: str, columns: Named) -> Relation:
+    """The same rows, but those of disputed studies that name another patient."""
+    study = call(Function.EQUAL, Column("_study", "l"), Column("study_key", "r"))
     person = call(Function.EQUAL, Column("_patient", "l"), Column("subject_key", "r"))
-    agreed = Join(studies, Table(table), JoinKind.INNER, every(study, person), columns=columns)
-    return Union((agreed, Join(disputed(studies), Table(table), JoinKind.INNER, study, columns=columns)))
+    theirs = of_few(Table(table), ("subject_key", studies, "_patient"))
+    return Join(studies, theirs, JoinKind.INNER, every(study, person), columns=columns)
 
 
 def with_modalities(columns: Columns) -> Relation:
