@@ -57,7 +57,7 @@ class Receiver:
     def start(self) -> None:
         command = [sys.executable, "-m", "tests.notified", str(self.port), str(self._file)]
         self._process = subprocess.Popen(command)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 httpx.get(f"http://127.0.0.1:{self.port}/", trust_env=False)

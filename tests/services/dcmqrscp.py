@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.services.dcmtk import Dcmtk
 from tests.services.peers import free_port, loopback_shim
 
-START_S = 20.0
+START_S = 60.0
 
 
 class Dcmqrscp:

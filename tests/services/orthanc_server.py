@@ -16,7 +16,7 @@ import httpx
 
 from tests.services.peers import free_port, loopback_shim, one_of, program
 
-START_S, STOP_S = 30.0, 30.0
+START_S, STOP_S = 60.0, 60.0
 NEVER_S = 86_400
 ATTEMPTS = 3
 PLUGINS = "/usr/share/orthanc/plugins", "/usr/lib/orthanc/plugins", "/usr/local/share/orthanc/plugins"

@@ -215,7 +215,7 @@ def storescp(folder: Path) -> Iterator[tuple[int, Path]]:
     command = [str(program("storescp")), "-aet", "ORTHANC", "-od", str(into), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while subprocess.run(
             [str(program("echoscu")), "127.0.0.1", str(port)], capture_output=True, check=False
         ).returncode:

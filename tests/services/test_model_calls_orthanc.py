@@ -46,7 +46,7 @@ def reference_model(port: int, folder: Path, token: str) -> Iterator[Path]:
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"MODEL_TOKEN": token})
     try:
-        until = time.monotonic() + 40
+        until = time.monotonic() + 100
         while True:
             try:
                 httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)

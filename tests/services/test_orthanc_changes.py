@@ -215,7 +215,7 @@ def test_a_study_that_became_stable_is_read_again_only_if_something_came(tmp_pat
         orthanc.upload(study_bytes(STUDY))
         following.passes()
         orthanc.upload(study_bytes(STUDY, instances=late, first=3))
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         with orthanc.client() as client:
             while not client.get(following.path(STUDY)).json()["IsStable"]:
                 assert time.monotonic() < until, "Orthanc never reported its study as stable"

@@ -82,7 +82,7 @@ class Rig:
 
 
 def wait_for(answer: Callable[[], dict[str, Any]], good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not good(found := answer()):
         assert time.monotonic() < until, found
         time.sleep(0.05)
