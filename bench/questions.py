@@ -136,14 +136,16 @@ def loading(patients: int, loaded: Mapping[str, Any]) -> list[Measured]:
     ]  # fmt: skip
 
 
-def sql_of(wanted: Question, generation: Generation, most: int | None = ROWS + 1) -> str:
-    """As the API asks it: for one row more than it gives. With None, for all of them."""
-    return dialect.sql(compile_question(read_question(wanted.document), TODAY, generation.column_types, most))
+def sql_of(wanted: Question, generation: Generation) -> str:
+    """All rows."""
+    return dialect.sql(compile_question(read_question(wanted.document), TODAY, generation.column_types))
 
 
-def as_asked(wanted: Question, generation: Generation) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """The SQL, and what is known of its columns."""
-    return sql_of(wanted, generation), texts_of(wanted, generation.column_types)
+def as_asked(wanted: Question, generation: Generation) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The SQL as the API asks it, for one row more than it gives, and what is known of its columns."""
+    columns = generation.column_types
+    made = compile_question(read_question(wanted.document), TODAY, columns, ROWS + 1, as_json=True)
+    return dialect.sql(made), texts_of(wanted, columns, as_json=True)
 
 
 def measured(
@@ -189,7 +191,7 @@ def by_hand(folder: Path) -> Any:
 
 def checked(name: str, generation: Generation, ours: Any, theirs: Any) -> int:
     """How many rows the answer has. Raises AssertionError when the person's SQL has others."""
-    answers = [_digest(ours, sql_of(question(name), generation, None)), _digest(theirs, QUERIES[name])]
+    answers = [_digest(ours, sql_of(question(name), generation)), _digest(theirs, QUERIES[name])]
     assert answers[0] == answers[1], f"{name}: rows and digest {answers[0]}, by the person's SQL {answers[1]}"
     return int(answers[0][0])
 
@@ -203,7 +205,7 @@ def _digest(connection: Any, query: str) -> tuple[int, int]:
     return int(found[0]), int(found[1] or 0)
 
 
-def once(connection: Any, query: str, known: Sequence[tuple[str, bool]] = ()) -> tuple[float, float]:
+def once(connection: Any, query: str, known: Sequence[tuple[str, str]] = ()) -> tuple[float, float]:
     """Seconds and CPU seconds until the rows that the API gives at most are there, as JSON; infinite where the memory
     that one question may use is too little. `known` of its columns, as the API has it."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -215,7 +217,7 @@ def once(connection: Any, query: str, known: Sequence[tuple[str, bool]] = ()) ->
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def timed(connection: Any, query: str, known: Sequence[tuple[str, bool]] = ()) -> Cost:
+def timed(connection: Any, query: str, known: Sequence[tuple[str, str]] = ()) -> Cost:
     """Of RUNS, after one that is not counted."""
     runs = [once(connection, query, known) for _ in range(RUNS + 1)][1:]
     return Cost.of([wall for wall, _ in runs], [cpu for _, cpu in runs])

@@ -323,7 +323,7 @@ class Desk:
             return replace(question_shown.totals(answer, self.policy), notes=self._notes(rows=False))
         asked = question, today, columns, self.policy, pseudonyms
         sql = question_shown.rows_sql(*asked, limits.rows + 1) if rows else question_shown.groups_sql(*asked)
-        task = Task(sql, variables=variables, columns=texts_of(question, columns))
+        task = Task(sql, variables=variables, columns=texts_of(question, columns, as_json=pseudonyms is None))
         return replace(run(generation, task, limits), notes=self._notes(rows=rows))
 
     def _rows_task(self, generation: Generation, text: str) -> Task:

@@ -87,6 +87,7 @@ class Function(Enum):
     LIST_CONCAT = auto()  # lists; a NULL one counts as empty
     FLATTEN = auto()  # list of lists without NULLs
     JOIN_TEXTS = auto()  # list of texts, separator
+    AS_JSON = auto()  # list of texts: a JSON text
     FAIL = auto()  # text: the whole query fails with it
 
 

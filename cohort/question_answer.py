@@ -28,7 +28,7 @@ from cohort.kinds import KEYS, KINDS, above, key_column
 from cohort.question import Event, Question
 from cohort.question_rows import Compiler, equal, of_study
 from cohort.relation import Group, Join, JoinKind, Limit, Ordered, Project, Relation, Shared, Table, Union
-from cohort.returns import FOUND_UNITS, SHOWN_PEOPLE, Columns, Form, Returned, returned
+from cohort.returns import FOUND_UNITS, JSON, SHOWN_PEOPLE, TEXTS, Columns, Form, Returned, returned
 from cohort.study_rows import Named, by_patient, disputed, of_few, of_studies, of_their_patients
 
 PRESCRIBED_NOT = ("entered-in-error", "cancelled", "draft")
@@ -47,13 +47,20 @@ _SCALARS: Mapping[str, Scalar] = {
 
 
 def compile_question(
-    question: Question, today: date, columns: Columns, most: int | None = None, *, of_people: bool = False
+    question: Question,
+    today: date,
+    columns: Columns,
+    most: int | None = None,
+    *,
+    of_people: bool = False,
+    as_json: bool = False,
 ) -> Relation:
     """The answer to a question asked on a day: one row for each unit (for each coding of it, where codes are among
     the columns) with the columns asked for, by patient and day; or the counts of each group. With `most`, so many rows
     at most, of the patients (series and acquisitions: of the studies) whose keys come first: files are in this order,
     so that little of them is read for what these rows show. With `of_people`, the rows of the people in SHOWN_PEOPLE,
-    of the units in FOUND_UNITS: tables that the statement has around it."""
+    of the units in FOUND_UNITS: tables that the statement has around it. `as_json`: lists of texts are JSON texts, made
+    once for each patient or study, however many rows show them."""
     carried = {kind: needed(question, kind, columns) for kind in (question.unit, *above(question.unit))}
     rows, study = EventRows(today, columns, carried), of_study(question)
     if of_people:
@@ -69,7 +76,7 @@ def compile_question(
         order = tuple(Order(Column(c)) for c in _keys(units, columns))
         first = Limit(Ordered(_by_key(units, columns), order), most)
         units = _whole(units, Shared("first_units", first), rows, study)
-    return _Answer(question, today, columns, units, most).relation()
+    return _Answer(question, today, columns, units, most, as_json).relation()
 
 
 def found_units(question: Question, today: date, columns: Columns) -> Relation:
@@ -112,14 +119,18 @@ def result_columns(question: Question) -> tuple[str, ...]:
     return (*question.group_by, counted(question.unit), *(("patients",) if question.unit != "patient" else ()))
 
 
-def texts_of(question: Question, columns: Columns) -> tuple[tuple[str, bool], ...]:
-    """The columns of an answer of rows, and whether each is a list of texts; () of one that counts."""
+def texts_of(question: Question, columns: Columns, *, as_json: bool = False) -> tuple[tuple[str, str], ...]:
+    """The columns of an answer of rows, and of each what it is: TEXTS, a list of texts; JSON, where the statement gives
+    that as JSON; else "". () of an answer that counts."""
 
-    def texts(wanted: Returned) -> bool:
+    def texts(wanted: Returned) -> str:
         if wanted.form is Form.PLAIN:
-            return columns[KINDS[wanted.kind].table].get(wanted.column) == "VARCHAR[]"
-        of_texts = wanted.form is Form.LIST and columns[wanted.table][wanted.column] == "VARCHAR"
-        return wanted.form is Form.NAMED or of_texts
+            return TEXTS if columns[KINDS[wanted.kind].table].get(wanted.column) == TEXTS else ""
+        if wanted.form is Form.NAMED or (
+            wanted.form is Form.LIST and columns[wanted.table][wanted.column] == "VARCHAR"
+        ):
+            return JSON if as_json else TEXTS
+        return ""
 
     return tuple((name, texts(returned(question.unit, name, columns))) for name in question.columns)
 
@@ -146,9 +157,11 @@ def counted(unit: str) -> str:
 
 
 class _Answer:
-    def __init__(self, question: Question, today: date, columns: Columns, units: Units, most: int | None) -> None:
+    def __init__(
+        self, question: Question, today: date, columns: Columns, units: Units, most: int | None, as_json: bool
+    ) -> None:
         self._question, self._today, self._columns, self._units = question, today, columns, units
-        self._most = most
+        self._most, self._as_json = most, as_json
         self._wanted = [returned(question.unit, n, columns) for n in question.columns or question.group_by]
 
     def relation(self) -> Relation:
@@ -232,10 +245,14 @@ class _Answer:
         facts, kind = self._facts(Project(of, _same(*kept), distinct=True), key, wanted)
         order = (Order(Column("_at")), Order(Column("_by"))) if wanted.name in _REPORTED else (
             Order(Column("_value")),)  # fmt: skip
-        listed = Group(
+        listed: Relation = Group(
             facts, (("_key", Column("_key")),), (("_list", Aggregate(AggregateFunction.LIST, Column("_value"), order)),)
         )
-        found = call(Function.COALESCE, Column("_list", "r"), MakeList((), kind))
+        none: Expression = MakeList((), kind)
+        if self._as_json and kind is Scalar.TEXT:
+            listed = Project(listed, (*_same("_key"), ("_list", call(Function.AS_JSON, Column("_list")))))
+            none = Literal("[]")
+        found = call(Function.COALESCE, Column("_list", "r"), none)
         on = call(Function.EQUAL, Column(key, "l"), Column("_key", "r"))
         return Join(rows, listed, JoinKind.LEFT, on, columns=((wanted.name, found),), extend=True)
 

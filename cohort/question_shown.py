@@ -30,9 +30,9 @@ def rows_sql(
     question: Question, today: date, columns: Columns, policy: Policy, pseudonyms: Pseudonyms | None, most: int
 ) -> str:
     """SQL: the rows of a question that lists, the first so many or some more; `pseudonyms` None shows them as they are
-    stored. Under pseudonyms they are in the order of these."""
+    stored, lists as JSON. Under pseudonyms they are in the order of these."""
     if pseudonyms is None:
-        return duckdb.sql(compile_question(question, today, columns, most))
+        return duckdb.sql(compile_question(question, today, columns, most, as_json=True))
     more = () if PERSON_COLUMN in question.columns else (PERSON_COLUMN,)
     asked = replace(question, columns=(*question.columns, *more))
     made = duckdb.sql(compile_question(asked, today, columns, of_people=True))

@@ -12,6 +12,8 @@ from cohort.kinds import KEYS, KINDS, LINKED, above
 Columns = Mapping[str, Mapping[str, str]]
 """table → column → DuckDB type: what the lake's tables have."""
 
+TEXTS, JSON = "VARCHAR[]", "JSON"
+"""What is known of an answer's column: a list of texts, or that as JSON."""
 
 FOUND_UNITS, SHOWN_PEOPLE = "found_units", "shown_people"
 """Tables of a statement of rows under pseudonyms: all units that were found (`_patient`, `_person` and what tells them

@@ -57,7 +57,7 @@ class Task:
     views: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     nice: int = 0
-    columns: tuple[tuple[str, bool], ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 Run = Callable[[Generation, Task, Limits | None], Answer]
@@ -70,8 +70,9 @@ def ask(
     """The exact answer to a question, as it is stored. Raises InvalidQuery for parameters it does not take or past a
     limit. What people see comes from `cohort.desk`."""
     asked, limits = read_question(question.document, given), limits or Limits()
-    sql = duckdb.sql(compile_question(asked, today, generation.column_types, limits.rows + 1))
-    return run(generation, Task(sql, columns=texts_of(asked, generation.column_types)), limits)
+    columns = generation.column_types
+    sql = duckdb.sql(compile_question(asked, today, columns, limits.rows + 1, as_json=True))
+    return run(generation, Task(sql, columns=texts_of(asked, columns, as_json=True)), limits)
 
 
 def attrition(

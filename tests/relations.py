@@ -142,6 +142,7 @@ EXPRESSIONS: list[tuple[Expression, Any]] = [
     (call(F.FLATTEN, MakeList((texts("a"), texts(), texts("b", "a")), ListOf(Scalar.TEXT))), ["a", "b", "a"]),
     (call(F.JOIN_TEXTS, texts("a", "b"), lit(", ")), "a, b"),
     (call(F.COALESCE, call(F.JOIN_TEXTS, NO_TEXTS, lit(",")), lit("")), ""),
+    (call(F.AS_JSON, texts('a "b"', "ü/\n")), '["a \\"b\\"","ü/\\n"]'), (call(F.AS_JSON, NO_TEXTS), "[]"),
     (Cast(lit("12"), Scalar.INTEGER), 12), (Cast(lit("1.5"), Scalar.DOUBLE), 1.5),
     (Cast(lit("2024-02-29"), Scalar.DATE), date(2024, 2, 29)),
     (Cast(lit("2023-02-29"), Scalar.DATE, lenient=True), None),

@@ -37,6 +37,7 @@ class _DuckDB(Writer):
         Function.DAY: "CAST(timezone('UTC', {0}) AS DATE)", Function.SIZE: "len({0})",
         Function.ITEM: "list_extract({0}, {1})", Function.LAST: "list_extract({0}, -1)",
         Function.JOIN_TEXTS: "array_to_string({0}, {1})",
+        Function.AS_JSON: "CAST(to_json({0}) AS VARCHAR)",
         Function.FAIL: "error({0})",
     }  # fmt: skip
 

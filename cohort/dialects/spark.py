@@ -32,6 +32,7 @@ class _Spark(Writer):
         Function.MONTH_START: "trunc({0}, 'MM')", Function.DAY: "CAST({0} AS DATE)", Function.SIZE: "array_size({0})",
         Function.ITEM: "try_element_at({0}, CAST({1} AS INT))", Function.LAST: "try_element_at({0}, -1)",
         Function.JOIN_TEXTS: "array_join({0}, {1})",
+        Function.AS_JSON: "to_json({0})",
         Function.SUBSTRING: "substring({0}, CAST({1} AS INT), CAST({2} AS INT))",
         Function.FAIL: "raise_error({0})",
     }  # fmt: skip

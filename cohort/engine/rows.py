@@ -12,18 +12,18 @@ from typing import Any
 
 import orjson
 
+from cohort.returns import JSON, TEXTS
+
 AT_ONCE = 1000
 """Rows that are held as Python's objects."""
 
-TEXTS = "VARCHAR[]"
-
 
 def executed(
-    connection: Any, sql: str, bound: Sequence[Any] = (), *, as_json: bool, known: Sequence[tuple[str, bool]] = ()
+    connection: Any, sql: str, bound: Sequence[Any] = (), *, as_json: bool, known: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[list[str]], Any, tuple[int, ...]]:
     """Starts a query. With `as_json` it gives lists of texts as JSON; it must be a SELECT or WITH that can stand in
-    brackets. `known` are the names of its columns, and whether each is such a list, where the caller can tell: DuckDB,
-    which is asked otherwise, reads the query twice. Raises duckdb.Error.
+    brackets. `known` are the names of its columns, and what each is (cohort.question_answer.texts_of), where the caller
+    can tell: DuckDB, which is asked otherwise, reads the query twice. Raises duckdb.Error.
 
     Result  [name, DuckDB type] of its columns; the cursor; which of them are JSON
     """
@@ -32,9 +32,10 @@ def executed(
         return [[name, str(kind)] for name, kind, *_ in cursor.description], cursor, ()
     if not known:
         described = connection.execute(f"DESCRIBE {sql}", bound).fetchall()
-        known = [(str(name), str(kind) == TEXTS) for name, kind, *_ in described]
-    lists = tuple(at for at, (_, texts) in enumerate(known) if texts)
-    cursor = connection.execute(_as_json(sql, len(known), lists) if lists else sql, bound)
+        known = [(str(name), TEXTS if str(kind) == TEXTS else "") for name, kind, *_ in described]
+    made = tuple(at for at, (_, kind) in enumerate(known) if kind == TEXTS)
+    lists = tuple(at for at, (_, kind) in enumerate(known) if kind in (TEXTS, JSON))
+    cursor = connection.execute(_as_json(sql, len(known), made) if made else sql, bound)
     kinds = [TEXTS if at in lists else str(kind) for at, (_, kind, *_) in enumerate(cursor.description)]
     return [[name, kind] for (name, _), kind in zip(known, kinds, strict=True)], cursor, lists
 

@@ -6,18 +6,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from cohort import question_shown
 from cohort.catalogue import questions, read_question
 from cohort.dialects import duckdb
 from cohort.engine.duckdb import connect
+from cohort.engine.rows import executed, rows_of
 from cohort.generation import Generation
 from cohort.lake import Lake
 from cohort.privacy import Policy
 from cohort.pseudonym import Pseudonyms
 from cohort.question import Question
 from cohort.question_answer import compile_question, texts_of
+from cohort.returns import JSON, TEXTS
 from tests.hospital_lake import NOW, HospitalLake
 from tests.unit.test_lake import line
 
@@ -52,14 +55,33 @@ def test_the_first_rows_under_pseudonyms_are_the_first_of_all(hospital: Hospital
 def test_what_is_known_of_an_answers_columns_is_what_the_engine_says(hospital: HospitalLake, name: str) -> None:
     generation, wanted = hospital.generation, questions()[name]
     columns = generation.column_types
-    queries = [
-        duckdb.sql(compile_question(wanted, TODAY, columns)),
-        question_shown.rows_sql(wanted, TODAY, columns, ROWS, PSEUDONYMS, 10),
-    ]
+    queries = {
+        duckdb.sql(compile_question(wanted, TODAY, columns)): False,
+        question_shown.rows_sql(wanted, TODAY, columns, ROWS, PSEUDONYMS, 10): False,
+        question_shown.rows_sql(wanted, TODAY, columns, ROWS, None, 10): True,
+    }
     with closing(connect(generation, variables=PSEUDONYMS.variables())) as connection:
-        for sql in queries:
+        for sql, as_json in queries.items():
+            known = texts_of(wanted, columns, as_json=as_json)
             described = connection.execute(f"DESCRIBE {sql}").fetchall()
-            assert [(name, kind == "VARCHAR[]") for name, kind, *_ in described] == list(texts_of(wanted, columns))
+            assert [(name, kind == TEXTS) for name, kind, *_ in described] == [(name, k == TEXTS) for name, k in known]
+            assert all(
+                str(kind) == "VARCHAR" for (_, kind, *_), (_, k) in zip(described, known, strict=True) if k == JSON
+            )
+
+
+@pytest.mark.parametrize("name", LISTING)
+def test_lists_that_the_statement_gives_as_json_are_those_lists(hospital: HospitalLake, name: str) -> None:
+    generation, wanted = hospital.generation, questions()[name]
+    columns = generation.column_types
+    with closing(connect(generation)) as connection:
+        answers = []
+        for as_json in (False, True):
+            sql = duckdb.sql(compile_question(wanted, TODAY, columns, ALL, as_json=as_json))
+            known = texts_of(wanted, columns, as_json=as_json)
+            described, cursor, lists = executed(connection, sql, as_json=True, known=known)
+            answers.append((described, orjson.dumps(rows_of(cursor, ALL, 1 << 30, lists)[0])))
+    assert answers[0] == answers[1]
 
 
 def test_people_without_a_resource_take_nobodys_place(tmp_path: Path) -> None:
