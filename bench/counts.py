@@ -81,21 +81,26 @@ def measured(found: Generation, naive: Path, folder: Path) -> list[Measured]:
     with closing(connect(found)) as ours, closing(duckdb.connect(config={"threads": 2})) as theirs:
         theirs.execute(f"CREATE VIEW observation AS SELECT * FROM read_parquet('{naive}')")
         for name, query in COUNTS.items():
+            try:
+                mine = ours.execute(query).fetchall()
+            except duckdb.OutOfMemoryException:
+                rows.append(Measured(f"{name}: more than the memory of a question, no answer", 0, "", "", met=False))
+                continue
             right = theirs.execute(query).fetchall()
-            assert ours.execute(query).fetchall() == right, name
+            assert mine == right, name
             desk = strict if "patient_id" in query else free
             answer = [tuple(row) for row in desk.sql(found, query, Caller.here("python"), LIMITS).rows]
             shown = [(*group, strict.policy.count(n)) for *group, n in right]  # None: too few to be told
             assert answer == (right if desk is free else [row for row in shown if row[-1] is not None]), name
             runs = [(_once(ours, query), _once(theirs, query)) for _ in range(RUNS + 1)][1:]
-            mine, peer = (Cost.of(*zip(*one, strict=True)) for one in zip(*runs, strict=True))
+            cost, peer = (Cost.of(*zip(*one, strict=True)) for one in zip(*runs, strict=True))
             every += [wall for (wall, _), _ in runs]
-            ratio, hand = peer.cpu_s / mine.cpu_s, "the same SQL, naive Parquet"
-            rows.append(Measured(f"{name}, CPU", mine.cpu_s, "s", hand, peer.cpu_s, ratio))
-            rows.append(Measured(f"{name}, median", mine.median_s, "s", hand, peer.median_s))
+            ratio, hand = peer.cpu_s / cost.cpu_s, "the same SQL, naive Parquet"
+            rows.append(Measured(f"{name}, CPU", cost.cpu_s, "s", hand, peer.cpu_s, ratio))
+            rows.append(Measured(f"{name}, median", cost.median_s, "s", hand, peer.median_s))
             rows.append(Measured(f"{name}, of a process as of the API, median", _asked(desk, found, query), "s"))
     p95 = Cost.of(every).p95_s
-    return [*rows, Measured("all of them, p95", p95, "s", goal="<= 0.5 s", met=p95 <= 0.5)]
+    return [*rows, Measured("all that are answered, p95", p95, "s", goal="<= 0.5 s", met=p95 <= 0.5)]
 
 
 def _once(connection: Any, query: str) -> tuple[float, float]:
